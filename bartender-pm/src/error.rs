@@ -1,0 +1,155 @@
+//! What can go wrong with a region, in words that say what to do next.
+
+use std::io;
+use std::path::PathBuf;
+
+/// Result of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// An error of a region or of its medium.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The operating system refused an operation on the region's file.
+    #[error("{}: cannot {action}: {source}", path.display())]
+    Io {
+        /// The region's file.
+        path: PathBuf,
+        /// What was tried.
+        action: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+
+    /// The region is open already, here or in another process.
+    #[error(
+        "{}: the region is open in {holder}; close it there first",
+        path.display()
+    )]
+    Busy {
+        /// The region's file.
+        path: PathBuf,
+        /// Who holds it ("process 4711 (codesearch)", "this process").
+        holder: String,
+    },
+
+    /// The file does not start with a region's header.
+    #[error("{}: not a bartender region ({what})", path.display())]
+    NotARegion {
+        /// The file.
+        path: PathBuf,
+        /// What was found instead.
+        what: String,
+    },
+
+    /// The region was written by a newer version of the library.
+    #[error(
+        "{}: the region has format {found}, this program knows up to {known}; open it with a newer version",
+        path.display()
+    )]
+    NewerFormat {
+        /// The file.
+        path: PathBuf,
+        /// Format version in the header.
+        found: u32,
+        /// Newest format this build knows.
+        known: u32,
+    },
+
+    /// The file is shorter than its header says.
+    #[error(
+        "{}: the region is truncated: {found} bytes, its header needs {expected}; restore it from a copy",
+        path.display()
+    )]
+    Truncated {
+        /// The file.
+        path: PathBuf,
+        /// Bytes the header needs.
+        expected: u64,
+        /// Bytes there are.
+        found: u64,
+    },
+
+    /// Bytes that were durable once do not read back as they were written.
+    #[error(
+        "{}: the region is damaged at offset {offset}: {what}; restore it from a copy",
+        path.display()
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// Offset in the file.
+        offset: u64,
+        /// What was expected and what was found.
+        what: String,
+    },
+
+    /// Something else is mapped where the region has to be.
+    #[error(
+        "{}: the region's home address {address:#x} (+{len:#x}) is taken in this process; is a copy of it open?",
+        path.display()
+    )]
+    AddressTaken {
+        /// The file.
+        path: PathBuf,
+        /// The home address in the header.
+        address: u64,
+        /// How many bytes are needed there.
+        len: u64,
+    },
+
+    /// The region has no room for what was asked.
+    #[error(
+        "the region is full: {requested} bytes asked, {available} of {max_size} left; free something or recreate it with a larger maximum size"
+    )]
+    OutOfSpace {
+        /// Bytes that were asked for.
+        requested: u64,
+        /// Bytes that are left.
+        available: u64,
+        /// The region's maximum size, set when it was created.
+        max_size: u64,
+    },
+
+    /// The transaction's record does not fit the log.
+    #[error(
+        "the transaction needs {needed} bytes of log, at most {capacity} fit; split it or recreate the region with a larger log"
+    )]
+    LogFull {
+        /// Bytes the record takes.
+        needed: u64,
+        /// Largest record this log takes.
+        capacity: u64,
+    },
+
+    /// An earlier I/O error made the region unusable until it is reopened.
+    #[error(
+        "{}: the region is poisoned by an earlier error ({cause}); what was acknowledged is safe: reopen the region",
+        path.display()
+    )]
+    Poisoned {
+        /// The region's file.
+        path: PathBuf,
+        /// The first error.
+        cause: String,
+    },
+
+    /// A child of `fork` used its parent's region.
+    #[error(
+        "the region was opened before fork(); open it in the child itself after the parent has closed it"
+    )]
+    Forked,
+
+    /// An option has a value that makes no sense.
+    #[error("{option}: {what}")]
+    BadOption {
+        /// Name of the option.
+        option: &'static str,
+        /// Why not.
+        what: String,
+    },
+
+    /// The region is being closed.
+    #[error("the region is closed")]
+    Closed,
+}
