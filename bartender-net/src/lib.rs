@@ -1,1 +1,53 @@
-//! Placeholder.
+//! The fabric of bartender: how machines reach each other's memory.
+//!
+//! **State: only the vocabulary and the errors are here.** No backend exists
+//! yet, so there is nothing to call, and no type pretends otherwise. This page
+//! says what the crate is for and which contracts its backends will keep, so
+//! that the crates below it are not built against a different idea.
+//!
+//! # What the crate will hold
+//!
+//! One asynchronous interface, the *fabric*:
+//!
+//! - **Registered memory.** A *memory region* (MR) is a range of bytes that the
+//!   network may read or write without its owner's processor. It is not a
+//!   *region*, which is a bartender file. Remote writes are registered only over
+//!   anonymous memory, shared memory or device DAX: the page cache of a file
+//!   cannot be pinned, so a region on a file receives log records in a
+//!   registered ring, and its owner's processor writes them to the log before it
+//!   acknowledges.
+//! - **One-sided operations**: `read`, `write`, `compare_swap`, `fetch_add` on
+//!   an address of a remote memory region. The last two are for 8 aligned bytes.
+//! - **Messages**: `send` and `recv`, for everything that is not worth a
+//!   one-sided protocol.
+//! - **`persist_remote`**, which is the only operation after which remote bytes
+//!   survive a power failure. A completed write is *not* a durable write: it may
+//!   sit in the target's network card or in its caches. The method is negotiated
+//!   for each connection; by default the target acknowledges after its own
+//!   barrier, and a read that follows the write counts only where the target
+//!   declares that inbound writes reach its persistence domain.
+//!
+//! Three backends are planned behind it, chosen at run time:
+//!
+//! | backend | what it is for |
+//! |---|---|
+//! | TCP | the default: every machine has it, and it is the reference for behaviour |
+//! | verbs | RDMA over InfiniBand or RoCE; behind the feature `rdma`, because it loads a C library at run time |
+//! | simulated | tests: delay, loss, reordering, torn writes and failing queue pairs, all drawn from one printed seed |
+//!
+//! # What holds for every backend
+//!
+//! - A write may become visible in any order of its bytes down to 8 aligned
+//!   ones. Whoever reads a remote object verifies it (version and checksum).
+//! - Operations on one connection complete in the order they were posted;
+//!   between connections there is no order.
+//! - An operation that fails has an unknown effect: it may or may not have
+//!   happened. [`Error::effect_unknown`] says for which errors that is so.
+//! - After a failed operation the connection is closed and says so; there is no
+//!   silent retry, because a repeated write could overtake a fence.
+
+#![forbid(unsafe_code)]
+
+mod error;
+
+pub use error::{Error, Result};

@@ -1,2 +1,52 @@
-//! Placeholder.
-fn main() {}
+//! `cargo xtask`: the chores of the workspace, in Rust, so that they run
+//! wherever the workspace does.
+//!
+//! This file reads the command line. [`step`] runs one command after the other
+//! and stops at the first that fails; [`ci`] and [`chores`] say which commands.
+//! Nothing here is needed to build or to use bartender.
+
+mod chores;
+mod ci;
+mod step;
+
+use std::process::ExitCode;
+
+const HELP: &str = "\
+Usage: cargo xtask COMMAND [ARGUMENT...]
+
+  ci              everything a change has to pass; stops at the first failure
+  loom [CRATE]    the loom models, of one crate or of all
+  crash [FILTER]  crash exploration and real deaths, in release mode, with
+                  output; BARTENDER_CRASH_SCALE=N asks for N times the work
+  bench [ARG...]  the benchmarks; arguments go to the benchmark program
+  help            this text
+
+CARGO_TARGET_DIR is respected. LOOM_MAX_PREEMPTIONS bounds the models (default 2).
+";
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args().skip(1);
+    let command = arguments.next();
+    let rest: Vec<String> = arguments.collect();
+    let outcome = match command.as_deref() {
+        Some("ci") if rest.is_empty() => ci::run(),
+        Some("loom") if rest.len() <= 1 => chores::loom(rest.first().map(String::as_str)),
+        Some("crash") if rest.len() <= 1 => chores::crash(rest.first().map(String::as_str)),
+        Some("bench") => chores::bench(&rest),
+        Some("help" | "--help" | "-h") => {
+            print!("{HELP}");
+            return ExitCode::SUCCESS;
+        }
+        _ => {
+            eprint!("{HELP}");
+            return ExitCode::from(2);
+        }
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("xtask: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}

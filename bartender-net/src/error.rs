@@ -1,0 +1,146 @@
+//! What can go wrong between two machines, in words that say what to do next.
+//!
+//! The enum is complete for the contract on the crate's page. It does not carry
+//! errors of regions: those stay errors of `bartender-pm` on the machine that
+//! owns the region and travel as [`Error::Refused`].
+
+use std::io;
+
+/// Result of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// An error of the fabric.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// No connection could be made.
+    #[error("{peer}: cannot connect: {source}; is the machine up and listening there?")]
+    Connect {
+        /// Address that was tried.
+        peer: String,
+        /// What the system said.
+        source: io::Error,
+    },
+
+    /// The connection broke while an operation was under way.
+    #[error(
+        "{peer}: the connection broke during {operation}: {source}; connect anew and find out what happened"
+    )]
+    Broken {
+        /// The other machine.
+        peer: String,
+        /// What was under way ("write", "compare_swap").
+        operation: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+
+    /// No answer within the time allowed.
+    #[error("{peer}: no answer to {operation} within {millis} ms")]
+    TimedOut {
+        /// The other machine.
+        peer: String,
+        /// What was under way.
+        operation: &'static str,
+        /// How long was waited, in milliseconds.
+        millis: u64,
+    },
+
+    /// The other machine speaks another version of the protocol.
+    #[error(
+        "{peer}: speaks protocol {found}, this program speaks {known}; run the same version on both"
+    )]
+    Protocol {
+        /// The other machine.
+        peer: String,
+        /// Version it offered.
+        found: u32,
+        /// Version of this build.
+        known: u32,
+    },
+
+    /// A message or a completion that does not make sense.
+    #[error("{peer}: damaged or foreign message: {what}")]
+    BadMessage {
+        /// The other machine.
+        peer: String,
+        /// What was expected and what was found.
+        what: String,
+    },
+
+    /// An operation outside the bounds of a memory region, or against its rights.
+    #[error(
+        "{peer}: {operation} of {len} bytes at {offset:#x} is outside the memory region ({size} bytes) or not allowed there"
+    )]
+    OutOfBounds {
+        /// The other machine.
+        peer: String,
+        /// What was tried.
+        operation: &'static str,
+        /// Offset in the memory region.
+        offset: u64,
+        /// Bytes asked for.
+        len: u64,
+        /// Size of the memory region, in bytes.
+        size: u64,
+    },
+
+    /// Memory that cannot be registered with the network.
+    #[error("cannot register {len} bytes: {what}")]
+    Register {
+        /// Bytes that were to be registered.
+        len: u64,
+        /// Why not ("page cache of a file", "limit of locked memory reached").
+        what: String,
+    },
+
+    /// The other machine understood and said no.
+    #[error("{peer}: refused {operation}: {reason}")]
+    Refused {
+        /// The other machine.
+        peer: String,
+        /// What was asked.
+        operation: &'static str,
+        /// Its answer.
+        reason: String,
+    },
+
+    /// The other machine cannot promise durability in the way that was asked.
+    #[error("{peer}: cannot make remote writes durable by {method}; use the acknowledged method")]
+    NotDurable {
+        /// The other machine.
+        peer: String,
+        /// The method that was asked for.
+        method: &'static str,
+    },
+}
+
+impl Error {
+    /// Whether the operation may have happened all the same: its effect has to
+    /// be looked up before anything is repeated.
+    pub fn effect_unknown(&self) -> bool {
+        matches!(self, Error::Broken { .. } | Error::TimedOut { .. })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_lost_answers_leave_the_effect_unknown() {
+        let lost = Error::TimedOut {
+            peer: "b:7000".into(),
+            operation: "write",
+            millis: 50,
+        };
+        let refused = Error::Refused {
+            peer: "b:7000".into(),
+            operation: "write",
+            reason: "epoch 3 is over".into(),
+        };
+        assert!(lost.effect_unknown());
+        assert!(!refused.effect_unknown());
+        assert_eq!(lost.to_string(), "b:7000: no answer to write within 50 ms");
+    }
+}
