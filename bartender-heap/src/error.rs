@@ -1,0 +1,112 @@
+//! What can go wrong with a heap, in words that say what to do next.
+
+use crate::block::NotABlock;
+
+/// Result of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// An error of a heap.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The region under the heap refused.
+    #[error(transparent)]
+    Region(Box<bartender_pm::Error>),
+
+    /// The region holds something else, or nothing.
+    #[error(
+        "the region holds no heap ({what}); create one in it, or open the file with the program that wrote it"
+    )]
+    NotAHeap {
+        /// What was found instead.
+        what: String,
+    },
+
+    /// The region holds a heap already.
+    #[error("the region holds a heap already; open it instead")]
+    HeapExists,
+
+    /// The heap was written by a newer version of the library.
+    #[error(
+        "the heap has format {found}, this program knows up to {known}; open it with a newer version"
+    )]
+    NewerFormat {
+        /// Format in the heap's header.
+        found: u32,
+        /// Newest format this build knows.
+        known: u32,
+    },
+
+    /// The heap's own data in the region make no sense.
+    #[error(
+        "the heap is damaged at home offset {offset:#x}: {what}; restore the region from a copy"
+    )]
+    Damaged {
+        /// Home offset of what does not fit.
+        offset: u64,
+        /// What was expected and what was found.
+        what: String,
+    },
+
+    /// A stored value holds something that its type does not allow.
+    #[error("the data are damaged at {path}: {what}; restore the region from a copy")]
+    BadData {
+        /// The way there from the root (`accounts[17].owner`).
+        path: String,
+        /// What was expected and what was found.
+        what: String,
+    },
+
+    /// Blocks are allocated that nothing refers to.
+    #[error(
+        "{blocks} blocks ({bytes} bytes) are allocated and cannot be reached from the root, the first at home offset {first:#x}; reopening the region after a crash collects them"
+    )]
+    Leaked {
+        /// How many blocks.
+        blocks: u64,
+        /// How many bytes they take.
+        bytes: u64,
+        /// Home offset of the first one.
+        first: u64,
+    },
+
+    /// An address that is no block of this heap.
+    #[error("{address:#x} is not a block of this heap: {why}")]
+    NotABlock {
+        /// The address.
+        address: u64,
+        /// Why it is none.
+        why: NotABlock,
+    },
+
+    /// The block is free already.
+    #[error("the block at {address:#x} was freed twice")]
+    DoubleFree {
+        /// The block's address.
+        address: u64,
+    },
+
+    /// A request that no region of this size can ever answer.
+    #[error("{size} bytes aligned to {align} cannot be allocated: {what}")]
+    BadLayout {
+        /// Bytes asked for.
+        size: usize,
+        /// Alignment asked for.
+        align: usize,
+        /// Why not.
+        what: &'static str,
+    },
+
+    /// The heap is closed.
+    #[error("the heap is closed")]
+    Closed,
+}
+
+impl From<bartender_pm::Error> for Error {
+    fn from(error: bartender_pm::Error) -> Self {
+        match error {
+            bartender_pm::Error::Closed => Error::Closed,
+            error => Error::Region(Box::new(error)),
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! Everything of the heap that the medium holds, byte for byte. What is not
+//! here does not survive.
+//!
+//! It promises fixed sizes and offsets, checked when it is compiled, and no
+//! implicit padding. It does not read, check or write anything: `table`,
+//! `types` and `heap` do.
+//!
+//! ```text
+//! home ┌───────────┬──────────────┬──────────┬─────────────────────────────
+//!      │ header    │ table        │ schema   │ superblocks and runs …
+//!      │ unit 0    │ piece 0      │ n units  │
+//!      └───────────┴──────────────┴──────────┴─────────────────────────────
+//!        …then at 64 MiB · 2^k, for each k below the maximum size:
+//!      ┌──────────────┬───────────────────────────────────────────────────
+//!      │ table piece  │ superblocks and runs up to 64 MiB · 2^(k+1) …
+//!      └──────────────┴───────────────────────────────────────────────────
+//! ```
+//!
+//! Pieces of the table double, so that a young region pays for a small table
+//! only, and a run of units can still be about half of the region long.
+
+use std::mem::{align_of, offset_of, size_of};
+use std::num::NonZeroU64;
+
+/// Bytes of a unit, the smallest piece of home that changes hands as a whole.
+pub const UNIT: u64 = 8 << 10;
+/// log2 of [`UNIT`].
+pub const UNIT_SHIFT: u32 = 13;
+/// Bytes of home that the first piece of the table describes.
+pub const FIRST_PIECE: u64 = 64 << 20;
+/// First bytes of a heap.
+pub const MAGIC: [u8; 8] = *b"BTHEAP\r\n";
+/// Version of everything in this file.
+pub const FORMAT: u32 = 1;
+/// Home offset of the header.
+pub const HEADER: u64 = 0;
+/// Home offset of the table's first piece.
+pub const TABLE: u64 = UNIT;
+
+/// The heap's header, at home offset 0.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HeapHeader {
+    /// [`MAGIC`].
+    pub magic: [u8; 8],
+    /// [`FORMAT`].
+    pub format: u32,
+    /// CRC-32C of the bytes of `schema_offset` to `root_type`, which never change.
+    pub crc: u32,
+    /// Home offset of the encoded schema.
+    pub schema_offset: u64,
+    /// Bytes of the encoded schema.
+    pub schema_len: u64,
+    /// CRC-32C of the encoded schema.
+    pub schema_crc: u32,
+    /// Index of the root's type in the schema.
+    pub root_type: u32,
+    /// Address of the root's block, 0 for none.
+    pub root: u64,
+    /// The allocator's state as the last clean close left it.
+    pub snapshot: SnapshotRef,
+}
+
+/// Where a clean close left the allocator's state.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SnapshotRef {
+    /// Home offset of the snapshot, 0 for none.
+    pub offset: u64,
+    /// Its bytes.
+    pub len: u64,
+    /// The region's generation that wrote it: good for the next one only.
+    pub generation: u64,
+    /// CRC-32C of it.
+    pub crc: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+const _: () = assert!(size_of::<HeapHeader>() == 80);
+const _: () = assert!(offset_of!(HeapHeader, schema_offset) == 16);
+const _: () = assert!(offset_of!(HeapHeader, root) == 40);
+const _: () = assert!(offset_of!(HeapHeader, snapshot) == 48);
+const _: () = assert!(size_of::<SnapshotRef>() == 32);
+
+/// One entry of the superblock table. There is one for each unit of the home;
+/// the one of a superblock's (or large run's) first unit describes it.
+///
+/// Entries are never erased. Where the extents of two overlap, the one with
+/// the higher birth is meant and the other is a remainder.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TableEntry {
+    /// Number of this superblock among all that this heap ever made, from 1. 0: no entry.
+    pub birth: u64,
+    /// Length in units.
+    pub units: u32,
+    /// Size class, or [`LARGE`](Self::LARGE).
+    pub class: u16,
+    /// Zero.
+    pub flags: u16,
+}
+
+impl TableEntry {
+    /// `class` of a large run: one block of `units` units.
+    pub const LARGE: u16 = u16::MAX;
+
+    /// The entry as the medium holds it.
+    pub fn to_bytes(self) -> [u8; 16] {
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&self.birth.to_le_bytes());
+        bytes[8..12].copy_from_slice(&self.units.to_le_bytes());
+        bytes[12..14].copy_from_slice(&self.class.to_le_bytes());
+        bytes[14..].copy_from_slice(&self.flags.to_le_bytes());
+        bytes
+    }
+
+    /// The entry that the medium holds; any bytes are one.
+    pub fn from_bytes(bytes: [u8; 16]) -> Self {
+        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = bytes;
+        TableEntry {
+            birth: u64::from_le_bytes([a, b, c, d, e, f, g, h]),
+            units: u32::from_le_bytes([i, j, k, l]),
+            class: u16::from_le_bytes([m, n]),
+            flags: u16::from_le_bytes([o, p]),
+        }
+    }
+}
+
+const _: () = assert!(size_of::<TableEntry>() == 16);
+const _: () = assert!(offset_of!(TableEntry, units) == 8);
+const _: () = assert!(offset_of!(TableEntry, class) == 12);
+const _: () = assert!(offset_of!(TableEntry, flags) == 14);
+
+/// Start of a saved allocator state; `count` [`SnapshotSuperblock`]s follow,
+/// each followed by the words of its free bitmap (none for a large run).
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SnapshotHeader {
+    /// The next superblock's birth.
+    pub next_birth: u64,
+    /// How many superblocks follow.
+    pub count: u64,
+}
+
+/// One superblock of a saved allocator state.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SnapshotSuperblock {
+    /// Its table entry.
+    pub entry: TableEntry,
+    /// Its first unit.
+    pub unit: u64,
+}
+
+const _: () = assert!(size_of::<SnapshotHeader>() == 16);
+const _: () = assert!(size_of::<SnapshotSuperblock>() == 24);
+const _: () = assert!(offset_of!(SnapshotSuperblock, unit) == 16);
+
+/// A stored box: the absolute address of its block. `Option` of it is 8 bytes,
+/// `None` is 0.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RawBox {
+    /// Address in the view.
+    pub ptr: NonZeroU64,
+}
+
+const _: () = assert!(size_of::<RawBox>() == 8 && size_of::<Option<RawBox>>() == 8);
+
+/// A stored vector or string: `cap == 0` means no block, and `ptr` dangles (it
+/// is the alignment of an element). Else `len` elements stand at `ptr`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RawVec {
+    /// Address in the view.
+    pub ptr: u64,
+    /// Elements that the block holds.
+    pub cap: u64,
+    /// Elements that are there.
+    pub len: u64,
+}
+
+const _: () = assert!(size_of::<RawVec>() == 24 && align_of::<RawVec>() == 8);
+const _: () = assert!(offset_of!(RawVec, cap) == 8 && offset_of!(RawVec, len) == 16);
+
+/// A stored hash table. `mask == 0`: empty, no block, `ptr` dangles. Else the
+/// block at `ptr` holds `mask + 1` buckets (a power of two, at least 16):
+///
+/// ```text
+/// control bytes: buckets + 16, the first 16 again at the end
+/// padding to the alignment of an entry
+/// entries: buckets × { key, value }   (repr(C))
+/// ```
+///
+/// A control byte is [`CTRL_EMPTY`](Self::CTRL_EMPTY),
+/// [`CTRL_DELETED`](Self::CTRL_DELETED), or the top 7 bits of the key's hash.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RawTable {
+    /// Address in the view.
+    pub ptr: u64,
+    /// Buckets − 1.
+    pub mask: u64,
+    /// Full buckets.
+    pub items: u64,
+    /// Empty buckets that may be filled before the table grows.
+    pub growth_left: u64,
+    /// Seed of the hash function.
+    pub seed: u64,
+}
+
+impl RawTable {
+    /// Control byte of a bucket that was never full.
+    pub const CTRL_EMPTY: u8 = 0xff;
+    /// Control byte of a bucket that was full.
+    pub const CTRL_DELETED: u8 = 0x80;
+    /// Control bytes are looked at in groups of so many.
+    pub const GROUP: u64 = 16;
+}
+
+const _: () = assert!(size_of::<RawTable>() == 40 && align_of::<RawTable>() == 8);
+const _: () = assert!(offset_of!(RawTable, mask) == 8 && offset_of!(RawTable, items) == 16);
+const _: () = assert!(offset_of!(RawTable, growth_left) == 24);
+const _: () = assert!(offset_of!(RawTable, seed) == 32);
+
+/// A stored lock's word: always zero on the medium, the lock's state is in DRAM.
+/// A lock's value follows it (`repr(C)`).
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RawLock {
+    /// Zero.
+    pub word: u64,
+}
+
+const _: () = assert!(size_of::<RawLock>() == 8 && align_of::<RawLock>() == 8);
