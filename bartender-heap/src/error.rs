@@ -48,11 +48,19 @@ pub enum Error {
         what: String,
     },
 
+    /// The description of the data's types breaks a rule: in a program, a mistake in how a type describes itself.
+    #[error(transparent)]
+    BadSchema(#[from] crate::types::BadSchema),
+
     /// A stored value holds something that its type does not allow.
-    #[error("the data are damaged at {path}: {what}; restore the region from a copy")]
+    #[error(
+        "the data are damaged at {path} (home offset {offset:#x}): {what}; restore the region from a copy"
+    )]
     BadData {
         /// The way there from the root (`accounts[17].owner`).
         path: String,
+        /// Home offset of the damaged value.
+        offset: u64,
         /// What was expected and what was found.
         what: String,
     },

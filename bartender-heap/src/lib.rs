@@ -12,6 +12,8 @@ mod block;
 mod class;
 mod error;
 pub mod layout;
+pub mod types;
 
 pub use block::NotABlock;
 pub use error::{Error, Result};
+pub use types::{BadSchema, Kind, Schema, SchemaBuilder, Type, TypeRef};
