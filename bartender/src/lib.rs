@@ -1,1 +1,25 @@
-//! Placeholder.
+//! Typed persistent memory: ordinary Rust data that survives any crash with exactly the transactions
+//! that were committed.
+
+// So that the derive macros' paths hold within this crate, too.
+extern crate self as bartender;
+
+// Modules in dependency order: each uses only those above it.
+#[doc(hidden)]
+#[path = "private.rs"]
+pub mod __private;
+#[allow(dead_code)] // used by the commit, which follows
+mod changes;
+mod error;
+mod mutref;
+mod pbox;
+mod persist;
+mod plain;
+#[allow(dead_code)]
+mod tx;
+
+pub use error::{Error, Result};
+pub use mutref::Mut;
+pub use pbox::PBox;
+pub use persist::{Adopt, Evict, Persist, PlainData, Project, Release};
+pub use tx::TxRef;

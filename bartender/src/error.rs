@@ -1,0 +1,70 @@
+//! What can go wrong with a heap or a transaction, in words that say what to do next.
+
+use std::path::PathBuf;
+
+/// Result of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// An error of a heap, a transaction or a stored value.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The region or its medium: a missing file, a full disk, a damaged or poisoned region.
+    #[error(transparent)]
+    Region(#[from] bartender_pm::Error),
+
+    /// The region holds a root of another type. Nothing was changed.
+    #[error(
+        "{}: the region's root has another type than the program's:\n  {}",
+        path.display(),
+        differences.join("\n  ")
+    )]
+    TypeMismatch {
+        /// The region's file.
+        path: PathBuf,
+        /// One line for each difference, from what is stored to what the program wants.
+        differences: Vec<String>,
+    },
+
+    /// Waiting for a lock could have been a deadlock: everything the transaction did was taken back.
+    /// `transaction` retries by itself and gives up after many attempts; `update` can be called again.
+    #[error("the transaction conflicts with another one that is older; run it again")]
+    Conflict,
+
+    /// An inner call or a failed change made the transaction unable to commit, and the closure ignored it.
+    /// Everything the transaction did was taken back.
+    #[error(
+        "the transaction was doomed by a failure inside it that the closure did not return: {cause}"
+    )]
+    Doomed {
+        /// What failed.
+        cause: String,
+    },
+
+    /// A lock that does not lie in the region of the transaction.
+    #[error(
+        "the lock does not lie in this transaction's region: lock it in a transaction of its own heap"
+    )]
+    ForeignLock,
+
+    /// A lock that this transaction, or a guard of this thread, holds already.
+    #[error(
+        "this transaction (or a read guard of its thread) holds the lock already: use the guard that there is"
+    )]
+    AlreadyLocked,
+
+    /// Two values of different transactions.
+    #[error("the two values belong to different transactions")]
+    ForeignValue,
+
+    /// The closure's own reason to abort; see [`Error::abort`].
+    #[error("{0}")]
+    Aborted(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl Error {
+    /// An error with which a closure takes its transaction back for a reason of its own.
+    pub fn abort(reason: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Error::Aborted(reason.into())
+    }
+}
