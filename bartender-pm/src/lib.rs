@@ -1,6 +1,40 @@
-//! Placeholder.
+//! Persistent regions: media, redo log, checkpoint, recovery, crash simulator.
+//!
+//! A [`Region`] is a file whose *home* always is, together with the log, the
+//! committed state. The program works in the *view*, a private mapping of the
+//! home at the region's home address, and commits by appending a [`Record`] of
+//! the bytes it changed. This crate knows nothing of blocks, types or locks.
+//!
+//! Modules, lowest first; each uses only those above it.
+
+pub mod counts;
 mod error;
-mod region;
 pub mod sync;
+
+pub mod instr;
+pub mod layout;
+#[doc(hidden)]
+pub mod mutant;
+mod os;
+
+pub mod medium;
+
+mod frozen;
+mod gate;
+mod header;
+mod record;
+mod view;
+
+mod log;
+
+mod checkpoint;
+mod recover;
+
+mod region;
+
+pub use counts::Counts;
 pub use error::{Error, Result};
-pub use region::{Durability, Opened, Options, Record, Region, Ticket, Writer};
+pub use frozen::Frozen;
+pub use medium::{LogStyle, Medium, MediumKind, ViewSource};
+pub use record::Record;
+pub use region::{Durability, Opened, Options, Region, Ticket, Writer};

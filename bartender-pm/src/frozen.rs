@@ -1,0 +1,144 @@
+//! Frozen pictures of the home, for a marker or a snapshot that runs while the
+//! program works.
+//!
+//! A private mapping freezes nothing by itself: pages it has not copied follow
+//! the file. So the checkpoint, before it changes a home page, forces a copy
+//! of it in every frozen mapping.
+
+#![allow(unsafe_code)]
+
+use crate::error::Result;
+use crate::os;
+use crate::sync::Mutex;
+use rustix::mm::{MapFlags, ProtFlags};
+use std::fs::File;
+use std::path::Path;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Weak};
+
+/// A picture of the home as it was when it was taken.
+#[derive(Debug)]
+pub struct Frozen {
+    base: *mut u8,
+    len: usize,
+    mapped: bool,
+}
+
+// SAFETY: private memory that is only read, but for the rewriting of single
+// bytes with themselves by atomic operations.
+unsafe impl Send for Frozen {}
+// SAFETY: as above.
+unsafe impl Sync for Frozen {}
+
+impl Frozen {
+    pub(crate) fn map(file: &File, path: &Path, offset: u64, len: u64) -> Result<Frozen> {
+        // SAFETY: a fresh mapping at an address of the kernel's choice.
+        let base = unsafe {
+            rustix::mm::mmap(
+                std::ptr::null_mut(),
+                len as usize,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::PRIVATE | MapFlags::NORESERVE,
+                file,
+                offset,
+            )
+        };
+        let base = os::io(path, "map a frozen picture of", base)?.cast();
+        Ok(Frozen {
+            base,
+            len: len as usize,
+            mapped: true,
+        })
+    }
+
+    /// A picture by copying, for media that cannot be mapped privately.
+    pub(crate) fn copy(bytes: Vec<u8>) -> Frozen {
+        let bytes = Box::leak(bytes.into_boxed_slice());
+        Frozen {
+            base: bytes.as_mut_ptr(),
+            len: bytes.len(),
+            mapped: false,
+        }
+    }
+
+    /// Where home offset 0 of the picture is. Read through the pointer: the
+    /// checkpoint may rewrite bytes beside the reader, with what they hold.
+    pub fn base(&self) -> *const u8 {
+        self.base
+    }
+
+    /// Bytes of home the picture shows.
+    pub fn size(&self) -> u64 {
+        self.len as u64
+    }
+
+    /// Copies `buf.len()` bytes from home offset `offset`.
+    ///
+    /// # Panics
+    ///
+    /// Beyond [`size`](Self::size).
+    pub fn read(&self, offset: u64, buf: &mut [u8]) {
+        assert!(
+            offset as usize + buf.len() <= self.len,
+            "read beyond the frozen picture"
+        );
+        // SAFETY: in range, by the assertion; `buf` is the caller's own memory.
+        unsafe {
+            std::ptr::copy_nonoverlapping(
+                self.base.add(offset as usize),
+                buf.as_mut_ptr(),
+                buf.len(),
+            );
+        }
+    }
+
+    /// Makes the page at home offset `page` independent of the file.
+    fn protect(&self, page: u64) {
+        if self.mapped && (page as usize) < self.len {
+            // SAFETY: inside the mapping; atomic, so that a reader beside it
+            // sees the same value.
+            let byte = unsafe { AtomicU8::from_ptr(self.base.add(page as usize)) };
+            // A write of the byte by itself makes the kernel copy the page. (A
+            // `fetch_or(0)` would not do: compilers turn it into a load.)
+            let value = byte.load(Ordering::Relaxed);
+            let _ = byte.compare_exchange(value, value, Ordering::Relaxed, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        if self.mapped {
+            // SAFETY: our mapping, and nobody borrows from it any more.
+            let _ = unsafe { rustix::mm::munmap(self.base.cast(), self.len) };
+        } else {
+            // SAFETY: leaked from a boxed slice of this length in `copy`.
+            drop(unsafe { Box::from_raw(std::ptr::slice_from_raw_parts_mut(self.base, self.len)) });
+        }
+    }
+}
+
+/// The frozen pictures that are alive.
+#[derive(Debug, Default)]
+pub(crate) struct FrozenSet(Mutex<Vec<Weak<Frozen>>>);
+
+impl FrozenSet {
+    pub(crate) fn add(&self, frozen: &Arc<Frozen>) {
+        self.0.lock().push(Arc::downgrade(frozen));
+    }
+
+    /// The home's `pages` (offsets) are about to change.
+    pub(crate) fn before_change(&self, pages: impl Iterator<Item = u64>) {
+        let mut set = self.0.lock();
+        set.retain(|frozen| frozen.strong_count() > 0);
+        if set.is_empty() || crate::mutant::is("no_freeze") {
+            return;
+        }
+        let alive: Vec<_> = set.iter().filter_map(Weak::upgrade).collect();
+        for page in pages {
+            for frozen in &alive {
+                frozen.protect(page);
+            }
+        }
+    }
+}

@@ -1,0 +1,444 @@
+//! The redo log: lanes or a stream, and the numbers that order their records.
+//!
+//! # Lanes
+//!
+//! Each lane is a ring with a writer of its own; a commit there is one
+//! barrier and shares no line of the log with another. Per lane:
+//!
+//! - `tail`: absolute end of its last durable record. Stored by the lane's
+//!   owner (whoever holds the gate's slot of the same number, or lane 0's
+//!   lock), read by the checkpoint.
+//! - `head`: absolute start of its first record that is not in the home.
+//!   Stored by the checkpoint, read by the owner.
+//! - `pending`: a number not above the one that the commit under way has or
+//!   will draw, or [`IDLE`].
+//!
+//! *The horizon.* A commit stores `pending`, then draws its number from `next`
+//! by a read-modify-write, writes its record durably, stores `tail`, and
+//! stores `IDLE`. The checkpoint loads `next` first and the `pending`s after
+//! it. If it sees a `next` above number n, the drawing of n happened before
+//! (release sequence), and so did the store of `pending`: it sees that value
+//! or a later one. `IDLE`, or a later commit's `pending`, was stored (release)
+//! after the `tail` that covers n. So every number at or below
+//! `min(next - 1, pending - 1 of all lanes)` is durable and inside its lane's
+//! `tail`, and the home may take it. After drawing, a commit cannot abort:
+//! an I/O error leaves `pending` as it is and poisons the region.
+//!
+//! # The stream
+//!
+//! Records get number and position under one lock, in the order of their
+//! dependencies, and gather in a batch in DRAM. The first that waits becomes
+//! the leader and writes the batch with one barrier; the others wait for it.
+//! A number at or below `durable` is durable with all before it.
+
+use crate::counts;
+use crate::error::{Error, Result};
+use crate::layout::RECORD_ALIGN;
+use crate::medium::{LogStyle, Medium};
+use crate::record::Record;
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::{Condvar, Mutex, thread};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+/// No commit under way on this lane.
+const IDLE: u64 = u64::MAX;
+
+/// How long a leader waits for the members of the last batch to come back:
+/// far less than a synchronous write, and threefold the batch on a busy log.
+const COHORT_WAIT: Duration = Duration::from_micros(30);
+
+/// A batch of unawaited commits is written once it is this long, in bytes.
+const BATCH_LIMIT: usize = 4 << 20;
+
+/// A place in the file where a lane lies, and how far it is used.
+#[repr(align(128))]
+#[derive(Debug)]
+pub(crate) struct Lane {
+    /// First byte in the file.
+    pub(crate) start: u64,
+    /// Bytes; a multiple of [`RECORD_ALIGN`].
+    pub(crate) len: u64,
+    pub(crate) head: AtomicU64,
+    pub(crate) tail: AtomicU64,
+    pending: AtomicU64,
+}
+
+impl Lane {
+    pub(crate) fn new(start: u64, len: u64, head: u64, tail: u64) -> Lane {
+        Lane {
+            start,
+            len,
+            head: AtomicU64::new(head),
+            tail: AtomicU64::new(tail),
+            pending: AtomicU64::new(IDLE),
+        }
+    }
+
+    /// The one or two pieces of the file that hold `[at, at + len)`.
+    pub(crate) fn pieces(&self, at: u64, len: u64) -> [(u64, u64); 2] {
+        ring_pieces(self.start, self.len, at, len)
+    }
+
+    /// Reads `[at, at + len)` of the ring.
+    pub(crate) fn read(&self, medium: &dyn Medium, at: u64, len: u64) -> Result<Vec<u8>> {
+        let mut bytes = vec![0; len as usize];
+        let [first, second] = self.pieces(at, len);
+        let (a, b) = bytes.split_at_mut(first.1 as usize);
+        medium.read(first.0, a)?;
+        if !b.is_empty() {
+            medium.read(second.0, b)?;
+        }
+        Ok(bytes)
+    }
+
+    fn free(&self, tail: u64) -> u64 {
+        // Acquire: the checkpoint is done with what it gives back.
+        self.len - (tail - self.head.load(Ordering::Acquire))
+    }
+}
+
+/// The pieces of a ring of `ring` bytes at `start` that hold `[at, at + len)`.
+pub(crate) fn ring_pieces(start: u64, ring: u64, at: u64, len: u64) -> [(u64, u64); 2] {
+    let from = at % ring;
+    let first = len.min(ring - from);
+    [(start + from, first), (start, len - first)]
+}
+
+fn append_ring(medium: &dyn Medium, lane: &Lane, at: u64, bytes: &[u8]) -> Result<()> {
+    let [first, second] = lane.pieces(at, bytes.len() as u64);
+    let (a, b) = bytes.split_at(first.1 as usize);
+    counts::log_bytes(bytes.len() as u64);
+    if b.is_empty() {
+        medium.append(&[(first.0, a)])
+    } else {
+        medium.append(&[(first.0, a), (second.0, b)])
+    }
+}
+
+/// The batch that gathers on a stream. Absolute offsets are of lane 0.
+#[derive(Debug, Default)]
+struct Batch {
+    /// Sealed records, not yet handed to the medium.
+    bytes: Vec<u8>,
+    /// Where they will stand.
+    start: u64,
+    /// Number of the last of them.
+    last: u64,
+    /// How many they are.
+    records: usize,
+    /// How many the last written batch had.
+    cohort: usize,
+    /// Somebody is writing.
+    leader: bool,
+    /// Buffer of the last batch, to be used again.
+    spare: Vec<u8>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Log {
+    pub(crate) style: LogStyle,
+    pub(crate) epoch: u64,
+    pub(crate) lanes: Box<[Lane]>,
+    /// The next number to be drawn.
+    next: AtomicU64,
+    /// On a stream, the last durable number.
+    durable: AtomicU64,
+    /// Lane 0 on a log of lanes: for records too long for their own lane and
+    /// for writers without one.
+    shared_lane: Mutex<()>,
+    batch: Mutex<Batch>,
+    written: Condvar,
+    /// The first error, which made the region unusable.
+    poison: OnceLock<String>,
+    poisoned: AtomicBool,
+    /// Where threads wait for space, and the checkpoint says that there is some.
+    space: Mutex<()>,
+    space_freed: Condvar,
+}
+
+/// Why a record was not appended.
+pub(crate) enum Refused {
+    /// The lane has no room before the next checkpoint.
+    NoSpace,
+    Error(Error),
+}
+
+impl From<Error> for Refused {
+    fn from(error: Error) -> Self {
+        Refused::Error(error)
+    }
+}
+
+impl Log {
+    pub(crate) fn new(style: LogStyle, epoch: u64, lanes: Vec<Lane>, next: u64) -> Log {
+        let start = lanes[0].tail.load(Ordering::Relaxed);
+        Log {
+            style,
+            epoch,
+            lanes: lanes.into(),
+            next: AtomicU64::new(next),
+            durable: AtomicU64::new(next - 1),
+            shared_lane: Mutex::new(()),
+            batch: Mutex::new(Batch {
+                start,
+                last: next - 1,
+                ..Batch::default()
+            }),
+            written: Condvar::new(),
+            poison: OnceLock::new(),
+            poisoned: AtomicBool::new(false),
+            space: Mutex::new(()),
+            space_freed: Condvar::new(),
+        }
+    }
+
+    /// Slots of the gate that have a lane of their own.
+    pub(crate) fn own_lanes(&self) -> usize {
+        match self.style {
+            LogStyle::Lanes => self.lanes.len() - 1,
+            LogStyle::Stream => 0,
+        }
+    }
+
+    /// Longest record that fits an empty log.
+    pub(crate) fn capacity(&self) -> u64 {
+        self.lanes
+            .iter()
+            .map(|l| l.len)
+            .max()
+            .unwrap_or(0)
+            .min(u64::from(u32::MAX) / 64 * 64)
+    }
+
+    /// Highest number drawn.
+    pub(crate) fn last_seq(&self) -> u64 {
+        self.next.load(Ordering::Acquire) - 1
+    }
+
+    /// Every record with this number or a lower one is durable and inside its
+    /// lane's tail.
+    pub(crate) fn horizon(&self) -> u64 {
+        if self.style == LogStyle::Stream {
+            return self.durable.load(Ordering::Acquire);
+        }
+        // Order matters, see the module's text.
+        let next = self.next.load(Ordering::Acquire);
+        if crate::mutant::is("ignore_pending") {
+            return next - 1;
+        }
+        self.lanes
+            .iter()
+            .map(|l| l.pending.load(Ordering::Acquire))
+            .fold(next, u64::min)
+            - 1
+    }
+
+    /// Appends to the lane of gate slot `slot` (`None`: lane 0) or to the
+    /// stream, and returns the record's number. On lanes it is durable then.
+    #[inline]
+    pub(crate) fn append(
+        &self,
+        medium: &dyn Medium,
+        slot: Option<usize>,
+        record: &mut Record,
+    ) -> Result<u64, Refused> {
+        let need = record.size();
+        if need > self.capacity() {
+            return Err(Error::LogFull {
+                needed: need,
+                capacity: self.capacity(),
+            }
+            .into());
+        }
+        if self.style == LogStyle::Stream {
+            return self.append_to_stream(record, need);
+        }
+        let own = slot
+            .map(|s| s + 1)
+            .filter(|&s| s < self.lanes.len() && need <= self.lanes[s].len);
+        match own {
+            Some(i) => self.append_to_lane(medium, i, record, need),
+            None => {
+                let _owner = self.shared_lane.lock();
+                self.append_to_lane(medium, 0, record, need)
+            }
+        }
+    }
+
+    #[inline]
+    fn append_to_lane(
+        &self,
+        medium: &dyn Medium,
+        i: usize,
+        record: &mut Record,
+        need: u64,
+    ) -> Result<u64, Refused> {
+        self.check()?;
+        let lane = &self.lanes[i];
+        let tail = lane.tail.load(Ordering::Relaxed);
+        if lane.free(tail) < need {
+            return Err(Refused::NoSpace);
+        }
+        // Release: a `pending` of this commit also publishes the tail of the
+        // one before.
+        lane.pending
+            .store(self.next.load(Ordering::Relaxed), Ordering::Release);
+        let seq = self.next.fetch_add(1, Ordering::AcqRel);
+        let bytes = record.seal(self.epoch, seq, tail, tail);
+        if let Err(error) = append_ring(medium, lane, tail, bytes) {
+            return Err(self.poison(error).into());
+        }
+        lane.tail.store(tail + need, Ordering::Release);
+        lane.pending.store(IDLE, Ordering::Release);
+        Ok(seq)
+    }
+
+    fn append_to_stream(&self, record: &mut Record, need: u64) -> Result<u64, Refused> {
+        let lane = &self.lanes[0];
+        let mut batch = self.batch.lock();
+        self.check()?;
+        let at = batch.start + batch.bytes.len() as u64;
+        if lane.free(at) < need {
+            return Err(Refused::NoSpace);
+        }
+        let seq = self.next.fetch_add(1, Ordering::AcqRel);
+        let durable_upto = lane.tail.load(Ordering::Relaxed);
+        batch
+            .bytes
+            .extend_from_slice(record.seal(self.epoch, seq, at, durable_upto));
+        debug_assert!(batch.bytes.len().is_multiple_of(RECORD_ALIGN as usize));
+        batch.last = seq;
+        batch.records += 1;
+        Ok(seq)
+    }
+
+    /// Whether so much is unawaited that the next committer should write it.
+    pub(crate) fn batch_is_long(&self) -> bool {
+        self.style == LogStyle::Stream && self.batch.lock().bytes.len() >= BATCH_LIMIT
+    }
+
+    /// Whether records wait for a leader.
+    pub(crate) fn has_unwritten(&self) -> bool {
+        self.style == LogStyle::Stream && self.durable.load(Ordering::Acquire) < self.last_seq()
+    }
+
+    /// Waits until number `seq` is durable, leading a batch if nobody does.
+    pub(crate) fn wait_durable(&self, medium: &dyn Medium, seq: u64) -> Result<()> {
+        // On lanes nobody learns a number before its record is durable.
+        if self.style == LogStyle::Lanes || self.durable.load(Ordering::Acquire) >= seq {
+            return Ok(());
+        }
+        let mut batch = self.batch.lock();
+        loop {
+            if self.durable.load(Ordering::Acquire) >= seq {
+                return Ok(());
+            }
+            self.check()?;
+            if batch.leader {
+                batch = self.written.wait(batch);
+                continue;
+            }
+            if batch.records == 0 {
+                // Nothing of that number was ever appended.
+                return Ok(());
+            }
+            batch.leader = true;
+            if batch.records < batch.cohort {
+                drop(batch);
+                self.await_cohort();
+                batch = self.batch.lock();
+            }
+            let spare = std::mem::take(&mut batch.spare);
+            let bytes = std::mem::replace(&mut batch.bytes, spare);
+            let (start, last) = (batch.start, batch.last);
+            batch.start += bytes.len() as u64;
+            batch.cohort = std::mem::take(&mut batch.records);
+            drop(batch);
+            let result = append_ring(medium, &self.lanes[0], start, &bytes);
+            batch = self.batch.lock();
+            match result {
+                Ok(()) => {
+                    self.lanes[0]
+                        .tail
+                        .store(start + bytes.len() as u64, Ordering::Release);
+                    self.durable.store(last, Ordering::Release);
+                }
+                Err(error) => {
+                    self.poison(error);
+                }
+            }
+            batch.spare = bytes;
+            batch.spare.clear();
+            batch.leader = false;
+            self.written.notify_all();
+        }
+    }
+
+    /// Gives the members of the last batch a moment to join this one.
+    fn await_cohort(&self) {
+        if cfg!(loom) {
+            return;
+        }
+        let start = Instant::now();
+        loop {
+            thread::yield_now();
+            let batch = self.batch.lock();
+            if batch.records >= batch.cohort || start.elapsed() >= COHORT_WAIT {
+                return;
+            }
+        }
+    }
+
+    /// Makes the region unusable because of `error`, and returns what to say
+    /// to whoever met it.
+    pub(crate) fn poison(&self, error: Error) -> Error {
+        let _ = self.poison.set(error.to_string());
+        self.poisoned.store(true, Ordering::Release);
+        self.space_freed.notify_all();
+        self.written.notify_all();
+        error
+    }
+
+    /// `Poisoned` (without its path) if the region is.
+    #[inline]
+    pub(crate) fn check(&self) -> Result<()> {
+        if self.poisoned.load(Ordering::Acquire) {
+            let cause = self.poison.get().cloned().unwrap_or_default();
+            return Err(Error::Poisoned {
+                path: Default::default(),
+                cause,
+            });
+        }
+        Ok(())
+    }
+
+    /// How full the fullest lane is, in 256ths.
+    pub(crate) fn fill(&self) -> u64 {
+        let used = |l: &Lane| {
+            (l.tail.load(Ordering::Relaxed) - l.head.load(Ordering::Relaxed)) * 256 / l.len
+        };
+        self.lanes.iter().map(used).max().unwrap_or(0)
+    }
+
+    /// How full the lane of `slot` is, in 256ths.
+    #[inline]
+    pub(crate) fn fill_of(&self, slot: Option<usize>) -> u64 {
+        let i = slot.map_or(0, |s| if self.own_lanes() == 0 { 0 } else { s + 1 });
+        let lane = &self.lanes[i.min(self.lanes.len() - 1)];
+        let used = lane.tail.load(Ordering::Relaxed) - lane.head.load(Ordering::Relaxed);
+        used * 256 / lane.len
+    }
+
+    /// Waits, a while, for a checkpoint to free space.
+    pub(crate) fn wait_space(&self, limit: Duration) {
+        let guard = self.space.lock();
+        drop(self.space_freed.wait_timeout(guard, limit));
+    }
+
+    /// Says that heads moved.
+    pub(crate) fn freed_space(&self) {
+        drop(self.space.lock());
+        self.space_freed.notify_all();
+    }
+}

@@ -1,0 +1,573 @@
+//! The crash simulator: a medium in memory that remembers every write and
+//! barrier, and enumerates the images that a crash could have left.
+//!
+//! # The fault model
+//!
+//! - What a barrier covered is durable. What was written and not yet covered
+//!   survives in *any* subset of units, in any order: 8-byte words on DAX
+//!   (caches evict lines when they like; aligned 8-byte stores are atomic),
+//!   512-byte sectors on a disk (a sector is whole, new or old).
+//! - Lengthening the medium is durable on return.
+//! - Bytes that were durable stay as they are. Damage of durable bytes is
+//!   another matter: tests flip those by hand.
+//!
+//! A run records a [`Trace`]; [`Trace::explore`] visits, for every barrier and
+//! every note, the images within a bound, all of them where they are few, and
+//! else a sample drawn from a seed. One thread's run repeats exactly.
+
+#![allow(unsafe_code)]
+
+use super::{LogStyle, Medium, MediumKind, ViewSource};
+use crate::counts;
+use crate::error::{Error, Result};
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::{Arc, Mutex};
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// The memory in which simulated regions have their view: one at a time, at
+/// the same address after every crash.
+pub struct SimMemory {
+    base: *mut u8,
+    len: usize,
+    in_use: AtomicBool,
+}
+
+// SAFETY: plain memory that is handed out as a view to one medium at a time.
+unsafe impl Send for SimMemory {}
+// SAFETY: as above.
+unsafe impl Sync for SimMemory {}
+
+impl fmt::Debug for SimMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SimMemory({:p}, {} bytes)", self.base, self.len)
+    }
+}
+
+const VIEW_ALIGN: usize = 2 << 20;
+
+impl SimMemory {
+    /// Memory for regions of at most `max_size` bytes.
+    pub fn new(max_size: u64) -> Arc<SimMemory> {
+        let len = (max_size as usize).next_multiple_of(VIEW_ALIGN);
+        let layout = Layout::from_size_align(len, VIEW_ALIGN).expect("a size that fits memory");
+        // SAFETY: the layout is not empty.
+        let base = unsafe { alloc_zeroed(layout) };
+        if base.is_null() {
+            handle_alloc_error(layout);
+        }
+        base.expose_provenance();
+        Arc::new(SimMemory {
+            base,
+            len,
+            in_use: AtomicBool::new(false),
+        })
+    }
+
+    /// Its address: the home address of regions made in it.
+    pub fn address(&self) -> u64 {
+        self.base.addr() as u64
+    }
+
+    /// Its length in bytes: the largest maximum size of a region in it.
+    pub fn max_size(&self) -> u64 {
+        self.len as u64
+    }
+}
+
+impl Drop for SimMemory {
+    fn drop(&mut self) {
+        let layout = Layout::from_size_align(self.len, VIEW_ALIGN).expect("checked at creation");
+        // SAFETY: allocated by `new` with this layout; the media that lend it
+        // out hold a reference, so none is left.
+        unsafe { dealloc(self.base, layout) };
+    }
+}
+
+/// What the medium pretends to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SimKind {
+    /// Persistent memory: 8-byte units, a log of lanes.
+    Dax,
+    /// A disk: 512-byte units, a log that is one stream.
+    Disk,
+}
+
+impl SimKind {
+    fn unit(self) -> u64 {
+        match self {
+            SimKind::Dax => 8,
+            SimKind::Disk => 512,
+        }
+    }
+}
+
+/// One thing that happened to the medium.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// Bytes were stored at an offset.
+    Write(u64, Vec<u8>),
+    /// A barrier over these ranges (offset, length) completed.
+    Persist(Vec<(u64, u64)>),
+    /// The medium was lengthened.
+    Grow(u64),
+    /// The program told the test something: "transaction n is acknowledged".
+    Note(u64),
+}
+
+#[derive(Debug, Default)]
+struct State {
+    bytes: Vec<u8>,
+    trace: Vec<Event>,
+    recording: bool,
+    /// Barriers until the next one fails; `None`: never.
+    fail_in: Option<u64>,
+}
+
+/// The simulated medium.
+#[derive(Debug)]
+pub struct SimMedium {
+    kind: SimKind,
+    memory: Arc<SimMemory>,
+    path: PathBuf,
+    first: Vec<u8>,
+    state: Mutex<State>,
+}
+
+impl SimMedium {
+    /// A medium that holds `image` (empty: a new one), with its view in `memory`.
+    ///
+    /// # Panics
+    ///
+    /// If another medium still uses `memory`.
+    pub fn new(kind: SimKind, image: Vec<u8>, memory: &Arc<SimMemory>) -> Arc<SimMedium> {
+        let taken = memory.in_use.swap(true, Ordering::AcqRel);
+        assert!(!taken, "one simulated region at a time in one memory");
+        Arc::new(SimMedium {
+            kind,
+            memory: memory.clone(),
+            path: PathBuf::from("(simulated)"),
+            first: image.clone(),
+            state: Mutex::new(State {
+                bytes: image,
+                recording: true,
+                ..State::default()
+            }),
+        })
+    }
+
+    /// Records a note in the trace.
+    pub fn note(&self, n: u64) {
+        self.record(&mut self.state.lock(), Event::Note(n));
+    }
+
+    /// From now on nothing is recorded: for long runs whose crashes are not explored.
+    pub fn stop_recording(&self) {
+        self.state.lock().recording = false;
+    }
+
+    /// Lets the `n`th barrier from now (0: the next) fail with an I/O error.
+    pub fn fail_in(&self, n: u64) {
+        self.state.lock().fail_in = Some(n);
+    }
+
+    /// What the medium holds now, durable or not.
+    pub fn bytes(&self) -> Vec<u8> {
+        self.state.lock().bytes.clone()
+    }
+
+    /// What happened so far.
+    pub fn trace(&self) -> Trace {
+        let state = self.state.lock();
+        Trace {
+            unit: self.kind.unit(),
+            first: self.first.clone(),
+            events: state.trace.clone(),
+        }
+    }
+
+    fn record(&self, state: &mut State, event: Event) {
+        if state.recording {
+            state.trace.push(event);
+        }
+    }
+
+    fn store(&self, state: &mut State, offset: u64, bytes: &[u8]) {
+        let at = offset as usize;
+        state.bytes[at..at + bytes.len()].copy_from_slice(bytes);
+        self.record(state, Event::Write(offset, bytes.to_vec()));
+    }
+
+    fn barrier(&self, state: &mut State, ranges: Vec<(u64, u64)>) -> Result<()> {
+        counts::barrier();
+        if let Some(n) = state.fail_in.as_mut() {
+            if *n == 0 {
+                return Err(Error::Io {
+                    path: self.path.clone(),
+                    action: "write to",
+                    source: std::io::Error::other("simulated I/O error"),
+                });
+            }
+            *n -= 1;
+        }
+        for &(offset, len) in &ranges {
+            counts::lines(crate::instr::lines_of(offset as usize, len as usize).1 as u64);
+        }
+        self.record(state, Event::Persist(ranges));
+        Ok(())
+    }
+}
+
+impl Drop for SimMedium {
+    fn drop(&mut self) {
+        self.memory.in_use.store(false, Ordering::Release);
+    }
+}
+
+impl Medium for SimMedium {
+    fn kind(&self) -> MediumKind {
+        MediumKind::Simulated
+    }
+
+    fn log_style(&self) -> LogStyle {
+        match self.kind {
+            SimKind::Dax => LogStyle::Lanes,
+            SimKind::Disk => LogStyle::Stream,
+        }
+    }
+
+    fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn len(&self) -> u64 {
+        self.state.lock().bytes.len() as u64
+    }
+
+    fn read(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
+        let state = self.state.lock();
+        buf.copy_from_slice(&state.bytes[offset as usize..offset as usize + buf.len()]);
+        Ok(())
+    }
+
+    fn write(&self, offset: u64, bytes: &[u8]) -> Result<()> {
+        self.store(&mut self.state.lock(), offset, bytes);
+        Ok(())
+    }
+
+    fn persist(&self, ranges: &[(u64, u64)]) -> Result<()> {
+        self.barrier(&mut self.state.lock(), ranges.to_vec())
+    }
+
+    fn append(&self, pieces: &[(u64, &[u8])]) -> Result<()> {
+        let mut state = self.state.lock();
+        for &(offset, bytes) in pieces {
+            self.store(&mut state, offset, bytes);
+        }
+        let ranges = pieces
+            .iter()
+            .map(|&(offset, bytes)| (offset, bytes.len() as u64))
+            .collect();
+        self.barrier(&mut state, ranges)
+    }
+
+    fn grow(&self, len: u64) -> Result<()> {
+        let mut state = self.state.lock();
+        if len > state.bytes.len() as u64 {
+            state.bytes.resize(len as usize, 0);
+            self.record(&mut state, Event::Grow(len));
+        }
+        Ok(())
+    }
+
+    fn view(&self) -> ViewSource<'_> {
+        ViewSource::Memory {
+            base: self.memory.base,
+            len: self.memory.len as u64,
+        }
+    }
+}
+
+/// What happened to a medium, from its first image on.
+#[derive(Debug, Clone)]
+pub struct Trace {
+    unit: u64,
+    first: Vec<u8>,
+    events: Vec<Event>,
+}
+
+/// How far an exploration goes.
+#[derive(Debug, Clone, Copy)]
+pub struct Bound {
+    /// Most images per crash point: all subsets where there are no more.
+    pub images_per_point: usize,
+    /// Crash points to visit at most, spread evenly; `usize::MAX`: all.
+    pub points: usize,
+    /// Seed of the sample.
+    pub seed: u64,
+}
+
+impl Default for Bound {
+    fn default() -> Self {
+        Bound {
+            images_per_point: 64,
+            points: usize::MAX,
+            seed: 0x5eed,
+        }
+    }
+}
+
+/// A crash: what the medium holds and what the program had said before.
+#[derive(Debug)]
+pub struct Crash<'a> {
+    /// The image.
+    pub image: Vec<u8>,
+    /// The notes before the crash, in order.
+    pub notes: &'a [u64],
+    /// Which event of the trace did not happen any more.
+    pub event: usize,
+    /// Which of the point's images this is.
+    pub nth: usize,
+}
+
+/// Seeded pseudo-random numbers (splitmix64, Steele, Lea and Flood 2014).
+#[derive(Debug, Clone)]
+pub struct Rng(pub u64);
+
+impl Rng {
+    /// The next number.
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// A number below `n` (which is not 0).
+    pub fn below(&mut self, n: u64) -> u64 {
+        self.next() % n
+    }
+}
+
+/// A unit's worth of bytes that no barrier has covered yet.
+#[derive(Debug, Clone)]
+struct Pending {
+    offset: u64,
+    bytes: Vec<u8>,
+}
+
+impl Trace {
+    /// The events.
+    pub fn events(&self) -> &[Event] {
+        &self.events
+    }
+
+    /// Calls `check` with every image within `bound`, and returns how many
+    /// there were. `check` panics or returns an error where an image is not
+    /// recovered to what it must be; the error then names the crash.
+    pub fn explore<E: fmt::Display>(
+        &self,
+        bound: Bound,
+        mut check: impl FnMut(Crash<'_>) -> std::result::Result<(), E>,
+    ) -> std::result::Result<u64, String> {
+        let points = self.events.iter().filter(|e| is_point(e)).count() + 1;
+        let every = points.div_ceil(bound.points.max(1)).max(1);
+        let mut durable = self.first.clone();
+        let mut pending: Vec<Pending> = Vec::new();
+        let mut notes = Vec::new();
+        let mut images = 0u64;
+        let mut point = 0;
+        for at in 0..=self.events.len() {
+            let event = self.events.get(at);
+            if event.is_none_or(is_point) {
+                if point % every == 0 || event.is_none() {
+                    let mut rng = Rng(bound.seed ^ (at as u64).wrapping_mul(0x2545_f491));
+                    for (nth, subset) in
+                        subsets(pending.len(), bound.images_per_point, &mut rng).enumerate()
+                    {
+                        let mut image = durable.clone();
+                        for (write, keep) in pending.iter().zip(&subset) {
+                            if *keep {
+                                apply(&mut image, write.offset, &write.bytes);
+                            }
+                        }
+                        images += 1;
+                        check(Crash {
+                            image,
+                            notes: &notes,
+                            event: at,
+                            nth,
+                        })
+                        .map_err(|e| {
+                            format!(
+                                "crash before event {at} of {}, image {nth}, seed {:#x}: {e}",
+                                self.events.len(),
+                                bound.seed
+                            )
+                        })?;
+                    }
+                }
+                point += 1;
+            }
+            match event {
+                Some(Event::Write(offset, bytes)) => split(self.unit, *offset, bytes, &mut pending),
+                Some(Event::Persist(ranges)) => {
+                    settle(self.unit, ranges, &mut durable, &mut pending);
+                }
+                Some(Event::Grow(len)) => durable.resize(*len as usize, 0),
+                Some(Event::Note(n)) => notes.push(*n),
+                None => {}
+            }
+        }
+        Ok(images)
+    }
+}
+
+/// Crashes are explored before barriers (where most is pending) and before
+/// notes (where what was answered changes).
+fn is_point(event: &Event) -> bool {
+    matches!(event, Event::Persist(_) | Event::Note(_))
+}
+
+fn apply(image: &mut [u8], offset: u64, bytes: &[u8]) {
+    image[offset as usize..offset as usize + bytes.len()].copy_from_slice(bytes);
+}
+
+/// Adds a write to the pending ones, unit by unit.
+fn split(unit: u64, offset: u64, bytes: &[u8], pending: &mut Vec<Pending>) {
+    let mut at = 0;
+    while at < bytes.len() {
+        let start = offset + at as u64;
+        let n = ((start / unit + 1) * unit - start).min((bytes.len() - at) as u64) as usize;
+        pending.push(Pending {
+            offset: start,
+            bytes: bytes[at..at + n].to_vec(),
+        });
+        at += n;
+    }
+}
+
+/// A barrier: pending units that it touches become durable, in order.
+fn settle(unit: u64, ranges: &[(u64, u64)], durable: &mut [u8], pending: &mut Vec<Pending>) {
+    let covered = |p: &Pending| {
+        ranges.iter().any(|&(offset, len)| {
+            let first = offset / unit * unit;
+            let end = (offset + len).next_multiple_of(unit);
+            len > 0 && p.offset < end && p.offset >= first
+        })
+    };
+    pending.retain(|p| {
+        let covered = covered(p);
+        if covered {
+            apply(durable, p.offset, &p.bytes);
+        }
+        !covered
+    });
+}
+
+/// All subsets of `n` things if there are at most `most`; else none, all, each
+/// one missing, each one alone, as far as `most` goes, and then a sample.
+fn subsets<'r>(
+    n: usize,
+    most: usize,
+    rng: &'r mut Rng,
+) -> Box<dyn Iterator<Item = Vec<bool>> + 'r> {
+    let all = if n < 32 { 1usize << n } else { usize::MAX };
+    if all <= most.max(1) {
+        return Box::new((0..all).map(move |bits| (0..n).map(|i| bits >> i & 1 == 1).collect()));
+    }
+    let special = 2 + 2 * n;
+    Box::new((0..most).map(move |k| {
+        // Every other one is drawn when there are more special ones than room.
+        if special <= most / 2 || k % 2 == 0 {
+            let k = if special <= most / 2 { k } else { k / 2 };
+            match k {
+                0 => return vec![false; n],
+                1 => return vec![true; n],
+                _ if k < special => {
+                    let i = if special <= most / 2 {
+                        k - 2
+                    } else {
+                        rng.below(2 * n as u64) as usize
+                    };
+                    let (i, missing) = (i / 2, i.is_multiple_of(2));
+                    return (0..n).map(|j| (j == i) != missing).collect();
+                }
+                _ => {}
+            }
+        }
+        let mut bits = 0u64;
+        (0..n)
+            .map(|j| {
+                if j % 64 == 0 {
+                    bits = rng.next();
+                }
+                bits >> (j % 64) & 1 == 1
+            })
+            .collect()
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_crash_leaves_any_subset_of_undrained_units_and_nothing_else() {
+        let memory = SimMemory::new(1);
+        let sim = SimMedium::new(SimKind::Dax, vec![0; 32], &memory);
+        sim.write(0, &[1; 16]).expect("in range");
+        sim.persist(&[(0, 8)]).expect("simulated");
+        sim.write(8, &[2; 8]).expect("in range");
+        let mut seen = std::collections::BTreeSet::new();
+        let images = sim
+            .trace()
+            .explore(Bound::default(), |crash| {
+                seen.insert((crash.event, crash.image[0], crash.image[8]));
+                Ok::<_, String>(())
+            })
+            .expect("the check accepts all");
+        // Before the barrier: 4 subsets of two words. After: word 0 is
+        // durable, word 1 is old, first or second (two writes of it pending).
+        assert_eq!(images, 8);
+        let expected = [
+            (1, 0, 0),
+            (1, 0, 1),
+            (1, 1, 0),
+            (1, 1, 1),
+            (3, 1, 0),
+            (3, 1, 1),
+            (3, 1, 2),
+        ];
+        assert_eq!(seen.into_iter().collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn sectors_are_whole_on_a_disk() {
+        let memory = SimMemory::new(1);
+        let sim = SimMedium::new(SimKind::Disk, vec![0; 2048], &memory);
+        sim.append(&[(256, &[7; 1024])]).expect("in range");
+        let mut seen = std::collections::BTreeSet::new();
+        sim.trace()
+            .explore(Bound::default(), |crash| {
+                let i = &crash.image;
+                assert_eq!(i[256], i[511]);
+                assert_eq!(i[512], i[1023]);
+                assert_eq!(i[1024], i[1279]);
+                seen.insert((i[256], i[512], i[1024]));
+                Ok::<_, String>(())
+            })
+            .expect("the check accepts all");
+        assert_eq!(seen.len(), 8);
+    }
+
+    #[test]
+    fn the_sample_repeats_and_holds_the_extremes() {
+        let draw = |seed| subsets(40, 16, &mut Rng(seed)).collect::<Vec<_>>();
+        assert_eq!(draw(1), draw(1));
+        assert_ne!(draw(1), draw(2));
+        assert!(draw(1).contains(&vec![false; 40]) && draw(1).contains(&vec![true; 40]));
+    }
+}

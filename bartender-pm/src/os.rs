@@ -1,0 +1,172 @@
+//! The system calls of this crate, each counted and with its file and intent
+//! in the error.
+
+#![allow(unsafe_code)]
+
+use crate::counts;
+use crate::error::{Error, Result};
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd};
+use rustix::io::Errno;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+/// `result` with the facts a person needs, and counted.
+pub(crate) fn io<T, E: Into<io::Error>>(
+    path: &Path,
+    action: &'static str,
+    result: std::result::Result<T, E>,
+) -> Result<T> {
+    counts::syscall();
+    result.map_err(|source| Error::Io {
+        path: path.into(),
+        action,
+        source: source.into(),
+    })
+}
+
+/// Writes `bytes` at `offset` and waits until they, and the metadata needed to
+/// find them, are on the device.
+pub(crate) fn write_sync(file: &File, path: &Path, offset: u64, bytes: &[u8]) -> Result<()> {
+    let mut done = 0;
+    while done < bytes.len() {
+        let rest = &bytes[done..];
+        let iov = libc::iovec {
+            iov_base: rest.as_ptr().cast_mut().cast(),
+            iov_len: rest.len(),
+        };
+        let at = offset + done as u64;
+        counts::syscall();
+        // SAFETY: one iovec that describes `rest`, which outlives the call;
+        // pwritev2 only reads it.
+        let n = unsafe {
+            libc::pwritev2(
+                file.as_raw_fd(),
+                &iov,
+                1,
+                at as libc::off_t,
+                libc::RWF_DSYNC,
+            )
+        };
+        match usize::try_from(n) {
+            Ok(0) => {
+                let source = io::Error::from(io::ErrorKind::WriteZero);
+                return Err(Error::Io {
+                    path: path.into(),
+                    action: "write to the log",
+                    source,
+                });
+            }
+            Ok(n) => done += n,
+            Err(_) => {
+                let source = io::Error::last_os_error();
+                match source.raw_os_error() {
+                    Some(libc::EINTR) => {}
+                    // Before Linux 4.7, and on file systems of their own mind.
+                    Some(libc::EOPNOTSUPP | libc::ENOSYS) => {
+                        io(path, "write to the log", file.write_all_at(rest, at))?;
+                        return io(path, "sync the log", rustix::fs::fdatasync(file));
+                    }
+                    _ => {
+                        return Err(Error::Io {
+                            path: path.into(),
+                            action: "write to the log",
+                            source,
+                        });
+                    }
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Allocates space for `[offset, offset + len)` and lengthens the file to hold it.
+pub(crate) fn allocate(file: &File, path: &Path, offset: u64, len: u64) -> Result<()> {
+    let result = rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), offset, len);
+    if let Err(Errno::OPNOTSUPP) = result {
+        // A file system without fallocate: write the zeroes.
+        let zeroes = vec![0u8; 1 << 20];
+        let mut at = offset;
+        while at < offset + len {
+            let n = zeroes.len().min((offset + len - at) as usize);
+            io(path, "allocate space", file.write_all_at(&zeroes[..n], at))?;
+            at += n as u64;
+        }
+        return Ok(());
+    }
+    io(path, "allocate space", result)
+}
+
+/// Starts writing dirty pages of the range to the device and does not wait.
+pub(crate) fn start_write_back(fd: BorrowedFd<'_>, offset: u64, len: u64) {
+    counts::syscall();
+    // A hint: an error shows again, and is reported, at the sync that follows.
+    // SAFETY: a system call on a file descriptor that is borrowed, no memory.
+    let _ = unsafe {
+        libc::sync_file_range(
+            fd.as_raw_fd(),
+            offset as libc::off64_t,
+            len as libc::off64_t,
+            libc::SYNC_FILE_RANGE_WRITE,
+        )
+    };
+}
+
+/// Locks the file for this process, until it is closed.
+pub(crate) fn lock(file: &File, path: &Path) -> Result<()> {
+    match rustix::fs::flock(file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+        Err(Errno::WOULDBLOCK) => Err(Error::Busy {
+            path: path.into(),
+            holder: holder(file),
+        }),
+        other => io(path, "lock", other),
+    }
+}
+
+/// Who holds the lock, from `/proc/locks` (flock shows there by inode).
+fn holder(file: &File) -> String {
+    let find = || -> Option<String> {
+        let stat = rustix::fs::fstat(file).ok()?;
+        let locks = std::fs::read_to_string("/proc/locks").ok()?;
+        let inode = format!(":{}", stat.st_ino);
+        let line = locks
+            .lines()
+            .find(|line| line.contains("FLOCK") && line.split(' ').any(|f| f.ends_with(&inode)))?;
+        let pid: u32 = line.split_whitespace().nth(4)?.parse().ok()?;
+        if pid == std::process::id() {
+            return Some("this process".into());
+        }
+        let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        Some(match name.trim() {
+            "" => format!("process {pid}"),
+            name => format!("process {pid} ({name})"),
+        })
+    };
+    find().unwrap_or_else(|| "another process".into())
+}
+
+/// How often this process is a child of `fork` made after [`watch_forks`].
+pub(crate) fn forks() -> u32 {
+    FORKS.load(std::sync::atomic::Ordering::Relaxed)
+}
+
+static FORKS: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+
+/// Makes [`forks`] count, from now on.
+pub(crate) fn watch_forks() {
+    extern "C" fn child() {
+        FORKS.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    }
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        // SAFETY: `child` is async-signal-safe: one atomic increment.
+        unsafe { libc::pthread_atfork(None, None, Some(child)) };
+    });
+}
+
+/// A borrowed descriptor of `file`.
+pub(crate) fn fd(file: &File) -> BorrowedFd<'_> {
+    file.as_fd()
+}

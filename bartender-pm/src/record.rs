@@ -1,0 +1,285 @@
+//! Log records: built by a transaction, sealed by its lane, parsed by
+//! checkpoint and recovery.
+//!
+//! A record is contiguous in absolute offsets; the ring that holds it may wrap.
+//! Parsing never trusts a byte before its checksum fits, and bounds-checks all
+//! that it reads afterwards.
+
+use crate::layout::{Extent, MAX_RANGE, RECORD_ALIGN, RecordHeader, bytes_of, read_from};
+use std::mem::size_of;
+
+const HEAD: usize = size_of::<RecordHeader>();
+
+/// A redo record under construction. Reuse it: it keeps its buffer.
+#[derive(Debug)]
+pub struct Record {
+    buf: Vec<u8>,
+}
+
+impl Default for Record {
+    fn default() -> Self {
+        Record::new()
+    }
+}
+
+impl Record {
+    /// An empty record.
+    pub fn new() -> Self {
+        Record { buf: vec![0; HEAD] }
+    }
+
+    /// Empties it.
+    pub fn clear(&mut self) {
+        self.buf.clear();
+        self.buf.resize(HEAD, 0);
+    }
+
+    /// Whether nothing was added.
+    pub fn is_empty(&self) -> bool {
+        self.buf.len() <= HEAD
+    }
+
+    /// Adds the new bytes at home offset `offset`. Where ranges of one record
+    /// overlap, the later one wins.
+    #[inline]
+    pub fn change(&mut self, offset: u64, bytes: &[u8]) {
+        self.unseal();
+        let mut at = offset;
+        for piece in bytes.chunks(MAX_RANGE) {
+            self.buf
+                .extend_from_slice(&(at << 16 | piece.len() as u64).to_le_bytes());
+            self.buf.extend_from_slice(piece);
+            self.align(8);
+            at += piece.len() as u64;
+        }
+    }
+
+    /// Adds an extent written by [`Writer::write_fresh`](crate::Writer::write_fresh),
+    /// with the CRC-32C of its bytes.
+    pub fn extent(&mut self, offset: u64, len: u64, crc: u32) {
+        self.unseal();
+        self.buf.extend_from_slice(&(offset << 16).to_le_bytes());
+        let extent = Extent { len, crc, zero: 0 };
+        self.buf.extend_from_slice(bytes_of(&extent));
+    }
+
+    /// Bytes the record takes in the log.
+    pub fn size(&self) -> u64 {
+        (self.buf.len() as u64).next_multiple_of(RECORD_ALIGN)
+    }
+
+    #[inline]
+    fn align(&mut self, to: usize) {
+        let len = self.buf.len().next_multiple_of(to);
+        self.buf.resize(len, 0);
+    }
+
+    /// A record that was sealed and then not appended may be added to again.
+    fn unseal(&mut self) {
+        if self.buf.len().is_multiple_of(RECORD_ALIGN as usize) {
+            let header: Option<RecordHeader> = read_from(&self.buf);
+            if let Some(header) = header.filter(|h| h.len != 0) {
+                self.buf.truncate(header.len as usize);
+                self.buf[..HEAD].fill(0);
+            }
+        }
+    }
+
+    /// Fills in the header for the place `at` (absolute offset in the lane)
+    /// and returns the whole record, padded.
+    #[inline]
+    pub(crate) fn seal(&mut self, epoch: u64, seq: u64, at: u64, durable_upto: u64) -> &[u8] {
+        self.unseal();
+        let mut header = RecordHeader {
+            crc: 0,
+            len: self.buf.len() as u32,
+            epoch: epoch as u32,
+            participants: 0,
+            seq,
+            durable_upto,
+        };
+        header.crc = checksum(&header, &self.buf[HEAD..], at);
+        self.buf[..HEAD].copy_from_slice(bytes_of(&header));
+        self.align(RECORD_ALIGN as usize);
+        &self.buf
+    }
+}
+
+/// The checksum of a record at absolute offset `at`. The body comes first.
+fn checksum(header: &RecordHeader, body: &[u8], at: u64) -> u32 {
+    let mut tail = [0u8; HEAD + 4];
+    tail[..HEAD - 4].copy_from_slice(&bytes_of(header)[4..]);
+    tail[HEAD - 4..HEAD + 4].copy_from_slice(&at.to_le_bytes());
+    crc32c::crc32c_append(crc32c::crc32c(body), &tail)
+}
+
+/// A record whose checksum fits.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Parsed<'a> {
+    pub(crate) header: RecordHeader,
+    body: &'a [u8],
+}
+
+impl<'a> Parsed<'a> {
+    /// The record that starts `bytes` and stands at absolute offset `at`, if
+    /// there is a whole one written in one of `epochs`.
+    pub(crate) fn parse(
+        bytes: &'a [u8],
+        at: u64,
+        epochs: std::ops::RangeInclusive<u64>,
+    ) -> Option<Parsed<'a>> {
+        let header: RecordHeader = read_from(bytes)?;
+        let len = header.len as usize;
+        if len < HEAD || len > bytes.len() || !epochs.contains(&u64::from(header.epoch)) {
+            return None;
+        }
+        let body = &bytes[HEAD..len];
+        // Mutant "no_checksum" of the simulator's tests: see `mutant`.
+        let fits = checksum(&header, body, at) == header.crc;
+        (fits || crate::mutant::is("no_checksum")).then_some(Parsed { header, body })
+    }
+
+    /// Bytes it takes in the log.
+    pub(crate) fn size(&self) -> u64 {
+        u64::from(self.header.len).next_multiple_of(RECORD_ALIGN)
+    }
+
+    /// Its ranges, in order.
+    pub(crate) fn changes(&self) -> Changes<'a> {
+        Changes { rest: self.body }
+    }
+}
+
+/// One range of a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Change<'a> {
+    /// New bytes at a home offset.
+    Bytes { offset: u64, bytes: &'a [u8] },
+    /// Bytes that stand in the home already.
+    Extent { offset: u64, len: u64, crc: u32 },
+    /// The checksum fitted and yet the bytes make no sense.
+    Malformed,
+}
+
+/// Iterator over a record's ranges.
+pub(crate) struct Changes<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Iterator for Changes<'a> {
+    type Item = Change<'a>;
+
+    fn next(&mut self) -> Option<Change<'a>> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        let change = self.split();
+        if change.is_none() {
+            self.rest = &[];
+        }
+        Some(change.unwrap_or(Change::Malformed))
+    }
+}
+
+impl<'a> Changes<'a> {
+    fn split(&mut self) -> Option<Change<'a>> {
+        let (word, rest) = self.rest.split_first_chunk::<8>()?;
+        let word = u64::from_le_bytes(*word);
+        let (offset, len) = (word >> 16, (word & 0xffff) as usize);
+        if len == 0 {
+            let extent: Extent = read_from(rest)?;
+            self.rest = &rest[size_of::<Extent>()..];
+            return Some(Change::Extent {
+                offset,
+                len: extent.len,
+                crc: extent.crc,
+            });
+        }
+        let bytes = rest.get(..len)?;
+        self.rest = rest.get(len.next_multiple_of(8)..)?;
+        Some(Change::Bytes { offset, bytes })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_one_word_record_is_one_line() {
+        let mut record = Record::new();
+        record.change(4096, &7u64.to_le_bytes());
+        assert_eq!(record.size(), 64);
+    }
+
+    #[test]
+    fn what_was_added_is_read_back() {
+        let mut record = Record::new();
+        let long: Vec<u8> = (0..200_000).map(|i| i as u8).collect();
+        record.change(5, b"abc");
+        record.change(1 << 40, &long);
+        record.extent(8192, 4096, 77);
+        let sealed = record.seal(3, 9, 640, 64).to_vec();
+        assert_eq!(sealed.len() as u64, record.size());
+        let parsed = Parsed::parse(&sealed, 640, 3..=3).expect("sealed here");
+        assert_eq!(parsed.header.seq, 9);
+        let mut home = Vec::new();
+        let mut changes = parsed.changes();
+        assert_eq!(
+            changes.next(),
+            Some(Change::Bytes {
+                offset: 5,
+                bytes: b"abc"
+            })
+        );
+        for change in changes.by_ref() {
+            match change {
+                Change::Bytes { offset, bytes } => {
+                    assert_eq!(offset, (1 << 40) + home.len() as u64);
+                    home.extend_from_slice(bytes);
+                }
+                other => {
+                    assert_eq!(
+                        other,
+                        Change::Extent {
+                            offset: 8192,
+                            len: 4096,
+                            crc: 77
+                        }
+                    );
+                }
+            }
+        }
+        assert_eq!(home, long);
+    }
+
+    #[test]
+    fn a_record_elsewhere_in_another_epoch_or_with_a_flipped_bit_is_none() {
+        let mut record = Record::new();
+        record.change(0, &[1; 40]);
+        let sealed = record.seal(2, 1, 128, 0).to_vec();
+        assert!(Parsed::parse(&sealed, 128, 1..=2).is_some());
+        assert!(Parsed::parse(&sealed, 192, 1..=2).is_none());
+        assert!(Parsed::parse(&sealed, 128, 3..=3).is_none());
+        let end = u32::from_le_bytes(sealed[4..8].try_into().expect("four bytes")) as usize;
+        for bit in 0..end * 8 {
+            let mut torn = sealed.clone();
+            torn[bit / 8] ^= 1 << (bit % 8);
+            assert!(
+                Parsed::parse(&torn, 128, 0..=u64::MAX).is_none(),
+                "bit {bit}"
+            );
+        }
+    }
+
+    #[test]
+    fn sealing_again_elsewhere_gives_the_same_ranges() {
+        let mut record = Record::new();
+        record.change(8, &[9; 8]);
+        record.seal(1, 1, 0, 0);
+        record.change(16, &[8; 8]);
+        let sealed = record.seal(1, 2, 64, 0).to_vec();
+        let parsed = Parsed::parse(&sealed, 64, 1..=1).expect("sealed here");
+        assert_eq!(parsed.changes().count(), 2);
+    }
+}

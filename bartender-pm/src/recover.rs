@@ -1,0 +1,284 @@
+//! Recovery: from a header and a log to the committed state.
+//!
+//! Each lane is parsed from its head while records are whole, in epochs that
+//! never step back. Where parsing stops, the lane ends, unless a later record
+//! says that this place was durable once: then it is damage, and an error.
+//! Records are stored into the home in the order of their numbers (on lanes a
+//! number may be missing: its transaction was never acknowledged, and no other
+//! depended on it, because locks are released when a record is durable; on a
+//! stream nothing may be missing). The log stays as it is until the next
+//! checkpoint has made the home durable, so a crash during or after recovery
+//! is recovered the same way: the pass is idempotent.
+//!
+//! Before anybody is answered, two things are made durable: the last records
+//! (found in a cache that a dead process left, they might otherwise be lost
+//! after others came to depend on them), and the next epoch in the header, so
+//! that what stands behind a torn record can never be parsed again.
+
+use crate::checkpoint::store;
+use crate::error::{Error, Result};
+use crate::layout::{Header, LOG_OFFSET, RECORD_ALIGN, RecordHeader, read_from};
+use crate::log::{Lane, ring_pieces};
+use crate::medium::{LogStyle, Medium};
+use crate::record::{Change, Parsed};
+use std::mem::size_of;
+
+/// What recovery found, and the lanes as they go on.
+#[derive(Debug)]
+pub(crate) struct Recovered {
+    pub(crate) lanes: Vec<Lane>,
+    /// The next number to draw.
+    pub(crate) next: u64,
+    pub(crate) records: u64,
+    pub(crate) bytes: u64,
+}
+
+/// Geometry of lane `i`: start in the file and length in bytes.
+pub(crate) fn lane_place(header: &Header, i: u64) -> (u64, u64) {
+    match i {
+        0 => (LOG_OFFSET, header.lane0_size),
+        _ => (
+            LOG_OFFSET + header.lane0_size + (i - 1) * header.lane_size,
+            header.lane_size,
+        ),
+    }
+}
+
+/// A lane being parsed: reads its ring piece by piece.
+struct Reader<'m> {
+    medium: &'m dyn Medium,
+    start: u64,
+    len: u64,
+    head: u64,
+    /// The ring's bytes from `head` on, as far as they were needed.
+    bytes: Vec<u8>,
+}
+
+const CHUNK: u64 = 256 << 10;
+
+impl Reader<'_> {
+    /// Makes `[head, head + upto)` readable, or as much of it as the ring has.
+    fn fill(&mut self, upto: u64) -> Result<()> {
+        let upto = upto.min(self.len);
+        while (self.bytes.len() as u64) < upto {
+            let have = self.bytes.len() as u64;
+            let n = CHUNK.max(upto - have).min(self.len - have);
+            self.bytes.resize((have + n) as usize, 0);
+            let mut at = have as usize;
+            for (offset, len) in ring_pieces(self.start, self.len, self.head + have, n) {
+                let end = at + len as usize;
+                self.medium.read(offset, &mut self.bytes[at..end])?;
+                at = end;
+            }
+        }
+        Ok(())
+    }
+
+    /// The record at `at` (from the head), in one of `epochs`.
+    fn record(
+        &mut self,
+        at: u64,
+        epochs: std::ops::RangeInclusive<u64>,
+    ) -> Result<Option<Parsed<'_>>> {
+        let header_end = at + size_of::<RecordHeader>() as u64;
+        self.fill(header_end)?;
+        let Some(header) = self
+            .bytes
+            .get(at as usize..)
+            .and_then(read_from::<RecordHeader>)
+        else {
+            return Ok(None);
+        };
+        let end = at + u64::from(header.len);
+        if end > self.len || !epochs.contains(&u64::from(header.epoch)) {
+            return Ok(None);
+        }
+        self.fill(end)?;
+        Ok(Parsed::parse(
+            &self.bytes[at as usize..],
+            self.head + at,
+            epochs,
+        ))
+    }
+
+    /// Whether some record behind `stop` says that `stop` was durable once.
+    fn outlived(&mut self, stop: u64, epochs: std::ops::RangeInclusive<u64>) -> Result<bool> {
+        self.fill(self.len)?;
+        let absolute = self.head + stop;
+        let mut at = stop + RECORD_ALIGN;
+        while at + (size_of::<RecordHeader>() as u64) <= self.len {
+            let header: RecordHeader =
+                read_from(&self.bytes[at as usize..]).expect("bounds are the loop's condition");
+            // The cheap questions first: most of what is scanned is zeroes or
+            // records of an earlier lap.
+            if header.len != 0
+                && header.durable_upto > absolute
+                && header.durable_upto <= self.head + at
+                && self.record(at, epochs.clone())?.is_some()
+            {
+                return Ok(true);
+            }
+            at += RECORD_ALIGN;
+        }
+        Ok(false)
+    }
+}
+
+/// Parses the log and stores what is above the checkpoint into the home.
+pub(crate) fn recover(
+    medium: &dyn Medium,
+    header: &Header,
+    home_size: u64,
+    style: LogStyle,
+) -> Result<Recovered> {
+    let mut readers = Vec::new();
+    let mut lanes = Vec::new();
+    // (number, lane, offset from the lane's head, epoch)
+    let mut found: Vec<(u64, usize, u64, u64)> = Vec::new();
+    let mut tails = Vec::new();
+    for i in 0..header.lanes {
+        let (start, len) = lane_place(header, i);
+        let head = header.heads[i as usize];
+        let mut reader = Reader {
+            medium,
+            start,
+            len,
+            head,
+            bytes: Vec::new(),
+        };
+        let mut at = 0;
+        let mut durable_upto = head;
+        let mut epoch = 0;
+        while let Some(record) = reader.record(at, epoch..=header.epoch)? {
+            epoch = u64::from(record.header.epoch);
+            durable_upto = durable_upto.max(record.header.durable_upto);
+            found.push((record.header.seq, i as usize, at, epoch));
+            at += record.size();
+        }
+        if !crate::mutant::is("no_outlived") && reader.outlived(at, epoch..=header.epoch)? {
+            return Err(Error::Damaged {
+                path: medium.path().into(),
+                offset: ring_pieces(start, len, head + at, RECORD_ALIGN)[0].0,
+                what: format!(
+                    "log record of lane {i} at {} was durable and is torn",
+                    head + at
+                ),
+            });
+        }
+        lanes.push(Lane::new(start, len, head, head + at));
+        tails.push((durable_upto.max(head) - head, at));
+        readers.push(reader);
+    }
+    found.sort_unstable();
+    found.retain(|&(seq, ..)| seq > header.checkpoint);
+    check_numbers(medium, header, style, &found)?;
+
+    let record = |&(_, i, at, epoch): &(u64, usize, u64, u64)| {
+        let reader: &Reader<'_> = &readers[i];
+        Parsed::parse(
+            &reader.bytes[at as usize..],
+            reader.head + at,
+            epoch..=epoch,
+        )
+        .expect("parsed above")
+    };
+    // The records' own durability first, then the home: see the module's text.
+    for (reader, &(durable, end)) in readers.iter().zip(&tails) {
+        if durable < end && !crate::mutant::is("no_repersist") {
+            let mut at = durable as usize;
+            let pieces = ring_pieces(
+                reader.start,
+                reader.len,
+                reader.head + durable,
+                end - durable,
+            );
+            let mut appended: Vec<(u64, &[u8])> = Vec::new();
+            for (offset, len) in pieces.into_iter().filter(|&(_, len)| len > 0) {
+                appended.push((offset, &reader.bytes[at..at + len as usize]));
+                at += len as usize;
+            }
+            medium.append(&appended)?;
+        }
+    }
+    let changes: Vec<Change<'_>> = found.iter().flat_map(|f| record(f).changes()).collect();
+    check_extents(medium, header.home_offset, home_size, &changes)?;
+    let mut bytes = 0;
+    for change in &changes {
+        if let Change::Bytes { bytes: b, .. } = change {
+            bytes += b.len() as u64;
+        }
+        store(medium, header.home_offset, home_size, *change)?;
+    }
+    let last = found.last().map_or(header.checkpoint, |&(seq, ..)| seq);
+    Ok(Recovered {
+        lanes,
+        next: last.max(header.checkpoint) + 1,
+        records: found.len() as u64,
+        bytes,
+    })
+}
+
+/// A number drawn twice is damage; on a stream, so is one that is missing.
+fn check_numbers(
+    medium: &dyn Medium,
+    header: &Header,
+    style: LogStyle,
+    found: &[(u64, usize, u64, u64)],
+) -> Result<()> {
+    let mut previous = header.checkpoint;
+    for &(seq, lane, ..) in found {
+        let expected = style == LogStyle::Lanes || header.lanes > 1 || seq == previous + 1;
+        if seq == previous || !expected {
+            let (offset, _) = lane_place(header, lane as u64);
+            let what = format!("record {seq} follows record {previous}");
+            return Err(Error::Damaged {
+                path: medium.path().into(),
+                offset,
+                what,
+            });
+        }
+        previous = seq;
+    }
+    Ok(())
+}
+
+/// Extents that no other record of the log touches must read back as they were
+/// written. (Of one that another touches, a checkpoint may have changed bytes.)
+fn check_extents(medium: &dyn Medium, home: u64, size: u64, changes: &[Change<'_>]) -> Result<()> {
+    for (i, change) in changes.iter().enumerate() {
+        let Change::Extent { offset, len, crc } = *change else {
+            continue;
+        };
+        if offset.checked_add(len).is_none_or(|end| end > size) {
+            continue; // `store` says what is wrong with it.
+        }
+        let touched = changes.iter().enumerate().any(|(j, other)| {
+            let (at, n) = match *other {
+                Change::Bytes { offset, bytes } => (offset, bytes.len() as u64),
+                Change::Extent { offset, len, .. } => (offset, len),
+                Change::Malformed => (0, 0),
+            };
+            i != j && at < offset + len && offset < at + n
+        });
+        if touched {
+            continue;
+        }
+        let mut buf = vec![0; len.min(1 << 20) as usize];
+        let mut sum = 0;
+        let mut at = 0;
+        while at < len {
+            let n = buf.len().min((len - at) as usize);
+            medium.read(home + offset + at, &mut buf[..n])?;
+            sum = crc32c::crc32c_append(sum, &buf[..n]);
+            at += n as u64;
+        }
+        if sum != crc {
+            return Err(Error::Damaged {
+                path: medium.path().into(),
+                offset: home + offset,
+                what: format!("an extent of {len} bytes fails its checksum"),
+            });
+        }
+    }
+    Ok(())
+}

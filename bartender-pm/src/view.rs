@@ -1,0 +1,241 @@
+//! The view: the program's private picture of the home, at the home address.
+//!
+//! Stores into it never reach the medium by themselves. Pages nobody has
+//! stored to follow the home, which holds the same bytes.
+
+#![allow(unsafe_code)]
+
+use crate::error::{Error, Result};
+use crate::medium::{Medium, ViewSource};
+use crate::os;
+use crate::sync::Mutex;
+use rustix::mm::{Advice, MapFlags, ProtFlags};
+use std::fs::File;
+use std::ops::Range;
+
+/// First address of the slots in which regions are put.
+const SLOTS_START: u64 = 0x2000_0000_0000;
+/// End of the slots.
+const SLOTS_END: u64 = 0x3fff_ffff_ffff;
+/// Slots start on this boundary.
+const SLOT_ALIGN: u64 = 1 << 30;
+
+/// A random slot of the address space for a region of `len` bytes.
+pub(crate) fn random_slot(len: u64) -> u64 {
+    let slots = (SLOTS_END - SLOTS_START).saturating_sub(len) / SLOT_ALIGN;
+    let mut bytes = [0u8; 8];
+    // Without entropy every region gets the first slot; a clash is noticed
+    // when the view is mapped.
+    let _ = getrandom::fill(&mut bytes);
+    SLOTS_START + u64::from_le_bytes(bytes) % slots.max(1) * SLOT_ALIGN
+}
+
+/// The mapping at the home address.
+#[derive(Debug)]
+pub(crate) struct View {
+    base: *mut u8,
+    len: usize,
+    /// Home's start in the file, for the file-backed view.
+    home_offset: u64,
+    mapped: bool,
+    /// Home ranges that are anonymous memory: fresh space, whose pages would
+    /// otherwise be faulted in from a hole of the file and then copied.
+    fresh: Mutex<Vec<Range<u64>>>,
+}
+
+// SAFETY: plain memory; who may touch which bytes when is ruled by the
+// transactions' locks above and the gate, not by the mapping thread.
+unsafe impl Send for View {}
+// SAFETY: as above.
+unsafe impl Sync for View {}
+
+impl View {
+    /// Maps the view of `medium`'s home at `address`.
+    ///
+    /// # Errors
+    ///
+    /// `AddressTaken` where something else is mapped there.
+    pub(crate) fn map(
+        medium: &dyn Medium,
+        address: u64,
+        home_offset: u64,
+        len: u64,
+    ) -> Result<View> {
+        let fresh = Mutex::new(Vec::new());
+        let taken = || Error::AddressTaken {
+            path: medium.path().into(),
+            address,
+            len,
+        };
+        match medium.view() {
+            ViewSource::Memory { base, len: has } => {
+                if base.expose_provenance() as u64 != address || has < len {
+                    return Err(taken());
+                }
+                Ok(View {
+                    base,
+                    len: len as usize,
+                    home_offset,
+                    mapped: false,
+                    fresh,
+                })
+            }
+            ViewSource::Map(file) => {
+                let wanted = std::ptr::with_exposed_provenance_mut::<u8>(address as usize);
+                // SAFETY: FIXED_NOREPLACE never replaces a mapping of ours.
+                let got = unsafe {
+                    rustix::mm::mmap(
+                        wanted.cast(),
+                        len as usize,
+                        ProtFlags::READ | ProtFlags::WRITE,
+                        MapFlags::PRIVATE | MapFlags::FIXED_NOREPLACE | MapFlags::NORESERVE,
+                        file,
+                        home_offset,
+                    )
+                };
+                let base: *mut u8 = match got {
+                    Ok(base) => base.cast(),
+                    Err(rustix::io::Errno::EXIST) => return Err(taken()),
+                    Err(other) => return os::io(medium.path(), "map the view of", Err(other)),
+                };
+                let view = View {
+                    base,
+                    len: len as usize,
+                    home_offset,
+                    mapped: true,
+                    fresh,
+                };
+                // Kernels before 4.17 take FIXED_NOREPLACE for a hint.
+                if base.expose_provenance() as u64 != address {
+                    return Err(taken());
+                }
+                // SAFETY: the whole of our own mapping.
+                let advice = unsafe {
+                    rustix::mm::madvise(base.cast(), len as usize, Advice::LinuxDontFork)
+                };
+                os::io(medium.path(), "keep from child processes", advice)?;
+                Ok(view)
+            }
+        }
+    }
+
+    /// Where home offset 0 is.
+    pub(crate) fn base(&self) -> *mut u8 {
+        self.base
+    }
+
+    /// Copies the home into a view that is memory of the medium's own.
+    pub(crate) fn fill(&self, medium: &dyn Medium, len: u64) -> Result<()> {
+        if self.mapped {
+            return Ok(());
+        }
+        // SAFETY: the view's own memory, and opening has lent it to nobody yet.
+        let bytes = unsafe { std::slice::from_raw_parts_mut(self.base, len as usize) };
+        medium.read(self.home_offset, bytes)
+    }
+
+    /// Puts anonymous memory where the home has just grown.
+    pub(crate) fn make_fresh(&self, medium: &dyn Medium, range: Range<u64>) -> Result<()> {
+        let len = (range.end - range.start) as usize;
+        if !self.mapped {
+            // SAFETY: the view's own memory; the home has only now grown to
+            // it, so nobody has a pointer there.
+            unsafe { self.base.add(range.start as usize).write_bytes(0, len) };
+            return Ok(());
+        }
+        // SAFETY: inside our mapping, and nobody has a pointer to space that
+        // the home only now has, so replacing the pages is seen by nobody.
+        let result = unsafe {
+            let start = self.base.add(range.start as usize).cast();
+            rustix::mm::mmap_anonymous(
+                start,
+                len,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::PRIVATE | MapFlags::FIXED | MapFlags::NORESERVE,
+            )
+            .and_then(|_| rustix::mm::madvise(start, len, Advice::LinuxDontFork))
+            .map(|()| {
+                // A hint: without huge pages there are only more faults.
+                let _ = rustix::mm::madvise(start, len, Advice::LinuxHugepage);
+            })
+        };
+        os::io(medium.path(), "map fresh space of", result)?;
+        let mut fresh = self.fresh.lock();
+        match fresh.last_mut() {
+            Some(last) if last.end == range.start => last.end = range.end,
+            _ => fresh.push(range),
+        }
+        Ok(())
+    }
+
+    /// Gives the private pages of `range` back: it shows the home again.
+    ///
+    /// The caller has closed the gate and made the home equal to the view
+    /// there. Readers go on: what they see does not change.
+    pub(crate) fn give_back(
+        &self,
+        medium: &dyn Medium,
+        file: &File,
+        range: Range<u64>,
+    ) -> Result<()> {
+        if !self.mapped {
+            return Ok(());
+        }
+        let mut fresh = self.fresh.lock();
+        let mut kept = Vec::new();
+        for piece in fresh.drain(..) {
+            let start = piece.start.max(range.start);
+            let end = piece.end.min(range.end);
+            if start >= end {
+                kept.push(piece);
+                continue;
+            }
+            // SAFETY: inside our mapping; the file's page holds the same
+            // bytes; the kernel replaces a mapping atomically for other
+            // threads' accesses.
+            let result = unsafe {
+                let at = self.base.add(start as usize).cast();
+                rustix::mm::mmap(
+                    at,
+                    (end - start) as usize,
+                    ProtFlags::READ | ProtFlags::WRITE,
+                    MapFlags::PRIVATE | MapFlags::FIXED | MapFlags::NORESERVE,
+                    file,
+                    self.home_offset + start,
+                )
+                .and_then(|_| {
+                    rustix::mm::madvise(at, (end - start) as usize, Advice::LinuxDontFork)
+                })
+            };
+            os::io(medium.path(), "map the view of", result)?;
+            if piece.start < start {
+                kept.push(piece.start..start);
+            }
+            if end < piece.end {
+                kept.push(end..piece.end);
+            }
+        }
+        *fresh = kept;
+        drop(fresh);
+        // SAFETY: inside our private file mapping: the next access faults in
+        // the file's page, which holds the same bytes.
+        let result = unsafe {
+            rustix::mm::madvise(
+                self.base.add(range.start as usize).cast(),
+                (range.end - range.start) as usize,
+                Advice::LinuxDontNeed,
+            )
+        };
+        os::io(medium.path(), "give back pages of", result)
+    }
+}
+
+impl Drop for View {
+    fn drop(&mut self) {
+        if self.mapped {
+            // SAFETY: our mapping; the region is being dropped, and everything
+            // that borrows from the view borrows from the region.
+            let _ = unsafe { rustix::mm::munmap(self.base.cast(), self.len) };
+        }
+    }
+}

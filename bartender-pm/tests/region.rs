@@ -1,0 +1,274 @@
+//! A region from outside: what is committed is there again.
+
+use bartender_pm::{Counts, Durability, Error, LogStyle, Options, Record, Region};
+use std::path::Path;
+use tempfile::TempDir;
+
+/// A folder on shared memory and one on the disk.
+fn folders() -> [TempDir; 2] {
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    [
+        tempfile::tempdir_in("/dev/shm").expect("shared memory"),
+        tempfile::tempdir_in(target).expect("the build folder"),
+    ]
+}
+
+fn options() -> Options {
+    let mut options = Options::new();
+    options.max_size(64 << 20).log_size(1 << 20);
+    options
+}
+
+fn put(region: &Region, offset: u64, value: u64) -> u64 {
+    let mut writer = region.writer().expect("open");
+    // SAFETY: the tests use offsets inside the first 2 MiB, one thread each.
+    unsafe {
+        region
+            .base()
+            .add(offset as usize)
+            .cast::<u64>()
+            .write(value)
+    };
+    let mut record = Record::new();
+    record.change(offset, &value.to_le_bytes());
+    let ticket = writer
+        .append(&mut record, Durability::Immediate)
+        .expect("room in the log");
+    region.wait_durable(ticket.seq).expect("no I/O error");
+    ticket.seq
+}
+
+fn get(region: &Region, offset: u64) -> u64 {
+    // SAFETY: as in `put`.
+    unsafe { region.base().add(offset as usize).cast::<u64>().read() }
+}
+
+#[test]
+fn committed_words_survive_close_and_reopen() {
+    for folder in folders() {
+        let path = folder.path().join("a.region");
+        let region = options().open(&path).expect("creates");
+        assert!(region.opened().created && !region.opened().clean);
+        put(&region, 4096, 7);
+        region.close().expect("closes");
+        assert!(matches!(region.writer(), Err(Error::Closed)));
+        drop(region);
+        let region = options().open(&path).expect("opens");
+        assert!(region.opened().clean && !region.opened().created);
+        assert_eq!(region.opened().generation, 2);
+        assert_eq!(get(&region, 4096), 7);
+    }
+}
+
+#[test]
+fn a_second_open_names_the_holder() {
+    for folder in folders() {
+        let path = folder.path().join("a.region");
+        let _region = options().open(&path).expect("creates");
+        let error = options().open(&path).expect_err("it is open");
+        assert!(
+            error.to_string().contains("open in this process"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn a_log_that_wraps_many_times_loses_nothing() {
+    for folder in folders() {
+        let path = folder.path().join("a.region");
+        let mut options = options();
+        options.log_size(64 << 10);
+        let region = options.open(&path).expect("creates");
+        let n = if region.log_style() == LogStyle::Lanes {
+            20_000
+        } else {
+            3_000
+        };
+        for i in 0..n {
+            put(&region, 4096 + i % 100 * 8, i);
+        }
+        drop(region);
+        let region = options.open(&path).expect("opens");
+        for i in n - 100..n {
+            assert_eq!(get(&region, 4096 + i % 100 * 8), i);
+        }
+    }
+}
+
+#[test]
+fn a_one_word_commit_costs_one_barrier_on_each_medium() {
+    for (folder, forced) in folders()
+        .into_iter()
+        .zip([false, false])
+        .chain(folders().into_iter().take(1).zip([true]))
+    {
+        let mut options = options();
+        options.force_flush(forced).background(false);
+        let region = options
+            .open(folder.path().join("a.region"))
+            .expect("creates");
+        put(&region, 4096, 1);
+        let (_, counts) = Counts::of(|| put(&region, 4096, 2));
+        let lines = if forced { 1 } else { 0 };
+        let syscalls = if region.log_style() == LogStyle::Stream {
+            1
+        } else {
+            0
+        };
+        assert_eq!(
+            counts,
+            Counts {
+                barriers: 1,
+                lines,
+                log_bytes: 64,
+                syscalls
+            }
+        );
+        let (_, counts) = Counts::of(|| get(&region, 4096));
+        assert_eq!(counts, Counts::default());
+    }
+}
+
+#[test]
+fn the_home_grows_and_keeps_what_it_had() {
+    for folder in folders() {
+        let path = folder.path().join("a.region");
+        let region = options().open(&path).expect("creates");
+        region.extend(20 << 20).expect("there is room");
+        put(&region, (20 << 20) - 8, 99);
+        let error = region.extend(65 << 20).expect_err("beyond the maximum");
+        assert!(matches!(error, Error::OutOfSpace { .. }), "{error}");
+        drop(region);
+        let region = options().open(&path).expect("opens");
+        assert!(region.size() >= 20 << 20);
+        assert_eq!(get(&region, (20 << 20) - 8), 99);
+    }
+}
+
+#[test]
+fn giving_the_view_back_changes_nothing_that_is_seen() {
+    for folder in folders() {
+        let region = options()
+            .open(folder.path().join("a.region"))
+            .expect("creates");
+        region.extend(8 << 20).expect("there is room");
+        for i in 0..1000 {
+            put(&region, i * 8192 + 8, i);
+        }
+        assert!(region.trim().expect("no I/O error"));
+        for i in 0..1000 {
+            assert_eq!(get(&region, i * 8192 + 8), i);
+            put(&region, i * 8192 + 8, i + 1);
+        }
+        let writer = region.writer().expect("open");
+        assert!(!region.trim().expect("no I/O error"), "a writer is inside");
+        drop(writer);
+        assert!(region.trim().expect("no I/O error"));
+        for i in 0..1000 {
+            assert_eq!(get(&region, i * 8192 + 8), i + 1);
+        }
+    }
+}
+
+#[test]
+fn a_frozen_picture_stays_while_checkpoints_change_the_home() {
+    for folder in folders() {
+        let region = options()
+            .open(folder.path().join("a.region"))
+            .expect("creates");
+        put(&region, 4096, 1);
+        region.checkpoint().expect("no I/O error");
+        let frozen = region.freeze().expect("maps");
+        put(&region, 4096, 2);
+        region.checkpoint().expect("no I/O error");
+        let mut word = [0; 8];
+        frozen.read(4096, &mut word);
+        assert_eq!(u64::from_le_bytes(word), 1);
+        region.freeze().expect("maps").read(4096, &mut word);
+        assert_eq!(u64::from_le_bytes(word), 2);
+    }
+}
+
+#[test]
+fn foreign_truncated_newer_and_damaged_files_are_told_apart() {
+    let folder = &folders()[0];
+    let path = folder.path().join("a.region");
+    let open = || options().open(&path).expect_err("not a good region");
+
+    std::fs::write(&path, b"#!/bin/sh\necho no region\n").expect("writes");
+    assert!(matches!(open(), Error::NotARegion { .. }));
+    assert_eq!(
+        std::fs::read(&path).expect("reads"),
+        b"#!/bin/sh\necho no region\n"
+    );
+
+    std::fs::remove_file(&path).expect("removes");
+    drop(options().open(&path).expect("creates"));
+    let good = std::fs::read(&path).expect("reads");
+
+    std::fs::write(&path, &good[..good.len() - 4096]).expect("writes");
+    assert!(matches!(open(), Error::Truncated { .. }));
+
+    let mut newer = good.clone();
+    newer[8] = 200;
+    newer[4096 + 8] = 200;
+    std::fs::write(&path, &newer).expect("writes");
+    assert!(matches!(open(), Error::NewerFormat { found: 200, .. }));
+
+    let mut damaged = good.clone();
+    damaged[100] ^= 1;
+    damaged[4096 + 100] ^= 1;
+    std::fs::write(&path, &damaged).expect("writes");
+    assert!(matches!(open(), Error::Damaged { .. }));
+
+    let mut one_copy = good;
+    one_copy[100] ^= 1;
+    std::fs::write(&path, &one_copy).expect("writes");
+    options()
+        .open(&path)
+        .expect("the other header copy is whole");
+}
+
+#[test]
+fn a_transaction_too_large_for_the_log_leaves_no_trace() {
+    for folder in folders() {
+        let mut options = options();
+        options.log_size(64 << 10);
+        let region = options
+            .open(folder.path().join("a.region"))
+            .expect("creates");
+        put(&region, 4096, 5);
+        let mut writer = region.writer().expect("open");
+        let mut record = Record::new();
+        record.change(4096, &vec![1; 100 << 10]);
+        let error = writer
+            .append(&mut record, Durability::Immediate)
+            .expect_err("too large");
+        assert!(matches!(error, Error::LogFull { .. }), "{error}");
+        drop(writer);
+        put(&region, 4096, 6);
+        assert_eq!(region.last_seq(), 2);
+    }
+}
+
+#[test]
+fn eventual_commits_are_durable_after_sync() {
+    for folder in folders() {
+        let region = options()
+            .open(folder.path().join("a.region"))
+            .expect("creates");
+        let mut last = 0;
+        for i in 0..1000u64 {
+            let mut writer = region.writer().expect("open");
+            let mut record = Record::new();
+            record.change(4096, &i.to_le_bytes());
+            last = writer
+                .append(&mut record, Durability::Eventual)
+                .expect("room")
+                .seq;
+        }
+        region.sync().expect("no I/O error");
+        assert!(region.durable_seq() >= last);
+    }
+}
