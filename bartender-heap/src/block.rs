@@ -42,4 +42,9 @@ pub(crate) trait Blocks: Sync {
 
     /// Sets the block's mark; false if it was set already.
     fn mark(&self, block: &BlockRef) -> bool;
+
+    /// Brings what `locate` and `mark` will read for `offset` into the cache; any offset will do.
+    fn prefetch(&self, offset: u64) {
+        let _ = offset;
+    }
 }

@@ -12,8 +12,11 @@ mod block;
 mod class;
 mod error;
 pub mod layout;
+#[allow(dead_code)] // used by `open` and `check`, which follow
+mod mark;
 pub mod types;
 
 pub use block::NotABlock;
 pub use error::{Error, Result};
+pub use mark::MarkReport;
 pub use types::{BadSchema, Kind, Schema, SchemaBuilder, Type, TypeRef};

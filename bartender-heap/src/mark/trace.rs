@@ -1,0 +1,519 @@
+//! The slow walk: sequential, over the schema itself, with the way from the root to where it is.
+//!
+//! It runs only when the fast walk has met damage, finds the first one in depth-first order, and describes it. A value's
+//! own bytes come before what it points to; elements come in order. It keeps no marks: what it has seen is in a set
+//! of its own, so that the [`Blocks`] need not be reset.
+//!
+//! The way is a chain of [`Node`]s. Jobs are taken from a stack, so the nodes made after a job was put there belong to
+//! nobody once it is taken off again, and memory stays proportional to the depth, not to the heap.
+
+use super::fault::Fault;
+use super::view::{
+    self, View, check_bool, check_char, check_lock, check_nonzero, check_text, is_full, u64_at,
+    uint_at,
+};
+use crate::block::Blocks;
+use crate::layout::{HEADER, HeapHeader};
+use crate::types::{Field, Kind, NoneForm, Schema, TypeRef};
+use std::collections::HashSet;
+use std::mem::offset_of;
+
+/// The first damage.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Damage {
+    pub(super) path: String,
+    /// Home offset of the bytes that are wrong.
+    pub(super) offset: u64,
+    pub(super) what: String,
+}
+
+/// Finds the first damage on the way from `root`.
+pub(super) fn first_damage(
+    schema: &Schema,
+    root: u64,
+    view: View<'_>,
+    blocks: &impl Blocks,
+) -> Option<Damage> {
+    let (fault, node, offset, trace) = Trace::new(schema, view, blocks, None).run(root)?;
+    let what = match fault {
+        Fault::Shared(ptr) => {
+            let block = ptr.wrapping_sub(view.home_base);
+            let owner = Trace::new(schema, view, blocks, Some(block)).run(root);
+            match owner {
+                Some((_, node, _, trace)) => format!(
+                    "the block at {ptr:#x} is owned by {} already",
+                    trace.path(node)
+                ),
+                None => fault.to_string(),
+            }
+        }
+        fault => fault.to_string(),
+    };
+    Some(Damage {
+        path: trace.path(node),
+        offset,
+        what,
+    })
+}
+
+/// One step of a way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Step<'a> {
+    Field(&'a str),
+    Variant(&'a str),
+    Index(u64),
+    Key(String),
+    Slot(u64),
+}
+
+/// A step and the number of the node before it.
+#[derive(Debug)]
+struct Node<'a> {
+    before: u32,
+    step: Step<'a>,
+}
+
+/// The node of the root.
+const ROOT: u32 = u32::MAX;
+/// Steps of a way that are shown at either end.
+const SHOWN: usize = 24;
+
+/// Something to visit.
+#[derive(Debug, Clone, Copy)]
+struct Job {
+    task: Task,
+    /// The node of what is visited.
+    node: u32,
+    /// Nodes that are in use below this job on the stack.
+    keep: usize,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Task {
+    /// A block that the pointer at `from` leads to.
+    Block {
+        offset: u64,
+        need: u64,
+        from: u64,
+        holds: Holds,
+    },
+    /// The elements `next..len` at `offset`.
+    Elems {
+        ty: TypeRef,
+        offset: u64,
+        next: u64,
+        len: u64,
+    },
+    /// The buckets from `next` on of the table at `at`.
+    Buckets { ty: TypeRef, at: u64, next: u64 },
+}
+
+/// What a block holds.
+#[derive(Debug, Clone, Copy)]
+enum Holds {
+    One(TypeRef),
+    Many(TypeRef, u64),
+    Text(u64),
+    Table(TypeRef, u64),
+}
+
+struct Trace<'a, B> {
+    schema: &'a Schema,
+    view: View<'a>,
+    blocks: &'a B,
+    /// Stop at the first way to this block.
+    goal: Option<u64>,
+    seen: HashSet<u64>,
+    nodes: Vec<Node<'a>>,
+    stack: Vec<Job>,
+    /// Jobs found by the one at work, in order.
+    found: Vec<Job>,
+}
+
+/// A fault, and the node and home offset where it is.
+type At = (Fault, u32, u64);
+
+impl<'a, B: Blocks> Trace<'a, B> {
+    fn new(schema: &'a Schema, view: View<'a>, blocks: &'a B, goal: Option<u64>) -> Self {
+        Trace {
+            schema,
+            view,
+            blocks,
+            goal,
+            seen: HashSet::new(),
+            nodes: Vec::new(),
+            stack: Vec::new(),
+            found: Vec::new(),
+        }
+    }
+
+    fn run(mut self, root: u64) -> Option<(Fault, u32, u64, Self)> {
+        if root == 0 {
+            return None;
+        }
+        let from = HEADER + offset_of!(HeapHeader, root) as u64;
+        if let Err(fault) = self.boxed(self.schema.root(), root, ROOT, from) {
+            return Some((fault, ROOT, from, self));
+        }
+        loop {
+            let keep = self.nodes.len();
+            for mut job in self.found.drain(..).rev() {
+                job.keep = job.keep.max(keep);
+                self.stack.push(job);
+            }
+            let job = self.stack.pop()?;
+            self.nodes.truncate(job.keep);
+            if let Err((fault, node, offset)) = self.job(job) {
+                return Some((fault, node, offset, self));
+            }
+        }
+    }
+
+    fn job(&mut self, job: Job) -> Result<(), At> {
+        let node = job.node;
+        match job.task {
+            Task::Block {
+                offset,
+                need,
+                from,
+                holds,
+            } => {
+                let at = |fault| (fault, node, from);
+                view::locate(&self.view, self.blocks, offset, need).map_err(at)?;
+                if self.goal == Some(offset) || !self.seen.insert(offset) {
+                    return Err(at(Fault::Shared(self.view.address(offset))));
+                }
+                match holds {
+                    Holds::One(ty) => {
+                        let size = self.schema.get(ty).size;
+                        let value = self.view.range(offset, size).map_err(at)?;
+                        self.value(ty, value, node, offset)
+                    }
+                    Holds::Many(ty, len) => self.elems(ty, offset, 0, len, node),
+                    Holds::Text(len) => {
+                        let text = self.view.range(offset, len).map_err(at)?;
+                        check_text(text).map_err(|fault| (fault, node, offset))
+                    }
+                    Holds::Table(ty, table) => {
+                        self.table(ty, table, node)?;
+                        self.buckets(ty, table, 0, node)
+                    }
+                }
+            }
+            Task::Elems {
+                ty,
+                offset,
+                next,
+                len,
+            } => self.elems(ty, offset, next, len, node),
+            Task::Buckets { ty, at, next } => self.buckets(ty, at, next, node),
+        }
+    }
+
+    fn step(&mut self, before: u32, step: Step<'a>) -> u32 {
+        self.nodes.push(Node { before, step });
+        u32::try_from(self.nodes.len() - 1).unwrap_or(ROOT - 1)
+    }
+
+    fn block(&mut self, target: view::Target, holds: Holds, node: u32, from: u64) {
+        self.found.push(Job {
+            task: Task::Block {
+                offset: target.offset,
+                need: target.need,
+                from,
+                holds,
+            },
+            node,
+            keep: 0,
+        });
+    }
+
+    fn boxed(&mut self, ty: TypeRef, ptr: u64, node: u32, from: u64) -> Result<(), Fault> {
+        let this = self.schema.get(ty);
+        if let Some(target) = self.view.boxed(ptr, this.size, this.align)? {
+            self.block(target, Holds::One(ty), node, from);
+        }
+        Ok(())
+    }
+
+    /// Visits elements until one leads somewhere: what it leads to comes before the next one.
+    fn elems(
+        &mut self,
+        ty: TypeRef,
+        offset: u64,
+        next: u64,
+        len: u64,
+        node: u32,
+    ) -> Result<(), At> {
+        let size = self.schema.get(ty).size;
+        let keep = self.nodes.len();
+        for i in next..len {
+            self.nodes.truncate(keep);
+            let at = offset + i * size;
+            let value = self.view.range(at, size).map_err(|f| (f, node, at))?;
+            let here = self.step(node, Step::Index(i));
+            self.value(ty, value, here, at)?;
+            if !self.found.is_empty() {
+                self.later(
+                    Task::Elems {
+                        ty,
+                        offset,
+                        next: i + 1,
+                        len,
+                    },
+                    node,
+                    keep,
+                );
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts a job below those that were found just now; the nodes up to `keep` are its own.
+    fn later(&mut self, task: Task, node: u32, keep: usize) {
+        self.stack.push(Job { task, node, keep });
+    }
+
+    fn table(&mut self, ty: TypeRef, at: u64, node: u32) -> Result<(), At> {
+        let Kind::Map { entry, .. } = &self.schema.get(ty).kind else {
+            unreachable!("only maps hold tables");
+        };
+        let wrong = |fault| (fault, node, at);
+        let raw = self.view.range(at, view::TABLE_SIZE).map_err(wrong)?;
+        if let Some((target, table)) = self.view.table(raw, entry).map_err(wrong)? {
+            let ctrl = self.view.range(target.offset, table.ctrl_len());
+            ctrl.and_then(|ctrl| table.check(ctrl)).map_err(wrong)?;
+        }
+        Ok(())
+    }
+
+    /// Visits entries until one leads somewhere.
+    fn buckets(&mut self, ty: TypeRef, at: u64, next: u64, node: u32) -> Result<(), At> {
+        let Kind::Map { key, value, entry } = self.schema.get(ty).kind else {
+            unreachable!("only maps hold tables");
+        };
+        let wrong = |fault| (fault, node, at);
+        let raw = self.view.range(at, view::TABLE_SIZE).map_err(wrong)?;
+        let Some((target, table)) = self.view.table(raw, &entry).map_err(wrong)? else {
+            return Ok(());
+        };
+        let ctrl = self
+            .view
+            .range(target.offset, table.buckets)
+            .map_err(wrong)?;
+        let start = target.offset + table.entries_at(&entry);
+        let keep = self.nodes.len();
+        for bucket in next..table.buckets {
+            if !is_full(ctrl[bucket as usize]) {
+                continue;
+            }
+            self.nodes.truncate(keep);
+            let here = start + bucket * entry.size;
+            let bytes = self.view.range(here, entry.size).map_err(wrong)?;
+            let slot = self.step(node, Step::Slot(bucket));
+            self.value(key, bytes, slot, here)?;
+            let shown = match self.key(key, bytes) {
+                Some(shown) => Step::Key(shown),
+                None => Step::Slot(bucket),
+            };
+            let shown = self.step(node, shown);
+            let offset = entry.value_offset;
+            let bytes = &bytes[offset as usize..];
+            self.value(value, bytes, shown, here + offset)?;
+            if !self.found.is_empty() {
+                let next = bucket + 1;
+                self.later(Task::Buckets { ty, at, next }, node, keep);
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// A key in words, when it has short ones.
+    fn key(&self, ty: TypeRef, value: &[u8]) -> Option<String> {
+        let this = self.schema.get(ty);
+        match this.kind {
+            Kind::Int { signed, .. } if this.size <= 8 => {
+                let number = uint_at(value, 0, this.size as usize);
+                let unused = 64 - 8 * this.size as u32;
+                Some(match signed {
+                    true => ((number << unused) as i64 >> unused).to_string(),
+                    false => number.to_string(),
+                })
+            }
+            Kind::Bool => Some((value[0] != 0).to_string()),
+            Kind::Char => {
+                let letter = char::from_u32(uint_at(value, 0, 4) as u32)?;
+                Some(format!("{letter:?}"))
+            }
+            Kind::Str => {
+                let text = match self.view.vec(value, 1, 1).ok()? {
+                    // A key that its block could not hold will be reported; here it is only not shown.
+                    Some(target) if target.count <= 80 => {
+                        view::locate(&self.view, self.blocks, target.offset, target.need).ok()?;
+                        self.view.range(target.offset, target.count).ok()?
+                    }
+                    Some(_) => return None,
+                    None => &[],
+                };
+                Some(format!("{:?}", std::str::from_utf8(text).ok()?))
+            }
+            _ => None,
+        }
+    }
+
+    fn fields(
+        &mut self,
+        fields: &'a [Field],
+        value: &[u8],
+        node: u32,
+        base: u64,
+    ) -> Result<(), At> {
+        for field in fields {
+            let (nodes, found) = (self.nodes.len(), self.found.len());
+            let here = self.step(node, Step::Field(&field.name));
+            let part = &value[field.offset as usize..];
+            self.value(field.ty, part, here, base + field.offset)?;
+            if self.found.len() == found {
+                self.nodes.truncate(nodes);
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks the value of type `ty` that `value` starts with, which lies at home offset `base`.
+    fn value(&mut self, ty: TypeRef, value: &[u8], node: u32, base: u64) -> Result<(), At> {
+        let wrong = |fault| (fault, node, base);
+        let this = self.schema.get(ty);
+        if this.size == 0 {
+            return Ok(());
+        }
+        match &this.kind {
+            Kind::Int { nonzero: true, .. } => {
+                check_nonzero(&value[..this.size as usize]).map_err(wrong)
+            }
+            Kind::Int { nonzero: false, .. } | Kind::Float | Kind::Opaque => Ok(()),
+            Kind::Bool => check_bool(value[0]).map_err(wrong),
+            Kind::Char => check_char(uint_at(value, 0, 4) as u32).map_err(wrong),
+            Kind::Struct { fields } | Kind::Tuple { fields } => {
+                self.fields(fields, value, node, base)
+            }
+            Kind::Enum {
+                tag_offset,
+                tag_size,
+                variants,
+            } => {
+                let tag = uint_at(value, *tag_offset as usize, *tag_size as usize);
+                let Some(variant) = variants.iter().find(|variant| variant.tag == tag) else {
+                    return Err((Fault::Tag(tag), node, base + tag_offset));
+                };
+                let here = self.step(node, Step::Variant(&variant.name));
+                self.fields(&variant.fields, value, here, base)
+            }
+            Kind::Option {
+                payload,
+                offset,
+                none,
+            } => {
+                let some = match none {
+                    NoneForm::Niche { offset, bytes } => {
+                        value[*offset as usize..][..bytes.len()] != **bytes
+                    }
+                    NoneForm::Tag {
+                        offset,
+                        size,
+                        none,
+                        some,
+                    } => {
+                        let tag = uint_at(value, *offset as usize, *size as usize);
+                        if tag != *none && tag != *some {
+                            return Err((Fault::Tag(tag), node, base + offset));
+                        }
+                        tag == *some
+                    }
+                };
+                match some {
+                    true => self.value(*payload, &value[*offset as usize..], node, base + offset),
+                    false => Ok(()),
+                }
+            }
+            Kind::Array { elem, len } => {
+                let size = self.schema.get(*elem).size;
+                for i in 0..*len {
+                    let (nodes, found) = (self.nodes.len(), self.found.len());
+                    let here = self.step(node, Step::Index(i));
+                    let part = &value[(i * size) as usize..];
+                    self.value(*elem, part, here, base + i * size)?;
+                    if self.found.len() == found {
+                        self.nodes.truncate(nodes);
+                    }
+                }
+                Ok(())
+            }
+            Kind::Box { elem } => {
+                let ptr = u64_at(value, 0);
+                self.boxed(*elem, ptr, node, base).map_err(wrong)
+            }
+            Kind::Vec { elem } => {
+                let of = self.schema.get(*elem);
+                let target = self.view.vec(value, of.size, of.align).map_err(wrong)?;
+                if let Some(target) = target {
+                    self.block(target, Holds::Many(*elem, target.count), node, base);
+                }
+                Ok(())
+            }
+            Kind::Str => {
+                if let Some(target) = self.view.vec(value, 1, 1).map_err(wrong)? {
+                    self.block(target, Holds::Text(target.count), node, base);
+                }
+                Ok(())
+            }
+            Kind::Map { entry, .. } => {
+                if let Some((target, _)) = self.view.table(value, entry).map_err(wrong)? {
+                    self.block(target, Holds::Table(ty, base), node, base);
+                }
+                Ok(())
+            }
+            Kind::Lock { inner, offset, .. } => {
+                check_lock(u64_at(value, 0)).map_err(wrong)?;
+                self.value(*inner, &value[*offset as usize..], node, base + offset)
+            }
+        }
+    }
+
+    /// The way to a node, as a programmer writes it. A very long one is shown by its ends.
+    fn path(&self, node: u32) -> String {
+        let mut steps = Vec::new();
+        let mut node = node;
+        while let Some(here) = self.nodes.get(node as usize) {
+            steps.push(&here.step);
+            node = here.before;
+        }
+        steps.reverse();
+        let mut out = String::new();
+        for (i, step) in steps.iter().enumerate() {
+            if steps.len() > 2 * SHOWN && (SHOWN..steps.len() - SHOWN).contains(&i) {
+                if i == SHOWN {
+                    out.push_str(&format!(" … {} more … ", steps.len() - 2 * SHOWN));
+                }
+                continue;
+            }
+            if i == 0 && !matches!(step, Step::Field(_)) {
+                out.push_str("root");
+            }
+            match step {
+                Step::Field(name) if i == 0 => out.push_str(name),
+                Step::Field(name) => out.push_str(&format!(".{name}")),
+                Step::Variant(name) => out.push_str(&format!("::{name}")),
+                Step::Index(index) => out.push_str(&format!("[{index}]")),
+                Step::Key(key) => out.push_str(&format!("{{key {key}}}")),
+                Step::Slot(slot) => out.push_str(&format!("[slot {slot}]")),
+            }
+        }
+        match out.is_empty() {
+            true => "root".into(),
+            false => out,
+        }
+    }
+}

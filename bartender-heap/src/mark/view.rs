@@ -1,0 +1,314 @@
+//! The bytes that marking reads, and the checks of the raw structs in them that both walks share.
+//!
+//! Every read is bounds-checked, so no bytes can lead out of the view; what comes back are numbers, never values of a
+//! program's types.
+
+use super::fault::Fault;
+use crate::block::{BlockRef, Blocks};
+use crate::layout::{RawTable, RawVec};
+use crate::types::EntryLayout;
+use std::mem::offset_of;
+
+/// Home space as it can be read here: `bytes[i]` is what the program sees at the address `home_base + i`.
+///
+/// The bytes need not lie at `home_base`: a frozen mapping elsewhere will do.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct View<'a> {
+    /// The address of home offset 0 in the program's pointers.
+    pub(crate) home_base: u64,
+    /// Home offsets 0 to the region's size.
+    pub(crate) bytes: &'a [u8],
+}
+
+/// A block that a raw struct points to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Target {
+    /// Home offset.
+    pub(super) offset: u64,
+    /// Bytes it must have at least.
+    pub(super) need: u64,
+    /// Elements that are there (of a table: buckets).
+    pub(super) count: u64,
+}
+
+/// What the control bytes of a table say.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Table {
+    pub(super) buckets: u64,
+    pub(super) items: u64,
+    pub(super) growth_left: u64,
+}
+
+impl<'a> View<'a> {
+    /// The bytes of a range of home offsets.
+    pub(super) fn range(&self, offset: u64, len: u64) -> Result<&'a [u8], Fault> {
+        let outside = Fault::Outside(self.home_base.wrapping_add(offset));
+        let start = usize::try_from(offset).map_err(|_| outside)?;
+        let end = usize::try_from(len)
+            .ok()
+            .and_then(|len| start.checked_add(len))
+            .ok_or(outside)?;
+        self.bytes.get(start..end).ok_or(outside)
+    }
+
+    /// The address of a home offset.
+    pub(super) fn address(&self, offset: u64) -> u64 {
+        self.home_base.wrapping_add(offset)
+    }
+
+    /// Where `ptr` leads.
+    #[inline]
+    pub(super) fn follow(&self, ptr: u64, align: u64) -> Result<u64, Fault> {
+        dangling(ptr, align)?;
+        let offset = ptr.wrapping_sub(self.home_base);
+        if offset >= self.bytes.len() as u64 {
+            return Err(Fault::Outside(ptr));
+        }
+        Ok(offset)
+    }
+
+    /// The block of the box `ptr`; none if the value has no bytes.
+    #[inline]
+    pub(super) fn boxed(&self, ptr: u64, size: u64, align: u64) -> Result<Option<Target>, Fault> {
+        if size == 0 {
+            dangling(ptr, align)?;
+            return Ok(None);
+        }
+        let offset = self.follow(ptr, align)?;
+        Ok(Some(Target {
+            offset,
+            need: size,
+            count: 1,
+        }))
+    }
+
+    /// The block of the `RawVec` in `raw`, if it has one.
+    #[inline]
+    pub(super) fn vec(&self, raw: &[u8], size: u64, align: u64) -> Result<Option<Target>, Fault> {
+        let ptr = u64_at(raw, offset_of!(RawVec, ptr));
+        let cap = u64_at(raw, offset_of!(RawVec, cap));
+        let len = u64_at(raw, offset_of!(RawVec, len));
+        if size == 0 {
+            // Elements without bytes need no capacity.
+            dangling(ptr, align)?;
+            return Ok(None);
+        }
+        if len > cap {
+            return Err(Fault::LenOverCap { len, cap });
+        }
+        if cap == 0 {
+            dangling(ptr, align)?;
+            return Ok(None);
+        }
+        let need = cap.checked_mul(size).ok_or(Fault::Overflow { cap, size })?;
+        let offset = self.follow(ptr, align)?;
+        Ok(Some(Target {
+            offset,
+            need,
+            count: len,
+        }))
+    }
+
+    /// The block of the `RawTable` in `raw`, if it has one.
+    pub(super) fn table(
+        &self,
+        raw: &[u8],
+        entry: &EntryLayout,
+    ) -> Result<Option<(Target, Table)>, Fault> {
+        let ptr = u64_at(raw, offset_of!(RawTable, ptr));
+        let mask = u64_at(raw, offset_of!(RawTable, mask));
+        let items = u64_at(raw, offset_of!(RawTable, items));
+        let growth_left = u64_at(raw, offset_of!(RawTable, growth_left));
+        if mask == 0 {
+            if items != 0 || growth_left != 0 {
+                return Err(Fault::EmptyTable { items, growth_left });
+            }
+            dangling(ptr, 1)?;
+            return Ok(None);
+        }
+        let buckets = mask.checked_add(1).ok_or(Fault::Mask(mask))?;
+        if !buckets.is_power_of_two() || buckets < RawTable::GROUP {
+            return Err(Fault::Mask(mask));
+        }
+        let need = entries_at(buckets, entry)
+            .and_then(|start| start.checked_add(buckets.checked_mul(entry.size)?))
+            .ok_or(Fault::Overflow {
+                cap: buckets,
+                size: entry.size,
+            })?;
+        let offset = self.follow(ptr, entry.align)?;
+        let target = Target {
+            offset,
+            need,
+            count: buckets,
+        };
+        let table = Table {
+            buckets,
+            items,
+            growth_left,
+        };
+        Ok(Some((target, table)))
+    }
+}
+
+/// Bytes of a `RawTable`.
+pub(super) const TABLE_SIZE: u64 = size_of::<RawTable>() as u64;
+
+/// The block at home offset `offset`, to which something points that needs `need` bytes of it.
+#[inline]
+pub(super) fn locate(
+    view: &View<'_>,
+    blocks: &impl Blocks,
+    offset: u64,
+    need: u64,
+) -> Result<BlockRef, Fault> {
+    let ptr = view.address(offset);
+    let block = blocks
+        .locate(offset)
+        .map_err(|why| Fault::NotABlock { ptr, why })?;
+    if block.size < need {
+        let size = block.size;
+        return Err(Fault::TooSmall { ptr, need, size });
+    }
+    // From here on no sum of an offset in the block and a length can overflow.
+    if block.size > (view.bytes.len() as u64).saturating_sub(offset) {
+        return Err(Fault::Outside(ptr));
+    }
+    Ok(block)
+}
+
+impl Table {
+    /// Bytes of the control bytes and their copies.
+    pub(super) fn ctrl_len(&self) -> u64 {
+        self.buckets + RawTable::GROUP
+    }
+
+    /// Offset of the entries from the start of the block.
+    pub(super) fn entries_at(&self, entry: &EntryLayout) -> u64 {
+        entries_at(self.buckets, entry).expect("`View::table` has computed it")
+    }
+
+    /// Checks the control bytes of the table, `buckets` and their first group again.
+    pub(super) fn check(&self, ctrl: &[u8]) -> Result<(), Fault> {
+        let (ctrl, mirror) = ctrl.split_at(self.buckets as usize);
+        let full = ctrl.iter().filter(|&&byte| is_full(byte)).count() as u64;
+        let empty = count(ctrl, RawTable::CTRL_EMPTY);
+        let deleted = count(ctrl, RawTable::CTRL_DELETED);
+        if full + empty + deleted != self.buckets {
+            let known = |byte| {
+                is_full(byte) || byte == RawTable::CTRL_EMPTY || byte == RawTable::CTRL_DELETED
+            };
+            let bucket = ctrl.iter().position(|&byte| !known(byte)).unwrap_or(0);
+            return Err(Fault::Control {
+                byte: ctrl[bucket],
+                bucket: bucket as u64,
+            });
+        }
+        if let Some(at) = mirror.iter().zip(ctrl).position(|(a, b)| a != b) {
+            return Err(Fault::Mirror(at as u64));
+        }
+        if full != self.items {
+            return Err(Fault::Items {
+                said: self.items,
+                found: full,
+            });
+        }
+        // One bucket of eight stays empty, or a search for what is not there would not end.
+        let room = self.buckets / 8 * 7 - deleted.min(self.buckets / 8 * 7);
+        if full > room || self.growth_left > room - full {
+            return Err(Fault::Growth {
+                buckets: self.buckets,
+                items: full,
+                deleted,
+                growth_left: self.growth_left,
+            });
+        }
+        Ok(())
+    }
+}
+
+fn count(ctrl: &[u8], what: u8) -> u64 {
+    ctrl.iter().filter(|&&byte| byte == what).count() as u64
+}
+
+/// Whether a control byte is that of a bucket with an entry.
+#[inline]
+pub(super) fn is_full(ctrl: u8) -> bool {
+    ctrl < 0x80
+}
+
+fn entries_at(buckets: u64, entry: &EntryLayout) -> Option<u64> {
+    buckets
+        .checked_add(RawTable::GROUP)?
+        .checked_next_multiple_of(entry.align)
+}
+
+/// The checks of every pointer, also of one that leads nowhere.
+#[inline]
+fn dangling(ptr: u64, align: u64) -> Result<(), Fault> {
+    if ptr == 0 {
+        return Err(Fault::Null);
+    }
+    if ptr & (align - 1) != 0 {
+        return Err(Fault::Misaligned { ptr, align });
+    }
+    Ok(())
+}
+
+/// The word at `at` of a value.
+///
+/// # Panics
+///
+/// When the value ends before: the schema's rules keep every part inside of its whole.
+#[inline]
+pub(super) fn u64_at(value: &[u8], at: usize) -> u64 {
+    let bytes = value[at..at + 8].try_into().expect("eight bytes");
+    u64::from_le_bytes(bytes)
+}
+
+/// The number of `size` bytes (1, 2, 4 or 8) at `at` of a value.
+#[inline]
+pub(super) fn uint_at(value: &[u8], at: usize, size: usize) -> u64 {
+    let mut bytes = [0; 8];
+    bytes[..size].copy_from_slice(&value[at..at + size]);
+    u64::from_le_bytes(bytes)
+}
+
+#[inline]
+pub(super) fn check_bool(byte: u8) -> Result<(), Fault> {
+    match byte {
+        0 | 1 => Ok(()),
+        _ => Err(Fault::Bool(byte)),
+    }
+}
+
+#[inline]
+pub(super) fn check_char(value: u32) -> Result<(), Fault> {
+    match char::from_u32(value) {
+        Some(_) => Ok(()),
+        None => Err(Fault::Char(value)),
+    }
+}
+
+#[inline]
+pub(super) fn check_lock(word: u64) -> Result<(), Fault> {
+    match word {
+        0 => Ok(()),
+        _ => Err(Fault::LockWord(word)),
+    }
+}
+
+#[inline]
+pub(super) fn check_nonzero(bytes: &[u8]) -> Result<(), Fault> {
+    match bytes.iter().any(|&byte| byte != 0) {
+        true => Ok(()),
+        false => Err(Fault::Zero),
+    }
+}
+
+pub(super) fn check_text(bytes: &[u8]) -> Result<(), Fault> {
+    match std::str::from_utf8(bytes) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(Fault::Utf8(error.valid_up_to() as u64)),
+    }
+}
