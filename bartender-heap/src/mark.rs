@@ -12,6 +12,8 @@
 mod fault;
 mod program;
 mod run;
+#[cfg(test)]
+mod tests;
 mod trace;
 mod view;
 

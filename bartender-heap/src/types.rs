@@ -14,6 +14,8 @@ mod diff;
 mod encode;
 mod layout;
 #[cfg(test)]
+pub(crate) mod sample;
+#[cfg(test)]
 mod tests;
 
 pub use builder::SchemaBuilder;

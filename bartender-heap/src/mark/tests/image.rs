@@ -1,0 +1,177 @@
+//! An image of a heap for tests: blocks cut one after the other from a piece of memory, and the sample values in them.
+
+use crate::block::{BlockRef, Blocks, NotABlock};
+use crate::layout::{RawBox, RawTable, RawVec};
+use crate::mark::View;
+use crate::types::sample::{PBox, PMap, PString, PVec};
+use bartender_pm::sync::Mutex;
+use std::collections::{BTreeMap, HashSet};
+use std::marker::PhantomData;
+use std::mem::{align_of, size_of};
+
+/// Where the image says that it lies.
+pub(crate) const BASE: u64 = 0x2000_4000_0000;
+
+#[derive(Debug)]
+pub(crate) struct Image {
+    pub(crate) bytes: Vec<u8>,
+    /// Start and size of every block.
+    pub(crate) table: BTreeMap<u64, u64>,
+    marks: Mutex<HashSet<u64>>,
+}
+
+impl Clone for Image {
+    fn clone(&self) -> Self {
+        Image {
+            bytes: self.bytes.clone(),
+            table: self.table.clone(),
+            marks: Mutex::new(HashSet::new()),
+        }
+    }
+}
+
+impl Image {
+    pub(crate) fn new() -> Self {
+        Image {
+            // Home offset 0 is the header's; pointers to it are wrong.
+            bytes: vec![0; 64],
+            table: BTreeMap::new(),
+            marks: Mutex::new(HashSet::new()),
+        }
+    }
+
+    pub(crate) fn view(&self) -> View<'_> {
+        View {
+            home_base: BASE,
+            bytes: &self.bytes,
+        }
+    }
+
+    /// Forgets the marks, and gives them.
+    pub(crate) fn take_marks(&self) -> HashSet<u64> {
+        std::mem::take(&mut self.marks.lock())
+    }
+
+    /// A new block; the bytes before and after it belong to nobody.
+    pub(crate) fn block(&mut self, size: usize, align: usize) -> u64 {
+        let start = (self.bytes.len() + 8).next_multiple_of(align.max(8));
+        self.bytes.resize(start + size + 8, 0);
+        self.table.insert(start as u64, size as u64);
+        start as u64
+    }
+
+    /// Writes a value at a home offset.
+    pub(crate) fn write<T: Copy>(&mut self, offset: u64, value: T) {
+        let place = &mut self.bytes[offset as usize..offset as usize + size_of::<T>()];
+        // SAFETY: `place` has the size of a `T`, and the write needs no alignment.
+        unsafe { place.as_mut_ptr().cast::<T>().write_unaligned(value) };
+    }
+
+    pub(crate) fn boxed<T: Copy>(&mut self, value: T) -> PBox<T> {
+        let offset = self.block(size_of::<T>(), align_of::<T>());
+        self.write(offset, value);
+        let ptr = (BASE + offset).try_into().expect("not null");
+        PBox(RawBox { ptr }, PhantomData)
+    }
+
+    fn raw_vec<T: Copy>(&mut self, values: &[T], cap: usize) -> RawVec {
+        let size = size_of::<T>();
+        if cap == 0 {
+            let ptr = align_of::<T>() as u64;
+            return RawVec {
+                ptr,
+                cap: 0,
+                len: 0,
+            };
+        }
+        let offset = self.block(cap * size, align_of::<T>());
+        for (i, &value) in values.iter().enumerate() {
+            self.write(offset + (i * size) as u64, value);
+        }
+        RawVec {
+            ptr: BASE + offset,
+            cap: cap as u64,
+            len: values.len() as u64,
+        }
+    }
+
+    /// A vector with room for one more element, unless it is empty.
+    pub(crate) fn vec<T: Copy>(&mut self, values: &[T]) -> PVec<T> {
+        let cap = if values.is_empty() {
+            0
+        } else {
+            values.len() + 1
+        };
+        PVec(self.raw_vec(values, cap), PhantomData)
+    }
+
+    pub(crate) fn text(&mut self, text: &str) -> PString {
+        PString(self.raw_vec(text.as_bytes(), text.len()))
+    }
+
+    /// A table with the entries in every second bucket, and one deleted one.
+    pub(crate) fn map<K: Copy, V: Copy>(&mut self, entries: &[(K, V)]) -> PMap<K, V> {
+        #[repr(C)]
+        #[derive(Clone, Copy)]
+        struct Entry<K, V>(K, V);
+        if entries.is_empty() {
+            let raw = RawTable {
+                ptr: 16,
+                mask: 0,
+                items: 0,
+                growth_left: 0,
+                seed: 1,
+            };
+            return PMap(raw, PhantomData);
+        }
+        let buckets = (entries.len() * 2 + 2).next_power_of_two().max(16);
+        let start = (buckets + 16).next_multiple_of(align_of::<Entry<K, V>>());
+        let size = size_of::<Entry<K, V>>();
+        let offset = self.block(start + buckets * size, align_of::<Entry<K, V>>().max(16));
+        let mut ctrl = vec![RawTable::CTRL_EMPTY; buckets];
+        for (i, &(key, value)) in entries.iter().enumerate() {
+            ctrl[i * 2] = (i % 128) as u8;
+            let at = offset + (start + i * 2 * size) as u64;
+            self.write(at, Entry(key, value));
+        }
+        ctrl[entries.len() * 2] = RawTable::CTRL_DELETED;
+        ctrl.extend_from_within(..16);
+        self.bytes[offset as usize..][..ctrl.len()].copy_from_slice(&ctrl);
+        let raw = RawTable {
+            ptr: BASE + offset,
+            mask: buckets as u64 - 1,
+            items: entries.len() as u64,
+            growth_left: (buckets / 8 * 7 - entries.len() - 1) as u64,
+            seed: 1,
+        };
+        PMap(raw, PhantomData)
+    }
+}
+
+/// The home offset that a raw pointer leads to.
+pub(crate) fn home(ptr: u64) -> u64 {
+    ptr - BASE
+}
+
+impl Blocks for Image {
+    fn locate(&self, offset: u64) -> Result<BlockRef, NotABlock> {
+        if offset >= self.bytes.len() as u64 {
+            return Err(NotABlock::Outside);
+        }
+        let before = self.table.range(..=offset).next_back();
+        match before {
+            Some((&start, &size)) if start == offset => Ok(BlockRef {
+                superblock: 0,
+                index: 0,
+                start,
+                size,
+            }),
+            Some((&start, &size)) if offset < start + size => Err(NotABlock::NotAStart),
+            _ => Err(NotABlock::NoSuperblock),
+        }
+    }
+
+    fn mark(&self, block: &BlockRef) -> bool {
+        self.marks.lock().insert(block.start)
+    }
+}
