@@ -1,7 +1,7 @@
 //! The two copies of the header: which one counts, and writing the other.
 
 use crate::error::{Error, Result};
-use crate::layout::{FORMAT, HEADER_BLOCK, Header, MAGIC, bytes_of, read_from};
+use crate::layout::{FORMAT, HEADER_BLOCK, Header, MAGIC, MAGIC_CREATING, bytes_of, read_from};
 use crate::medium::Medium;
 
 fn checksum(header: &Header) -> u32 {
@@ -11,7 +11,7 @@ fn checksum(header: &Header) -> u32 {
 
 /// What the header blocks of a medium hold.
 pub(crate) enum Found {
-    /// Nothing but zeroes.
+    /// Nothing but zeroes, or a creation that was interrupted.
     Blank,
     /// The header that counts.
     Header(Box<Header>),
@@ -32,7 +32,7 @@ pub(crate) fn read(medium: &dyn Medium) -> Result<Found> {
         let mut block = vec![0u8; HEADER_BLOCK as usize];
         if medium.len() >= (copy + 1) * HEADER_BLOCK {
             medium.read(copy * HEADER_BLOCK, &mut block)?;
-        } else if copy == 0 && medium.len() > 0 {
+        } else if copy == 0 && !medium.is_empty() {
             medium.read(0, &mut block[..medium.len() as usize])?;
         }
         blank &= block.iter().all(|&b| b == 0);
@@ -56,6 +56,9 @@ pub(crate) fn read(medium: &dyn Medium) -> Result<Found> {
         return Ok(Found::Header(Box::new(header)));
     }
     let path = medium.path().to_path_buf();
+    if first == MAGIC_CREATING {
+        return Ok(Found::Blank);
+    }
     if let Some(found) = newer_format {
         return Err(Error::NewerFormat {
             path,
@@ -79,6 +82,11 @@ pub(crate) fn read(medium: &dyn Medium) -> Result<Found> {
         format!("it starts with {:?}", String::from_utf8_lossy(&first))
     };
     Err(Error::NotARegion { path, what })
+}
+
+/// Says on a blank medium that a region is being created.
+pub(crate) fn announce(medium: &dyn Medium) -> Result<()> {
+    medium.append(&[(0, &MAGIC_CREATING)])
 }
 
 /// Writes `header` over the older copy, durably: one barrier.

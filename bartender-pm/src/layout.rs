@@ -16,6 +16,10 @@ use std::mem::{offset_of, size_of};
 
 /// First bytes of a region.
 pub const MAGIC: [u8; 8] = *b"bartendr";
+/// First bytes of header copy 0 while a region is being created in place: if
+/// they are there and copy 1 is not whole, creation was interrupted and starts
+/// again.
+pub const MAGIC_CREATING: [u8; 8] = *b"bartendN";
 /// Version of the layout in this file.
 pub const FORMAT: u32 = 1;
 /// Bytes of a header block; the two copies never share a page or a sector.

@@ -32,6 +32,11 @@ mod recover;
 
 mod region;
 
+#[cfg(all(test, not(loom)))]
+mod crash_tests;
+#[cfg(all(test, loom))]
+mod loom_tests;
+
 pub use counts::Counts;
 pub use error::{Error, Result};
 pub use frozen::Frozen;

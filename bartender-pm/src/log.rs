@@ -357,21 +357,22 @@ impl Log {
             drop(batch);
             let result = append_ring(medium, &self.lanes[0], start, &bytes);
             batch = self.batch.lock();
-            match result {
+            let failed = match result {
                 Ok(()) => {
-                    self.lanes[0]
-                        .tail
-                        .store(start + bytes.len() as u64, Ordering::Release);
+                    let end = start + bytes.len() as u64;
+                    self.lanes[0].tail.store(end, Ordering::Release);
                     self.durable.store(last, Ordering::Release);
+                    None
                 }
-                Err(error) => {
-                    self.poison(error);
-                }
-            }
+                Err(error) => Some(self.poison(error)),
+            };
             batch.spare = bytes;
             batch.spare.clear();
             batch.leader = false;
             self.written.notify_all();
+            if let Some(error) = failed {
+                return Err(error);
+            }
         }
     }
 

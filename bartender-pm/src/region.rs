@@ -249,7 +249,9 @@ impl Options {
                 (log_size - lane_size * lanes, lane_size, lanes + 1)
             }
         };
-        let home_offset = (LOG_OFFSET + log_size).next_multiple_of(HOME_STEP);
+        let huge_pages = matches!(medium.view(), ViewSource::Map(_));
+        let align = if huge_pages { HOME_STEP } else { 4096 };
+        let home_offset = (LOG_OFFSET + log_size).next_multiple_of(align);
         let home_address = match medium.view() {
             ViewSource::Memory { base, len } => {
                 if len < max_size {
@@ -270,6 +272,7 @@ impl Options {
         let _ = getrandom::fill(&mut uuid);
         medium.reserve(home_offset + max_size)?;
         medium.grow(home_offset + HOME_STEP)?;
+        header::announce(medium)?;
         medium.fill_log(LOG_OFFSET, log_size)?;
         let mut header = Header {
             magic: layout::MAGIC,
