@@ -47,9 +47,20 @@ pub(crate) struct Home {
 /// Lines of the home that records touched, to be made durable: per page a bit
 /// per line.
 #[derive(Debug, Default)]
-pub(crate) struct Dirty(BTreeMap<u64, u64>);
+pub(crate) struct Dirty {
+    pages: BTreeMap<u64, u64>,
+    /// The page touched last, not yet in `pages`: hot words repeat.
+    last: (u64, u64),
+}
 
 impl Dirty {
+    fn settle(&mut self) {
+        let (page, mask) = std::mem::take(&mut self.last);
+        if mask != 0 {
+            *self.pages.entry(page).or_default() |= mask;
+        }
+    }
+
     fn add(&mut self, offset: u64, len: u64) {
         let mut line = offset / 64;
         let last = (offset + len - 1) / 64;
@@ -58,19 +69,23 @@ impl Dirty {
             let end = last.min(page * 64 + 63);
             let (from, to) = (line % 64, end % 64);
             let mask = (u64::MAX << from) & (u64::MAX >> (63 - to));
-            *self.0.entry(page).or_default() |= mask;
+            if self.last.0 != page {
+                self.settle();
+                self.last.0 = page;
+            }
+            self.last.1 |= mask;
             line = end + 1;
         }
     }
 
     fn pages(&self) -> impl Iterator<Item = u64> + '_ {
-        self.0.keys().map(|page| page * PAGE)
+        self.pages.keys().map(|page| page * PAGE)
     }
 
     /// Runs of touched lines as file ranges (offset, length), coalesced.
     fn ranges(&self, home: u64) -> Vec<(u64, u64)> {
         let mut ranges: Vec<(u64, u64)> = Vec::new();
-        for (page, mask) in &self.0 {
+        for (page, mask) in &self.pages {
             for line in (0..64).filter(|line| mask >> line & 1 == 1) {
                 let start = home + page * PAGE + line * 64;
                 match ranges.last_mut() {
@@ -212,8 +227,7 @@ impl Home {
         records.sort_unstable();
         let parse = |&(_, i, at): &(u64, usize, usize)| {
             let lane: &Taken = &taken[i];
-            Parsed::parse(&lane.bytes[at..], lane.head + at as u64, 0..=log.epoch)
-                .expect("parsed above")
+            Parsed::again(&lane.bytes[at..]).expect("parsed above")
         };
         let mut dirty = Dirty::default();
         for change in records.iter().flat_map(|r| parse(r).changes()) {
@@ -221,6 +235,7 @@ impl Home {
                 dirty.add(offset, bytes.len() as u64);
             }
         }
+        dirty.settle();
         self.frozen.before_change(dirty.pages());
         for change in records.iter().flat_map(|r| parse(r).changes()) {
             store(
@@ -231,7 +246,7 @@ impl Home {
             )?;
         }
         self.changed_pages
-            .fetch_add(dirty.0.len() as u64, Ordering::Relaxed);
+            .fetch_add(dirty.pages.len() as u64, Ordering::Relaxed);
         Ok((dirty, taken.iter().map(|lane| lane.end).collect()))
     }
 }
@@ -281,6 +296,7 @@ mod tests {
                 dirty.add(offset, len);
                 naive.extend((offset..offset + len).map(|b| b / 64));
             }
+            dirty.settle();
             let ours: BTreeSet<u64> = dirty
                 .ranges(0)
                 .iter()

@@ -91,8 +91,12 @@ impl Workload {
             words[i] = k;
             write_word(region, &mut record, place(i, self.grow), k);
         }
-        let writer = if k % 2 == 0 { &mut writer } else { &mut other };
-        if self.fresh && k % 3 == 0 {
+        let writer = if k.is_multiple_of(2) {
+            &mut writer
+        } else {
+            &mut other
+        };
+        if self.fresh && k.is_multiple_of(3) {
             let bytes = vec![k as u8; 4096];
             // Pages of their own, each used once.
             let offset = (1 << 20) + (1 << 19) + k * 8192;
@@ -204,7 +208,7 @@ impl Run {
                 "after recovery to {k} and one more: {found:?} instead of {words:?}"
             ));
         }
-        if crash.nth % 7 == 0 {
+        if crash.nth.is_multiple_of(7) {
             let bound = Bound {
                 images_per_point: 6,
                 points: 4,

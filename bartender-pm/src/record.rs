@@ -139,6 +139,13 @@ impl<'a> Parsed<'a> {
         (fits || crate::mutant::is("no_checksum")).then_some(Parsed { header, body })
     }
 
+    /// The record that starts `bytes`, whose checksum was found to fit before.
+    pub(crate) fn again(bytes: &'a [u8]) -> Option<Parsed<'a>> {
+        let header: RecordHeader = read_from(bytes)?;
+        let body = bytes.get(HEAD..header.len as usize)?;
+        Some(Parsed { header, body })
+    }
+
     /// Bytes it takes in the log.
     pub(crate) fn size(&self) -> u64 {
         u64::from(self.header.len).next_multiple_of(RECORD_ALIGN)
