@@ -1,13 +1,16 @@
-//! Marking: finding every live block by following the stored types from the root, and checking all that is followed.
+//! Marking: finding every live block by following the stored types from the root, and checking
+//! all that is followed.
 //!
-//! Whatever the bytes are, marking ends, reads nothing outside of the [`View`] it was given, and says either how much is
-//! live or what is damaged and where (`accounts[17].owner`). It does so in two walks: a fast parallel one over a
-//! compiled form of the schema, which keeps no paths, and, only when that one met damage, a second one over the schema
-//! itself, which finds the first damage in depth-first order and names the way to it.
+//! Whatever the bytes are, marking ends, reads nothing outside of the [`View`] it was given,
+//! and says either how much is live or what is damaged and where (`accounts[17].owner`). It
+//! does so in two walks: a fast parallel one over a compiled form of the schema, which keeps no
+//! paths, and, only when that one met damage, a second one over the schema itself, which finds
+//! the first damage in depth-first order and names the way to it.
 //!
-//! It is precise: what no pointer of a described type leads to is not marked. It changes nothing but the marks, does not
-//! know how superblocks look (that is [`Blocks`]) nor whether a key stands in the right bucket of its table. The world
-//! must stand still while it runs, or the view be a frozen copy.
+//! It is precise: what no pointer of a described type leads to is not marked. It changes
+//! nothing but the marks, does not know how superblocks look (that is [`Blocks`]) nor whether a
+//! key stands in the right bucket of its table. The world must stand still while it runs, or
+//! the view be a frozen copy.
 
 mod fault;
 mod program;
@@ -36,12 +39,13 @@ pub struct MarkReport {
     pub took: Duration,
 }
 
-/// Marks the block at the address `root` (0: there is none), which holds a value of the schema's root type, and every
-/// block it leads to. Runs on rayon's current thread pool.
+/// Marks the block at the address `root` (0: there is none), which holds a value of the
+/// schema's root type, and every block it leads to. Runs on rayon's current thread pool.
 ///
 /// # Errors
 ///
-/// [`Error::BadData`] with the first damage in depth-first order, the same on each run. The marks are then incomplete.
+/// [`Error::BadData`] with the first damage in depth-first order, the same on each run. The
+/// marks are then incomplete.
 pub(crate) fn mark(
     schema: &Schema,
     root: u64,
@@ -62,7 +66,8 @@ pub(crate) fn mark(
                 offset: damage.offset,
                 what: damage.what,
             },
-            // Two walks over bytes that stand still agree; but these did not stand still, or one walk is wrong.
+            // Two walks over bytes that stand still agree; but these did not stand still, or
+            // one walk is wrong.
             None => Error::BadData {
                 path: "an unknown place".into(),
                 offset: 0,

@@ -1,10 +1,10 @@
 //! Type descriptions: what a region knows about the shape of its data.
 //!
-//! A [`Schema`] lists the types that can be reached from a root type, with names, sizes, offsets and the
-//! places of pointers, so that marking, checking, relocating and comparing need no help from the program.
-//! A schema that exists is well formed: [`SchemaBuilder::finish`] and [`Schema::decode`] check the same
-//! rules, and the second never trusts a byte. Types are numbered depth-first from the root, so equal
-//! programs give equal bytes.
+//! A [`Schema`] lists the types that can be reached from a root type, with names, sizes,
+//! offsets and the places of pointers, so that marking, checking, relocating and comparing need
+//! no help from the program. A schema that exists is well formed: [`SchemaBuilder::finish`] and
+//! [`Schema::decode`] check the same rules, and the second never trusts a byte. Types are
+//! numbered depth-first from the root, so equal programs give equal bytes.
 //!
 //! What it does not do: look at data (that is the marker), or describe how values hash and compare.
 
@@ -188,7 +188,8 @@ pub struct Variant {
 /// How a `None` is told from a `Some`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NoneForm {
-    /// The value is `None` exactly when these bytes stand at this offset: a pattern that the payload never has.
+    /// The value is `None` exactly when these bytes stand at this offset: a pattern that the
+    /// payload never has.
     Niche {
         /// Where, from the start of the option.
         offset: u64,
@@ -280,8 +281,9 @@ impl Schema {
         out
     }
 
-    /// The differences between `self` (old) and `other` (new), one line each, in the order in which a walk from
-    /// the root meets them; empty exactly when the two are equal. The text is stable.
+    /// The differences between `self` (old) and `other` (new), one line each, in the order in
+    /// which a walk from the root meets them; empty exactly when the two are equal. The text is
+    /// stable.
     pub fn diff(&self, other: &Schema) -> Vec<String> {
         diff::diff(self, other)
     }
@@ -291,18 +293,20 @@ impl Schema {
         encode::encode(self)
     }
 
-    /// Reads what [`encode`](Self::encode) wrote. Accepts nothing else: any other bytes are an error, never a panic.
+    /// Reads what [`encode`](Self::encode) wrote. Accepts nothing else: any other bytes are an
+    /// error, never a panic.
     ///
     /// # Errors
     ///
-    /// [`BadSchema`] says what is wrong: not a description, a newer version, or which rule which type breaks.
+    /// [`BadSchema`] says what is wrong: not a description, a newer version, or which rule
+    /// which type breaks.
     pub fn decode(bytes: &[u8]) -> Result<Self, BadSchema> {
         encode::decode(bytes)
     }
 
     fn write_name(&self, ty: TypeRef, out: &mut String, depth: u32) {
-        // Rust cannot write a type that contains itself without a struct or an enum in between, but a damaged
-        // file can.
+        // Rust cannot write a type that contains itself without a struct or an enum in between,
+        // but a damaged file can.
         if depth > 32 {
             out.push('…');
             return;
@@ -362,7 +366,8 @@ impl fmt::Display for Schema {
 }
 
 impl Kind {
-    /// Calls `f` with every type this one refers to, in order of declaration. This order numbers the schema.
+    /// Calls `f` with every type this one refers to, in order of declaration. This order
+    /// numbers the schema.
     pub(crate) fn each_ref(&self, mut f: impl FnMut(TypeRef)) {
         match self {
             Kind::Int { .. } | Kind::Float | Kind::Bool | Kind::Char | Kind::Str | Kind::Opaque => {

@@ -1,4 +1,5 @@
-//! What marking finds wrong with a value: cheap to make and to throw away, since the fast walk does just that.
+//! What marking finds wrong with a value: cheap to make and to throw away, since the fast walk
+//! does just that.
 
 use crate::block::NotABlock;
 
@@ -45,7 +46,7 @@ pub(super) enum Fault {
     #[error("a table of {said} items has {found}")]
     Items { said: u64, found: u64 },
     #[error(
-        "a table of {buckets} buckets with {items} items and {deleted} deleted ones has no room for {growth_left}"
+        "a table of {buckets} buckets with {items} items and {deleted} deleted ones cannot have room for {growth_left}"
     )]
     Growth {
         buckets: u64,

@@ -1,8 +1,9 @@
-//! The compiled form of a schema: for each type the list of what must be checked or followed in a value, with offsets,
-//! and nothing for the rest. A type with an empty list is *plain*: arrays and vectors of it are skipped wholesale.
+//! The compiled form of a schema: for each type the list of what must be checked or followed in
+//! a value, with offsets, and nothing for the rest. A type with an empty list is *plain*:
+//! arrays and vectors of it are skipped wholesale.
 //!
-//! Small parts are copied into the list of their whole; larger ones are called, so that the lists stay as small as
-//! the schema.
+//! Small parts are copied into the list of their whole; larger ones are called, so that the
+//! lists stay as small as the schema.
 
 use crate::types::{EntryLayout, Field, Kind, NoneForm, Schema, TypeRef};
 

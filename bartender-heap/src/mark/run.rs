@@ -1,10 +1,12 @@
 //! The fast walk: parallel, over the compiled schema, without paths.
 //!
-//! Each worker has a stack of blocks that were found and not yet visited. What comes off the stack goes through a
-//! short queue, and its memory is prefetched when it enters: by the time it leaves, its cache lines have arrived, and
-//! the latencies of many blocks overlap. Long arrays are split in halves on the stack. A worker that sees that no task
-//! waits in rayon's queue gives away the older half of its stack, where the large pieces are; so no worker idles while
-//! another has much to do, and a list, which has nothing to give away, costs nothing extra.
+//! Each worker has a stack of blocks that were found and not yet visited. What comes off the
+//! stack goes through a short queue, and its memory is prefetched when it enters: by the time
+//! it leaves, its cache lines have arrived, and the latencies of many blocks overlap. Long
+//! arrays are split in halves on the stack. A worker that sees that no task waits in rayon's
+//! queue gives away the older half of its stack, where the large pieces are; so no worker idles
+//! while another has much to do, and a list, which has nothing to give away, costs nothing
+//! extra.
 
 use super::fault::Fault;
 use super::program::{Body, Elem, Form, Op, PLAIN, Program};
@@ -247,7 +249,8 @@ impl<'s, B: Blocks> Worker<'s, B> {
         self.values(body, values, size as usize, offset)
     }
 
-    /// Puts halves of `from..to` on the stack until the first one is short; returns where that ends.
+    /// Puts halves of `from..to` on the stack until the first one is short; returns where that
+    /// ends.
     fn split(&mut self, from: u64, to: u64, piece: impl Fn(u64, u64) -> Piece) -> u64 {
         let mut to = to;
         while to - from > CHUNK {
@@ -380,7 +383,8 @@ impl<'s, B: Blocks> Worker<'s, B> {
         self.buckets(map, at, 0, table.buckets)
     }
 
-    /// Visits the entries of the buckets `from..to` of the table at home offset `at`, at most a chunk of them now.
+    /// Visits the entries of the buckets `from..to` of the table at home offset `at`, at most a
+    /// chunk of them now.
     fn buckets(&mut self, map: u32, at: u64, from: u64, to: u64) -> Result<(), Fault> {
         let program = self.program;
         let kind = &program.maps[map as usize];

@@ -25,7 +25,8 @@ struct Node {
 }
 sample_struct!(Node { next: Option<PBox<Node>>, value: u64 });
 
-/// `enum Plan { Basic, Saving { rate: NonZeroU32, sign: char }, Joint(PBox<Account>) }`, written out.
+/// `enum Plan { Basic, Saving { rate: NonZeroU32, sign: char }, Joint(PBox<Account>) }`,
+/// written out.
 #[derive(Clone, Copy)]
 #[repr(C)]
 struct Plan {
@@ -473,7 +474,8 @@ fn what_is_unused_may_hold_anything() {
     } = bank();
     let schema = schema_of::<Bank>();
     let live = both(&image, root, &schema).unwrap();
-    // Beyond the length of a vector, the payload of another variant, plain data, and an entry without a key.
+    // Beyond the length of a vector, the payload of another variant, plain data, and an entry
+    // without a key.
     let last = home(bank.accounts.0.ptr) + 3 * size_of::<Account>() as u64;
     for i in 0..size_of::<Account>() as u64 {
         image.write(last + i, 0xffu8);
@@ -515,7 +517,7 @@ fn tables_are_checked() {
     });
     damaged(
         "by_id",
-        "a table of 64 buckets with 23 items and 1 deleted ones has no room for 33",
+        "a table of 64 buckets with 23 items and 1 deleted ones cannot have room for 33",
         |image, root, _| image.write(root + at(growth), 33u64),
     );
     damaged(

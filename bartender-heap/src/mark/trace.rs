@@ -1,11 +1,13 @@
 //! The slow walk: sequential, over the schema itself, with the way from the root to where it is.
 //!
-//! It runs only when the fast walk has met damage, finds the first one in depth-first order, and describes it. A value's
-//! own bytes come before what it points to; elements come in order. It keeps no marks: what it has seen is in a set
-//! of its own, so that the [`Blocks`] need not be reset.
+//! It runs only when the fast walk has met damage, finds the first one in depth-first order,
+//! and describes it. A value's own bytes come before what it points to; elements come in order.
+//! It keeps no marks: what it has seen is in a set of its own, so that the [`Blocks`] need not
+//! be reset.
 //!
-//! The way is a chain of [`Node`]s. Jobs are taken from a stack, so the nodes made after a job was put there belong to
-//! nobody once it is taken off again, and memory stays proportional to the depth, not to the heap.
+//! The way is a chain of [`Node`]s. Jobs are taken from a stack, so the nodes made after a job
+//! was put there belong to nobody once it is taken off again, and memory stays proportional to
+//! the depth, not to the heap.
 
 use super::fault::Fault;
 use super::view::{
@@ -349,7 +351,8 @@ impl<'a, B: Blocks> Trace<'a, B> {
             }
             Kind::Str => {
                 let text = match self.view.vec(value, 1, 1).ok()? {
-                    // A key that its block could not hold will be reported; here it is only not shown.
+                    // A key that its block could not hold will be reported; here it is only not
+                    // shown.
                     Some(target) if target.count <= 80 => {
                         view::locate(&self.view, self.blocks, target.offset, target.need).ok()?;
                         self.view.range(target.offset, target.count).ok()?

@@ -1,7 +1,7 @@
 //! The bytes that marking reads, and the checks of the raw structs in them that both walks share.
 //!
-//! Every read is bounds-checked, so no bytes can lead out of the view; what comes back are numbers, never values of a
-//! program's types.
+//! Every read is bounds-checked, so no bytes can lead out of the view; what comes back are
+//! numbers, never values of a program's types.
 
 use super::fault::Fault;
 use crate::block::{BlockRef, Blocks};
@@ -9,7 +9,8 @@ use crate::layout::{RawTable, RawVec};
 use crate::types::EntryLayout;
 use std::mem::offset_of;
 
-/// Home space as it can be read here: `bytes[i]` is what the program sees at the address `home_base + i`.
+/// Home space as it can be read here: `bytes[i]` is what the program sees at the address
+/// `home_base + i`.
 ///
 /// The bytes need not lie at `home_base`: a frozen mapping elsewhere will do.
 #[derive(Debug, Clone, Copy)]
@@ -136,7 +137,8 @@ impl<'a> View<'a> {
                 cap: buckets,
                 size: entry.size,
             })?;
-        let offset = self.follow(ptr, entry.align)?;
+        // Control bytes are read a group at a time.
+        let offset = self.follow(ptr, entry.align.max(RawTable::GROUP))?;
         let target = Target {
             offset,
             need,
@@ -214,8 +216,12 @@ impl Table {
             });
         }
         // One bucket of eight stays empty, or a search for what is not there would not end.
-        let room = self.buckets / 8 * 7 - deleted.min(self.buckets / 8 * 7);
-        if full > room || self.growth_left > room - full {
+        let room = self.buckets / 8 * 7;
+        if full
+            .checked_add(deleted)
+            .and_then(|used| room.checked_sub(used))
+            != Some(self.growth_left)
+        {
             return Err(Fault::Growth {
                 buckets: self.buckets,
                 items: full,

@@ -1,7 +1,8 @@
 //! Building a schema from a program's types.
 //!
-//! Types may refer to each other in circles: a type gets its number before it is described. The numbers given out
-//! while building depend on the order of calls; the finished schema is numbered anew, depth-first from the root.
+//! Types may refer to each other in circles: a type gets its number before it is described. The
+//! numbers given out while building depend on the order of calls; the finished schema is
+//! numbered anew, depth-first from the root.
 
 use super::{BadSchema, Kind, Schema, Type, TypeRef, check};
 use std::any::TypeId;
@@ -21,8 +22,8 @@ impl SchemaBuilder {
         SchemaBuilder::default()
     }
 
-    /// The number of `T`, which `build` describes when it is asked for the first time. `build` may come back for
-    /// `T` itself, directly or through other types.
+    /// The number of `T`, which `build` describes when it is asked for the first time. `build`
+    /// may come back for `T` itself, directly or through other types.
     pub fn define<T: 'static>(
         &mut self,
         build: impl FnOnce(&mut SchemaBuilder) -> Type,
@@ -42,8 +43,9 @@ impl SchemaBuilder {
     ///
     /// # Errors
     ///
-    /// [`BadSchema`] when a description breaks a rule (a field outside of its struct, overlapping fields, a type
-    /// that holds itself without a pointer in between, …): a mistake in an implementation of the description.
+    /// [`BadSchema`] when a description breaks a rule (a field outside of its struct,
+    /// overlapping fields, a type that holds itself without a pointer in between, …): a mistake
+    /// in an implementation of the description.
     pub fn finish(self, root: TypeRef) -> Result<Schema, BadSchema> {
         let types = self
             .types

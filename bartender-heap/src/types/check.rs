@@ -1,8 +1,9 @@
 //! The rules of a well-formed schema, for descriptions from a program and from a file alike.
 //!
-//! After [`check`] a reader may rely on: every reference is a type of the schema; every part lies inside its parent,
-//! aligned, and no two parts overlap; no type holds itself without a pointer in between; parts nest at most
-//! [`MAX_DEPTH`] deep, so that a reader may recurse over them.
+//! After [`check`] a reader may rely on: every reference is a type of the schema; every part
+//! lies inside its parent, aligned, and no two parts overlap; no type holds itself without a
+//! pointer in between; parts nest at most [`MAX_DEPTH`] deep, so that a reader may recurse over
+//! them.
 
 use super::{BadSchema, EntryLayout, Field, Kind, NoneForm, Schema, Type};
 
@@ -231,7 +232,8 @@ fn check_entry(key: &Type, value: &Type, entry: &EntryLayout) -> Result<(), Stri
     check_overlap(vec![key, value])
 }
 
-/// That no type holds itself inline, nor nests deeper than [`MAX_DEPTH`]. Computes depths without recursion.
+/// That no type holds itself inline, nor nests deeper than [`MAX_DEPTH`]. Computes depths
+/// without recursion.
 fn check_nesting(schema: &Schema) -> Result<(), BadSchema> {
     const NEW: u32 = u32::MAX;
     const OPEN: u32 = u32::MAX - 1;

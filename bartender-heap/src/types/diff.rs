@@ -1,8 +1,9 @@
 //! What differs between two schemas, in lines for people.
 //!
-//! Both are walked together from their roots; each pair of structs or enums is compared once. What has no name of its
-//! own (an array, an option, a container) is compared where it is used, so that a line always starts with a name
-//! from the program: `Bank.accounts: PVec<u32> → PVec<u64>`.
+//! Both are walked together from their roots; each pair of structs or enums is compared once.
+//! What has no name of its own (an array, an option, a container) is compared where it is used,
+//! so that a line always starts with a name from the program: `Bank.accounts: PVec<u32> →
+//! PVec<u64>`.
 
 use super::{Field, Kind, Schema, TypeRef, Variant};
 use std::collections::{HashSet, VecDeque};
@@ -59,7 +60,8 @@ impl Diff<'_> {
         let before = self.lines.len();
         self.sizes(&format!("{place}: {from}"), a, b);
         if self.lines.len() == before {
-            // Same name, size and alignment: bytes laid out differently inside, or another kind of type.
+            // Same name, size and alignment: bytes laid out differently inside, or another kind
+            // of type.
             let what = match std::mem::discriminant(&x.kind) == std::mem::discriminant(&y.kind) {
                 true => "is laid out differently",
                 false => "is another kind of type",
@@ -82,8 +84,8 @@ impl Diff<'_> {
         }
         let (x, y) = (self.old.get(a), self.new.get(b));
         let mut go = |a: &TypeRef, b: &TypeRef| self.alike(*a, *b, pairs, depth + 1);
-        // Sizes of what holds a struct follow from the struct, which gets its own lines; here only what does not
-        // follow is compared.
+        // Sizes of what holds a struct follow from the struct, which gets its own lines; here
+        // only what does not follow is compared.
         match (&x.kind, &y.kind) {
             (Kind::Struct { .. }, Kind::Struct { .. }) | (Kind::Enum { .. }, Kind::Enum { .. }) => {
                 let same = x.name == y.name || self.same_outline(a, b);

@@ -1,8 +1,9 @@
 //! A schema to bytes and back.
 //!
-//! Encoding is a function of the schema alone. Decoding first reads the records, checking each index and range, then
-//! checks the schema's own rules, and at last encodes the result again: only the very bytes that encoding would give
-//! are accepted, which settles unused operands, order and sharing at once.
+//! Encoding is a function of the schema alone. Decoding first reads the records, checking each
+//! index and range, then checks the schema's own rules, and at last encodes the result again:
+//! only the very bytes that encoding would give are accepted, which settles unused operands,
+//! order and sharing at once.
 //!
 //! | kind | flags | first, count | x, y | a, b, c, d |
 //! |---|---|---|---|---|
@@ -195,8 +196,9 @@ impl Encoder {
     }
 }
 
-/// What decoding reads from; the sections have been measured. Each record is used once, in order, and names may
-/// take [`MAX_NAMES`] bytes: a forged description cannot make a small file large.
+/// What decoding reads from; the sections have been measured. Each record is used once, in
+/// order, and names may take [`MAX_NAMES`] bytes: a forged description cannot make a small file
+/// large.
 struct Decoder<'a> {
     types: &'a [u8],
     variants: Section<'a>,

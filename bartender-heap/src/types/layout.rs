@@ -4,9 +4,9 @@
 //! Header | TypeRecord × types | VariantRecord × variants | FieldRecord × fields | strings
 //! ```
 //!
-//! Little-endian, fixed width, no padding. A name is a range of the strings. What a record's operands mean depends on
-//! its kind and is written down in `encode.rs`; unused ones are zero. Nothing here survives a change of format without
-//! a new [`VERSION`].
+//! Little-endian, fixed width, no padding. A name is a range of the strings. What a record's
+//! operands mean depends on its kind and is written down in `encode.rs`; unused ones are zero.
+//! Nothing here survives a change of format without a new [`VERSION`].
 
 use std::mem::{offset_of, size_of};
 
@@ -106,17 +106,19 @@ const _: () = {
 
 /// # Safety
 ///
-/// The type is `#[repr(C)]`, of integers only, without padding: each pattern of bytes is a value and each value is
-/// nothing but initialised bytes.
+/// The type is `#[repr(C)]`, of integers only, without padding: each pattern of bytes is a
+/// value and each value is nothing but initialised bytes.
 pub(super) unsafe trait Pod: Copy {
     fn bytes(&self) -> &[u8] {
-        // SAFETY: by the contract of the trait all `size_of` bytes are initialised, and the borrow keeps them alive.
+        // SAFETY: by the contract of the trait all `size_of` bytes are initialised, and the
+        // borrow keeps them alive.
         unsafe { std::slice::from_raw_parts(std::ptr::from_ref(self).cast(), size_of::<Self>()) }
     }
 
     fn read(bytes: &[u8]) -> Option<Self> {
         let bytes = bytes.get(..size_of::<Self>())?;
-        // SAFETY: there are `size_of` bytes to read (unaligned), and each pattern is a value (contract of the trait).
+        // SAFETY: there are `size_of` bytes to read (unaligned), and each pattern is a value
+        // (contract of the trait).
         Some(unsafe { std::ptr::read_unaligned(bytes.as_ptr().cast()) })
     }
 }

@@ -1,5 +1,6 @@
-//! Sample types for tests: stand-ins for a program's persistent types, with the layouts of [`crate::layout`] and the
-//! descriptions that the typed facade would give. They own nothing: they are what lies in a region, as plain values.
+//! Sample types for tests: stand-ins for a program's persistent types, with the layouts of
+//! [`crate::layout`] and the descriptions that the typed facade would give. They own nothing:
+//! they are what lies in a region, as plain values.
 
 use super::{EntryLayout, Field, Kind, NoneForm, Schema, SchemaBuilder, Type, TypeRef};
 use crate::layout::{RawBox, RawLock, RawTable, RawVec};

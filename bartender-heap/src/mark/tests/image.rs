@@ -1,4 +1,5 @@
-//! An image of a heap for tests: blocks cut one after the other from a piece of memory, and the sample values in them.
+//! An image of a heap for tests: blocks cut one after the other from a piece of memory, and the
+//! sample values in them.
 
 use crate::block::{BlockRef, Blocks, NotABlock};
 use crate::layout::{RawBox, RawTable, RawVec};

@@ -1,5 +1,5 @@
-//! How fast marking is over blocks of 64 bytes, with a table of superblocks as an allocator has one. Run it by
-//! `cargo test -p bartender-heap --release speed -- --ignored --nocapture`.
+//! How fast marking is over blocks of 64 bytes, with a table of superblocks as an allocator has
+//! one. Run it by `cargo test -p bartender-heap --release speed -- --ignored --nocapture`.
 
 use super::*;
 use crate::block::{BlockRef, Blocks, NotABlock};
