@@ -5,16 +5,37 @@
 //! What survives a crash is the header, the superblock table and the schema
 //! (`layout`); which blocks are live is found again by marking from the root.
 
-// Modules in dependency order: each uses only those above it.
-#[allow(dead_code)] // used by the allocator, which follows
+// Modules in dependency order, which rustfmt would sort: hence the paragraphs.
+
+pub mod layout;
+
+// The words: what goes wrong, which sizes there are, what a block is.
 mod block;
-#[allow(dead_code)]
 mod class;
 mod error;
-pub mod layout;
+
+// What the medium describes, and following it.
 #[allow(dead_code)] // used by `open` and `check`, which follow
 mod mark;
+mod table;
 pub mod types;
+
+// Allocation in DRAM, lowest first.
+mod units;
+
+mod superblock;
+
+mod list;
+mod map;
+mod pool;
+
+mod local;
+
+mod home;
+
+mod global;
+
+mod arena;
 
 pub use block::NotABlock;
 pub use error::{Error, Result};

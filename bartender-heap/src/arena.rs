@@ -1,0 +1,258 @@
+//! The allocator of one home, in DRAM: thread heaps, the global heap and the
+//! unit map as one.
+//!
+//! It promises blocks that never overlap, and to tell a pointer that is no
+//! block, or was given back already, from one that is. It knows offsets, not
+//! addresses, and neither the header nor the schema.
+
+use crate::block::NotABlock;
+use crate::class::{self, CLASSES};
+use crate::error::{Error, Result};
+use crate::global::Global;
+use crate::home::Home;
+use crate::layout::UNIT;
+use crate::local::Local;
+use crate::map::UnitMap;
+use crate::superblock::{AlreadyFree, Ref, Superblock};
+use bartender_pm::sync::{Mutex, MutexGuard};
+use std::ptr::NonNull;
+
+/// The allocator of one home.
+///
+/// * `map` is read by anyone, written under the lock of `global`.
+/// * `global` is the one lock. Nothing is locked under it (the region's own
+///   locks inside `extend` excepted), and the common path does not take it.
+/// * Thread heaps are `global`'s; a thread holds one from `join` to `retire`.
+pub(crate) struct Arena {
+    map: UnitMap,
+    global: Mutex<Global>,
+}
+
+/// A block that was handed out.
+#[derive(Clone, Copy)]
+pub(crate) struct Got {
+    /// Its superblock.
+    pub(crate) superblock: Ref,
+    /// Its home offset.
+    pub(crate) offset: u64,
+    /// Whether no committed record that is not in the home yet touches it.
+    pub(crate) fresh: bool,
+}
+
+/// Why a block could not be given back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refused {
+    /// It is none.
+    NotABlock(NotABlock),
+    /// It is free already.
+    AlreadyFree,
+}
+
+impl From<AlreadyFree> for Refused {
+    fn from(_: AlreadyFree) -> Self {
+        Refused::AlreadyFree
+    }
+}
+
+impl Arena {
+    /// The allocator of a home of up to `max` units, of which none is usable yet.
+    pub(crate) fn new(max: u64) -> Self {
+        Arena {
+            map: UnitMap::new(max),
+            global: Mutex::new(Global::new(max)),
+        }
+    }
+
+    /// The global heap, locked, and the map that goes with it.
+    pub(crate) fn lock(&self) -> (MutexGuard<'_, Global>, &UnitMap) {
+        (self.global.lock(), &self.map)
+    }
+
+    /// The unit map.
+    pub(crate) fn map(&self) -> &UnitMap {
+        &self.map
+    }
+
+    /// A heap for the calling thread.
+    pub(crate) fn join(&self) -> NonNull<Local> {
+        self.global.lock().join()
+    }
+
+    /// Takes a thread's heap back.
+    ///
+    /// # Safety
+    /// `local` is of `join` of this arena, and its thread uses it no more.
+    pub(crate) unsafe fn retire(&self, local: NonNull<Local>) {
+        let mut away = Vec::new();
+        // SAFETY: it lives as long as the arena, and is ours, as the caller says.
+        unsafe { local.as_ref().surrender(&mut away) };
+        let mut global = self.global.lock();
+        for superblock in away {
+            global.accept(superblock);
+        }
+        global.retire(local);
+        global.collect();
+    }
+
+    /// A block of size class `class`.
+    ///
+    /// # Errors
+    /// No space.
+    ///
+    /// # Safety
+    /// By the thread that holds `local`, a heap of this arena; `class < CLASSES`.
+    #[inline(always)]
+    pub(crate) unsafe fn alloc(&self, local: &Local, class: usize, home: &dyn Home) -> Result<Got> {
+        // SAFETY: as the caller says.
+        let (superblock, index) = match unsafe { local.alloc(class) } {
+            Some(got) => got,
+            // SAFETY: as the caller says.
+            None => unsafe { self.alloc_slowly(local, class, home) }?,
+        };
+        Ok(Got {
+            superblock,
+            offset: superblock.offset_of(index),
+            fresh: false,
+        })
+    }
+
+    /// # Safety
+    /// As [`Self::alloc`].
+    #[cold]
+    unsafe fn alloc_slowly(
+        &self,
+        local: &Local,
+        class: usize,
+        home: &dyn Home,
+    ) -> Result<(Ref, u32)> {
+        debug_assert!(class < CLASSES);
+        // SAFETY: as the caller says, and what it adopts has a free block.
+        unsafe {
+            if local.has_mail() {
+                let mut away = Vec::new();
+                local.collect(&mut away);
+                self.hand_over(&away, home);
+            }
+            if !local.refill(class) {
+                let mut global = self.global.lock();
+                global.collect();
+                global.flush(&self.map, home);
+                let superblock = global.superblock(class, local.mail(), &self.map, home)?;
+                drop(global);
+                local.adopt(superblock);
+            }
+            Ok(local
+                .alloc(class)
+                .expect("the current superblock has a free block"))
+        }
+    }
+
+    /// A run for `size` bytes at a multiple of `align`.
+    ///
+    /// # Errors
+    /// No space, or no region has so much.
+    pub(crate) fn alloc_large(&self, size: usize, align: usize, home: &dyn Home) -> Result<Got> {
+        let units = (size as u64).div_ceil(UNIT);
+        let units = u32::try_from(units).map_err(|_| Error::BadLayout {
+            size,
+            align,
+            what: "a block has at most 32 TiB",
+        })?;
+        let mut global = self.global.lock();
+        global.collect();
+        global.flush(&self.map, home);
+        let align = (align as u64 / UNIT).max(1);
+        let (superblock, fresh) = global.large(units, align, &self.map, home)?;
+        Ok(Got {
+            superblock,
+            offset: superblock.offset_of(0),
+            fresh,
+        })
+    }
+
+    /// The superblock and index of the block that starts at home offset `offset`.
+    #[inline(always)]
+    pub(crate) fn find(&self, offset: u64) -> Result<(Ref, u32), NotABlock> {
+        let Some(superblock) = self.map.at(offset) else {
+            return Err(if self.map.covers(offset) {
+                NotABlock::NoSuperblock
+            } else {
+                NotABlock::Outside
+            });
+        };
+        match superblock.index_of(offset) {
+            Some(index) => Ok((superblock, index)),
+            None => Err(NotABlock::NotAStart),
+        }
+    }
+
+    /// Gives the block at home offset `offset` back. `local` is the thread's heap, if it has one.
+    ///
+    /// # Errors
+    /// It is no block, or free already.
+    ///
+    /// # Safety
+    /// The block, if it is one, is used by nobody any more; the thread holds
+    /// `local`, a heap of this arena.
+    #[inline(always)]
+    pub(crate) unsafe fn free(
+        &self,
+        local: Option<&Local>,
+        offset: u64,
+        home: &dyn Home,
+    ) -> Result<(), Refused> {
+        let (superblock, index) = self.find(offset).map_err(Refused::NotABlock)?;
+        match local {
+            Some(local) if local.owns(superblock) => {
+                // SAFETY: as the caller says.
+                if unsafe { local.free(superblock, index) }? {
+                    // SAFETY: as the caller says.
+                    let away = unsafe { local.settle(superblock) };
+                    if let Some(away) = away {
+                        self.hand_over(&[away], home);
+                    }
+                }
+                Ok(())
+            }
+            _ => self.free_slowly(superblock, index, offset, home),
+        }
+    }
+
+    #[cold]
+    fn free_slowly(
+        &self,
+        superblock: Ref,
+        index: u32,
+        offset: u64,
+        home: &dyn Home,
+    ) -> Result<(), Refused> {
+        if !superblock.is_large() {
+            return Ok(Superblock::give_remote(superblock, index)?);
+        }
+        let mut global = self.global.lock();
+        // Another thread may have been faster with the same block.
+        if self.map.at(offset) != Some(superblock) || !superblock.is_large() {
+            return Err(Refused::AlreadyFree);
+        }
+        superblock.give(index)?;
+        global.bury(superblock, &self.map, home);
+        Ok(())
+    }
+
+    /// Superblocks that a thread may not keep go to the global heap.
+    #[cold]
+    fn hand_over(&self, away: &[Ref], home: &dyn Home) {
+        if away.is_empty() {
+            return;
+        }
+        let mut global = self.global.lock();
+        for superblock in away {
+            global.accept(*superblock);
+        }
+        global.collect();
+        global.flush(&self.map, home);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,286 @@
+//! The global heap: superblocks that no thread owns, free units, births and
+//! deaths.
+//!
+//! Everything here happens under the one global lock. It promises that units of
+//! a dead superblock are free for any class, stamped with the last sequence
+//! number, and that mail of threads that ended is read. It does not touch
+//! superblocks that a thread owns.
+
+use crate::class::{self, CLASSES};
+use crate::error::{Error, Result};
+use crate::home::Home;
+use crate::layout::{TableEntry, UNIT};
+use crate::list::List;
+use crate::local::Local;
+use crate::map::UnitMap;
+use crate::pool::Pool;
+use crate::superblock::{Birth, Mailbox, Place, Ref, words};
+use crate::table::Extent;
+use crate::units::{Run, Units};
+use std::ptr::NonNull;
+
+/// What the global lock guards.
+pub(crate) struct Global {
+    pub(crate) units: Units,
+    pub(crate) next_birth: u64,
+    pub(crate) pool: Pool,
+    /// The mailbox that superblocks of the global heap, and dead ones, call their owner.
+    mail: NonNull<Mailbox>,
+    partial: [List; CLASSES],
+    /// Superblocks without a used block, whose units wait for somebody with a region at hand.
+    empty: Vec<Ref>,
+    /// All thread heaps, freed with this.
+    locals: Vec<NonNull<Local>>,
+    /// Those that no thread holds.
+    idle: Vec<NonNull<Local>>,
+}
+
+// SAFETY: it owns what its pointers point to, and all of that is `Send`.
+unsafe impl Send for Global {}
+
+impl Global {
+    /// A global heap of a home of `max` units, of which none is usable yet.
+    pub(crate) fn new(max: u64) -> Self {
+        Global {
+            units: Units::new(max),
+            next_birth: 1,
+            pool: Pool::new(),
+            mail: NonNull::from(Box::leak(Box::new(Mailbox::new()))),
+            partial: std::array::from_fn(|_| List::new(Place::Partial)),
+            empty: Vec::new(),
+            locals: Vec::new(),
+            idle: Vec::new(),
+        }
+    }
+
+    /// A thread heap for one more thread.
+    pub(crate) fn join(&mut self) -> NonNull<Local> {
+        self.idle.pop().unwrap_or_else(|| {
+            let local = NonNull::from(Box::leak(Box::new(Local::new())));
+            self.locals.push(local);
+            local
+        })
+    }
+
+    /// A thread heap has no thread any more; its superblocks have been accepted.
+    pub(crate) fn retire(&mut self, local: NonNull<Local>) {
+        self.idle.push(local);
+    }
+
+    /// Bytes of DRAM of thread heaps.
+    pub(crate) fn local_bytes(&self) -> u64 {
+        (self.locals.len() * size_of::<Local>()) as u64
+    }
+
+    /// Takes over a superblock from the thread that owns it, out of all lists.
+    pub(crate) fn accept(&mut self, superblock: Ref) {
+        superblock.set_owner(self.mail);
+        self.file(superblock);
+    }
+
+    /// Puts a superblock of ours where it belongs.
+    fn file(&mut self, superblock: Ref) {
+        let place = superblock.place();
+        let list = &mut self.partial[superblock.class()];
+        if superblock.used() == 0 {
+            if place == Place::Partial {
+                // SAFETY: ours, under the lock.
+                unsafe { list.remove(superblock) };
+            }
+            if place != Place::Empty {
+                superblock.set_place(Place::Empty);
+                self.empty.push(superblock);
+            }
+        } else if place == Place::Nowhere && superblock.used() < superblock.blocks() {
+            // SAFETY: ours, under the lock.
+            unsafe { list.push(superblock) };
+        }
+    }
+
+    /// Takes in what was given back to our superblocks, and to those of threads that ended.
+    pub(crate) fn collect(&mut self) {
+        // SAFETY: freed with `self`.
+        let mail = unsafe { self.mail.as_ref() }.take();
+        self.read(mail);
+        for at in 0..self.idle.len() {
+            // SAFETY: freed with `self`.
+            let local = unsafe { self.idle[at].as_ref() };
+            if local.has_mail() {
+                // SAFETY: no thread holds an idle heap, so its mail is ours to read.
+                let mail = unsafe { local.mail().as_ref() }.take();
+                self.read(mail);
+            }
+        }
+    }
+
+    fn read(&mut self, mail: impl Iterator<Item = Ref>) {
+        for superblock in mail {
+            if !superblock.is_alive() {
+                superblock.discard_mail();
+            } else if superblock.owner() != self.mail.as_ptr() {
+                superblock.post();
+            } else {
+                superblock.collect();
+                self.file(superblock);
+            }
+        }
+    }
+
+    /// Gives the units of empty superblocks back.
+    pub(crate) fn flush(&mut self, map: &UnitMap, home: &dyn Home) {
+        while let Some(superblock) = self.empty.pop() {
+            self.bury(superblock, map, home);
+        }
+    }
+
+    /// An empty superblock, or a run whose block was given back, dies.
+    pub(crate) fn bury(&mut self, superblock: Ref, map: &UnitMap, home: &dyn Home) {
+        let entry = superblock.entry();
+        map.clear(superblock);
+        let start = superblock.unit();
+        let bitmaps = superblock.die();
+        superblock.set_owner(self.mail);
+        self.pool.give(superblock, bitmaps, words(&entry));
+        self.units.give(Run {
+            start,
+            len: entry.units.into(),
+            stamp: home.last_seq(),
+        });
+    }
+
+    /// A superblock of `class` with free blocks for the heap of `owner`: one of ours or a new one.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub(crate) fn superblock(
+        &mut self,
+        class: usize,
+        owner: NonNull<Mailbox>,
+        map: &UnitMap,
+        home: &dyn Home,
+    ) -> Result<Ref> {
+        // SAFETY: ours, under the lock.
+        if let Some(superblock) = unsafe { self.partial[class].pop() } {
+            superblock.set_owner(owner);
+            return Ok(superblock);
+        }
+        let units = class::TABLE[class].units;
+        let run = self.run(units.into(), 1, home)?;
+        let entry = TableEntry {
+            birth: self.birth(),
+            units,
+            class: class as u16,
+            flags: 0,
+        };
+        Ok(self.bear(
+            Extent {
+                unit: run.start,
+                entry,
+            },
+            owner,
+            map,
+        ))
+    }
+
+    /// A large run of `units` units at a multiple of `align` units, and whether
+    /// it is fresh.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub(crate) fn large(
+        &mut self,
+        units: u32,
+        align: u64,
+        map: &UnitMap,
+        home: &dyn Home,
+    ) -> Result<(Ref, bool)> {
+        let run = self.run(units.into(), align, home)?;
+        let entry = TableEntry {
+            birth: self.birth(),
+            units,
+            class: TableEntry::LARGE,
+            flags: 0,
+        };
+        let superblock = self.bear(
+            Extent {
+                unit: run.start,
+                entry,
+            },
+            self.mail,
+            map,
+        );
+        superblock.take();
+        Ok((superblock, run.stamp <= home.checkpoint_seq()))
+    }
+
+    /// A superblock that the table knows comes back, with the blocks of `free` free.
+    pub(crate) fn restore(
+        &mut self,
+        extent: Extent,
+        free: impl Iterator<Item = u64>,
+        map: &UnitMap,
+    ) {
+        let superblock = self.bear(extent, self.mail, map);
+        superblock.set_durable(extent.entry.birth);
+        superblock.restore(free);
+        if !superblock.is_large() {
+            self.file(superblock);
+        }
+    }
+
+    fn birth(&mut self) -> u64 {
+        let birth = self.next_birth;
+        self.next_birth += 1;
+        birth
+    }
+
+    fn bear(&mut self, extent: Extent, owner: NonNull<Mailbox>, map: &UnitMap) -> Ref {
+        let superblock = self.pool.descriptor(self.mail);
+        let bits = self.pool.bitmaps(words(&extent.entry));
+        superblock.be(&Birth {
+            unit: extent.unit,
+            entry: extent.entry,
+            bits,
+            owner,
+        });
+        map.set(superblock);
+        superblock
+    }
+
+    /// Free units, of which the region gets more when needed.
+    ///
+    /// # Errors
+    /// `OutOfSpace`, or what the file system says when the file cannot grow.
+    pub(crate) fn run(&mut self, len: u64, align: u64, home: &dyn Home) -> Result<Run> {
+        if let Some(run) = self.units.take(len, align) {
+            return Ok(run);
+        }
+        let Some((need, better)) = self.units.growth(len, align) else {
+            let max = self.units.max();
+            return Err(Error::Region(Box::new(bartender_pm::Error::OutOfSpace {
+                requested: len * UNIT,
+                available: (self.units.free() + max - self.units.end()) * UNIT,
+                max_size: max * UNIT,
+            })));
+        };
+        if home.size() < need * UNIT && home.extend(better * UNIT).is_err() {
+            home.extend(need * UNIT)?;
+        }
+        self.units.grown(home.size() / UNIT, 0);
+        Ok(self
+            .units
+            .take(len, align)
+            .expect("the region has grown to hold the run"))
+    }
+}
+
+impl Drop for Global {
+    fn drop(&mut self) {
+        for local in self.locals.drain(..) {
+            // SAFETY: leaked from a box in `join`; the arena goes, so no thread is in it.
+            drop(unsafe { Box::from_raw(local.as_ptr()) });
+        }
+        // SAFETY: leaked from a box in `new`; nobody posts to a heap that is gone.
+        drop(unsafe { Box::from_raw(self.mail.as_ptr()) });
+    }
+}

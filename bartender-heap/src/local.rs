@@ -1,0 +1,275 @@
+//! A thread's heap: its superblocks by class, and the one of each class that it
+//! allocates from.
+//!
+//! It promises that everything here is done by one thread at a time without
+//! locks. It never gets or gives superblocks by itself: it says which ones
+//! should go, and `arena` passes them on.
+
+use crate::class::CLASSES;
+use crate::list::List;
+use crate::superblock::{AlreadyFree, Mailbox, Place, Ref};
+use bartender_pm::sync::UnsafeCell;
+use std::ptr::NonNull;
+
+/// Superblocks of a class that a thread may keep whatever their use.
+const SLACK: u64 = 2;
+/// How many superblocks are looked at for one to give up.
+const LOOK: usize = 4;
+
+/// The heap of one thread.
+///
+/// * `mail` is anyone's: see [`Mailbox`].
+/// * `bins`, and the superblocks whose owner is `mail`, belong to the thread
+///   that holds the heap: from `Arena::join` to `Arena::retire`, both of which
+///   take the global lock, so that a heap which changes threads carries
+///   everything along. Methods that reach them are unsafe and say so.
+///
+/// *Hoard's invariant.* For each class, with `u` blocks in use out of `a`:
+/// `u ≥ a − 2 superblocks` or `u ≥ ¾ a`, else a superblock that is at least a
+/// quarter free goes to the global heap. It is looked at when a superblock
+/// falls through a quarter (`Superblock::arm`), so at most another quarter of
+/// each superblock may be free unnoticed, and the blow-up stays bounded by a
+/// constant factor plus a constant for each thread and class.
+#[repr(C)]
+pub(crate) struct Local {
+    mail: Mailbox,
+    bins: UnsafeCell<[Bin; CLASSES]>,
+}
+
+struct Bin {
+    current: Option<Ref>,
+    /// Blocks in use, as far as this thread knows.
+    used: u64,
+    /// Blocks.
+    capacity: u64,
+    partial: List,
+    full: List,
+}
+
+// SAFETY: `bins` is touched by one thread at a time, as the type's prose says.
+unsafe impl Sync for Local {}
+// SAFETY: nothing in it belongs to a thread by its nature.
+unsafe impl Send for Local {}
+
+impl Local {
+    /// A heap without superblocks.
+    pub(crate) fn new() -> Self {
+        Local {
+            mail: Mailbox::new(),
+            bins: UnsafeCell::new(std::array::from_fn(|_| Bin {
+                current: None,
+                used: 0,
+                capacity: 0,
+                partial: List::new(Place::Partial),
+                full: List::new(Place::Full),
+            })),
+        }
+    }
+
+    /// Its mailbox, which is what superblocks call their owner.
+    #[inline(always)]
+    pub(crate) fn mail(&self) -> NonNull<Mailbox> {
+        NonNull::from(&self.mail)
+    }
+
+    /// Whether `superblock` is this heap's. Right for the heap's thread only.
+    #[inline(always)]
+    pub(crate) fn owns(&self, superblock: Ref) -> bool {
+        std::ptr::eq(superblock.owner(), &self.mail)
+    }
+
+    /// Whether other threads gave blocks back.
+    pub(crate) fn has_mail(&self) -> bool {
+        !self.mail.is_empty()
+    }
+
+    /// A block of `class` from the current superblock.
+    ///
+    /// # Safety
+    /// Only by the thread that holds this heap; `class < CLASSES`.
+    #[inline(always)]
+    pub(crate) unsafe fn alloc(&self, class: usize) -> Option<(Ref, u32)> {
+        self.bins.with_mut(|bins| {
+            // SAFETY: the heap's thread, and `class` is one.
+            let bin = unsafe { (*bins).get_unchecked_mut(class) };
+            let current = bin.current?;
+            let index = current.take()?;
+            bin.used += 1;
+            Some((current, index))
+        })
+    }
+
+    /// Gives a block of a superblock of this heap back. True: call [`Self::settle`].
+    ///
+    /// # Safety
+    /// Only by the thread that holds this heap, which owns `superblock`.
+    #[inline(always)]
+    pub(crate) unsafe fn free(&self, superblock: Ref, index: u32) -> Result<bool, AlreadyFree> {
+        let told = superblock.give(index)?;
+        self.bins.with_mut(|bins| {
+            // SAFETY: the heap's thread; a thread heap has no large runs, so the class is one.
+            unsafe { (*bins).get_unchecked_mut(superblock.class()) }.used -= 1;
+        });
+        Ok(told)
+    }
+
+    /// Puts a superblock that fell through a step where it belongs now. Returns
+    /// one that is not this heap's any more and has to go to the global heap.
+    ///
+    /// # Safety
+    /// As [`Self::free`].
+    #[cold]
+    pub(crate) unsafe fn settle(&self, superblock: Ref) -> Option<Ref> {
+        self.bins.with_mut(|bins| {
+            // SAFETY: the heap's thread, which owns `superblock` and what is in its lists.
+            unsafe { (*bins)[superblock.class()].settle(superblock) }
+        })
+    }
+
+    /// Takes in what other threads gave back. What `settle` returns goes to `away`.
+    ///
+    /// # Safety
+    /// Only by the thread that holds this heap.
+    pub(crate) unsafe fn collect(&self, away: &mut Vec<Ref>) {
+        for superblock in self.mail.take() {
+            if !self.owns(superblock) {
+                superblock.post();
+                continue;
+            }
+            self.bins.with_mut(|bins| {
+                // SAFETY: the heap's thread, and the superblock is its own.
+                let bin = unsafe { &mut (*bins)[superblock.class()] };
+                bin.used -= u64::from(superblock.collect());
+                // SAFETY: as above.
+                away.extend(unsafe { bin.settle(superblock) });
+            });
+        }
+    }
+
+    /// Goes on to another superblock of this heap; false if it has none with free blocks.
+    ///
+    /// # Safety
+    /// Only by the thread that holds this heap.
+    pub(crate) unsafe fn refill(&self, class: usize) -> bool {
+        self.bins.with_mut(|bins| {
+            // SAFETY: the heap's thread, and what is in its lists is its own.
+            unsafe {
+                let bin = &mut (*bins)[class];
+                if let Some(current) = bin.current {
+                    if current.used() < current.blocks() {
+                        return true;
+                    }
+                    current.arm();
+                    bin.current = None;
+                    bin.full.push(current);
+                }
+                let Some(next) = bin.partial.pop() else {
+                    return false;
+                };
+                bin.make_current(next);
+                true
+            }
+        })
+    }
+
+    /// Allocates from `superblock`, which is new in this heap.
+    ///
+    /// # Safety
+    /// Only by the thread that holds this heap and owns `superblock`, which is in
+    /// no list, after `refill` returned false.
+    pub(crate) unsafe fn adopt(&self, superblock: Ref) {
+        self.bins.with_mut(|bins| {
+            // SAFETY: the heap's thread.
+            let bin = unsafe { &mut (*bins)[superblock.class()] };
+            bin.used += u64::from(superblock.used());
+            bin.capacity += u64::from(superblock.blocks());
+            bin.make_current(superblock);
+        });
+    }
+
+    /// Takes all superblocks out.
+    ///
+    /// # Safety
+    /// Only by the thread that holds this heap.
+    pub(crate) unsafe fn surrender(&self, away: &mut Vec<Ref>) {
+        self.bins.with_mut(|bins| {
+            // SAFETY: the heap's thread, and what is in its lists is its own.
+            for bin in unsafe { &mut *bins } {
+                away.extend(bin.current.take());
+                // SAFETY: as above.
+                while let Some(superblock) = unsafe { bin.partial.pop() } {
+                    away.push(superblock);
+                }
+                // SAFETY: as above.
+                while let Some(superblock) = unsafe { bin.full.pop() } {
+                    away.push(superblock);
+                }
+                bin.used = 0;
+                bin.capacity = 0;
+            }
+        });
+        for superblock in away.iter() {
+            superblock.disarm();
+            superblock.set_place(Place::Nowhere);
+        }
+    }
+}
+
+impl Bin {
+    fn make_current(&mut self, superblock: Ref) {
+        superblock.disarm();
+        superblock.set_place(Place::Current);
+        self.current = Some(superblock);
+    }
+
+    /// # Safety
+    /// The caller owns `superblock` and all that is in the lists.
+    unsafe fn settle(&mut self, superblock: Ref) -> Option<Ref> {
+        let place = superblock.place();
+        if place == Place::Full && superblock.used() < superblock.blocks() {
+            // SAFETY: as the caller says.
+            unsafe {
+                self.full.remove(superblock);
+                self.partial.push(superblock);
+            }
+        }
+        let goes = self.candidate(superblock);
+        if superblock.place() == Place::Partial {
+            superblock.arm();
+        }
+        if let Some(goes) = goes {
+            // SAFETY: as the caller says; candidates are partial.
+            unsafe { self.partial.remove(goes) };
+            goes.disarm();
+            self.used -= u64::from(goes.used());
+            self.capacity -= u64::from(goes.blocks());
+        }
+        goes
+    }
+
+    /// The superblock that has to go, if one has.
+    fn candidate(&self, superblock: Ref) -> Option<Ref> {
+        let blocks = u64::from(superblock.blocks());
+        let partial = superblock.place() == Place::Partial;
+        if partial && superblock.used() == 0 {
+            // One empty superblock may stay, so that a thread at the edge does
+            // not send it back and forth.
+            let alone = self.current.is_none() && is_all_of(&self.partial, superblock);
+            return (!alone).then_some(superblock);
+        }
+        if self.used + SLACK * blocks >= self.capacity || self.used * 4 >= self.capacity * 3 {
+            return None;
+        }
+        let quarter_free =
+            |candidate: &Ref| u64::from(candidate.used()) * 4 <= u64::from(candidate.blocks()) * 3;
+        if partial && quarter_free(&superblock) {
+            return Some(superblock);
+        }
+        self.partial.iter().take(LOOK).find(quarter_free)
+    }
+}
+
+/// Whether `only` is all that `list` holds.
+fn is_all_of(list: &List, only: Ref) -> bool {
+    list.first() == Some(only) && list.iter().nth(1).is_none()
+}

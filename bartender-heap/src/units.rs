@@ -1,0 +1,259 @@
+//! Free runs of units, in DRAM: which are there, which one to take, how far the
+//! home has grown.
+//!
+//! It promises that runs it hands out never overlap and never touch the table.
+//! It does no I/O: who asks grows the region first and then says so.
+
+use crate::layout::UNIT;
+use crate::table::{Piece, pieces};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The region grows to multiples of so many units (2 MiB).
+const GRAIN: u64 = (2 << 20) / UNIT;
+/// The largest step that the region grows by ahead of demand (64 MiB).
+const MAX_STEP: u64 = (64 << 20) / UNIT;
+
+/// A run of units.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Run {
+    /// First unit.
+    pub(crate) start: u64,
+    /// Units.
+    pub(crate) len: u64,
+    /// Highest sequence number that was drawn when any part of it was freed, 0
+    /// if it never was in use: it is fresh once the checkpoint has reached that.
+    pub(crate) stamp: u64,
+}
+
+/// The free runs. Neighbours are merged; the newer stamp wins.
+#[derive(Debug)]
+pub(crate) struct Units {
+    /// Units of the region at its maximum size.
+    max: u64,
+    /// Units allocated in the file.
+    end: u64,
+    /// Start → (length, stamp).
+    free: BTreeMap<u64, (u64, u64)>,
+    /// (Length, start), for best fit at the lowest place.
+    by_len: BTreeSet<(u64, u64)>,
+    /// Sum of the lengths.
+    count: u64,
+}
+
+impl Units {
+    /// Nothing is free and nothing has grown, in a home of up to `max` units.
+    pub(crate) fn new(max: u64) -> Self {
+        Units {
+            max,
+            end: 0,
+            free: BTreeMap::new(),
+            by_len: BTreeSet::new(),
+            count: 0,
+        }
+    }
+
+    /// Free units.
+    pub(crate) fn free(&self) -> u64 {
+        self.count
+    }
+
+    /// Units allocated in the file.
+    pub(crate) fn end(&self) -> u64 {
+        self.end
+    }
+
+    /// Units of the home at its maximum size.
+    pub(crate) fn max(&self) -> u64 {
+        self.max
+    }
+
+    /// The region has grown to `end` units: what is new and not the table's is free.
+    pub(crate) fn grown(&mut self, end: u64, stamp: u64) {
+        let end = end.min(self.max);
+        let from = self.end;
+        self.end = self.end.max(end);
+        for piece in pieces(self.max) {
+            let start = piece.behind().max(from);
+            let end = piece.end.min(self.end);
+            if start < end {
+                self.give(Run {
+                    start,
+                    len: end - start,
+                    stamp,
+                });
+            }
+        }
+    }
+
+    /// How far the region has to grow for a run of `len` units at a multiple of
+    /// `align`: (at least, better). `None`: it never can.
+    pub(crate) fn growth(&self, len: u64, align: u64) -> Option<(u64, u64)> {
+        let mut start = match self.free.last_key_value() {
+            Some((&start, &(len, _))) if start + len == self.end => start,
+            _ => self.end,
+        };
+        let need = loop {
+            if start >= self.max {
+                return None;
+            }
+            let piece = Piece::of(start, self.max);
+            start = start.max(piece.behind()).checked_next_multiple_of(align)?;
+            let end = start.checked_add(len)?;
+            if end <= piece.end {
+                break end;
+            }
+            start = piece.end;
+        };
+        let step = (self.end / 8).clamp(GRAIN, MAX_STEP);
+        let round = |end: u64| end.next_multiple_of(GRAIN).min(self.max);
+        Some((round(need), round(need.max(self.end + step))))
+    }
+
+    /// Takes the smallest run of at least `len` units, cut to `len` at a multiple of `align`.
+    pub(crate) fn take(&mut self, len: u64, align: u64) -> Option<Run> {
+        let (run, start) = self.by_len.range((len, 0)..).find_map(|&(have, at)| {
+            let start = at.next_multiple_of(align);
+            (start + len <= at + have).then_some(((have, at), start))
+        })?;
+        let (have, at) = run;
+        let stamp = self.remove(at);
+        if at < start {
+            self.insert(at, start - at, stamp);
+        }
+        if start + len < at + have {
+            self.insert(start + len, at + have - start - len, stamp);
+        }
+        Some(Run { start, len, stamp })
+    }
+
+    /// Takes exactly the units `start..start + len`; false if they are not all free.
+    pub(crate) fn take_at(&mut self, start: u64, len: u64) -> bool {
+        let Some((&at, &(have, stamp))) = self.free.range(..=start).next_back() else {
+            return false;
+        };
+        if start + len > at + have {
+            return false;
+        }
+        self.remove(at);
+        if at < start {
+            self.insert(at, start - at, stamp);
+        }
+        if start + len < at + have {
+            self.insert(start + len, at + have - start - len, stamp);
+        }
+        true
+    }
+
+    /// Takes a run back.
+    pub(crate) fn give(&mut self, run: Run) {
+        let Run {
+            mut start,
+            mut len,
+            mut stamp,
+        } = run;
+        if let Some((&before, &(have, _))) = self.free.range(..start).next_back() {
+            debug_assert!(before + have <= start, "a run was given back twice");
+            if before + have == start {
+                stamp = stamp.max(self.remove(before));
+                start = before;
+                len += have;
+            }
+        }
+        if let Some(&(have, _)) = self.free.get(&(start + len)) {
+            stamp = stamp.max(self.remove(start + len));
+            len += have;
+        }
+        self.insert(start, len, stamp);
+    }
+
+    fn insert(&mut self, start: u64, len: u64, stamp: u64) {
+        self.free.insert(start, (len, stamp));
+        self.by_len.insert((len, start));
+        self.count += len;
+    }
+
+    fn remove(&mut self, start: u64) -> u64 {
+        let (len, stamp) = self.free.remove(&start).expect("a free run starts there");
+        self.by_len.remove(&(len, start));
+        self.count -= len;
+        stamp
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn growth_steps_over_the_table() {
+        let mut units = Units::new(20_000);
+        units.grown(256, 0);
+        assert_eq!(units.free(), 256 - 17);
+        assert_eq!(units.growth(8100, 1).map(|g| g.0), Some(8192));
+        assert_eq!(units.growth(8176, 1), Some((16384, 16384)));
+        assert_eq!(units.growth(8177, 1), None);
+        units.grown(16384, 0);
+        let run = units.take(8000, 16).expect("room for it");
+        assert!(run.start % 16 == 0 && (run.start >= 8192 + 16 || run.start + 8000 <= 8192));
+    }
+
+    #[test]
+    fn merged_runs_keep_the_newer_stamp() {
+        let mut units = Units::new(256);
+        units.grown(256, 0);
+        let a = units.take(8, 1).expect("free");
+        let b = units.take(8, 1).expect("free");
+        units.give(Run { stamp: 7, ..a });
+        assert_eq!(units.take(8, 1).map(|run| run.stamp), Some(7));
+        units.give(Run { stamp: 3, ..a });
+        units.give(Run { stamp: 5, ..b });
+        assert_eq!(units.take(200, 1).map(|run| run.stamp), Some(5));
+    }
+
+    proptest! {
+        #[test]
+        fn runs_never_overlap_and_all_come_back(
+            ops in prop::collection::vec((1u64..300, 0u32..4, any::<prop::sample::Index>()), 1..200)
+        ) {
+            let max = 20_000;
+            let mut units = Units::new(max);
+            units.grown(256, 0);
+            let mut owned = vec![false; max as usize];
+            for piece in pieces(max) {
+                owned[piece.at as usize..piece.behind() as usize].fill(true);
+            }
+            owned[0] = true;
+            let mut held: Vec<Run> = Vec::new();
+            for (len, shift, pick) in ops {
+                if len % 3 == 0 && !held.is_empty() {
+                    let run = held.swap_remove(pick.index(held.len()));
+                    owned[run.start as usize..(run.start + run.len) as usize].fill(false);
+                    units.give(run);
+                    continue;
+                }
+                let align = 1 << shift;
+                let run = units.take(len, align).or_else(|| {
+                    let (need, _) = units.growth(len, align)?;
+                    units.grown(need, 0);
+                    Some(units.take(len, align).expect("growth makes room"))
+                });
+                if let Some(run) = run {
+                    prop_assert!(run.start % align == 0 && run.start + run.len <= units.end());
+                    let range = run.start as usize..(run.start + run.len) as usize;
+                    prop_assert!(!owned[range.clone()].contains(&true));
+                    owned[range].fill(true);
+                    held.push(run);
+                }
+            }
+            for run in held {
+                units.give(run);
+            }
+            let table: u64 = pieces(max)
+                .filter(|piece| piece.at < units.end())
+                .map(|piece| piece.behind().min(units.end()) - piece.at)
+                .sum();
+            prop_assert_eq!(units.free(), units.end() - table - 1);
+        }
+    }
+}
