@@ -503,7 +503,7 @@ struct Owner {
 }
 
 impl Owner {
-    fn close(&self) -> Result<()> {
+    fn close(&self, last: impl FnOnce(&mut Writer<'_>) -> Result<()>) -> Result<()> {
         let shared = &self.shared;
         if os::forks() != shared.forks {
             return Err(Error::Forked);
@@ -518,12 +518,23 @@ impl Owner {
         if !first {
             return Ok(());
         }
-        shared.named(
-            shared
-                .log
-                .wait_durable(&*shared.medium, shared.log.last_seq()),
-        )?;
-        shared.named(shared.home.checkpoint(&*shared.medium, &shared.log, false))?;
+        let settle = || {
+            let log = &shared.log;
+            shared.named(log.wait_durable(&*shared.medium, log.last_seq()))?;
+            shared.named(shared.home.checkpoint(&*shared.medium, log, false))
+        };
+        // First of all, so that the last writer finds the log empty and all
+        // that is free fresh.
+        settle()?;
+        let mut writer = Writer {
+            shared,
+            place: shared.gate.admit_last(),
+            fresh: Vec::new(),
+            not_send: PhantomData,
+        };
+        last(&mut writer)?;
+        drop(writer);
+        settle()?;
         let mut header = shared.home.header.lock();
         header.flags |= FLAG_CLEAN;
         header::write(&*shared.medium, &mut header)
@@ -533,7 +544,7 @@ impl Owner {
 impl Drop for Owner {
     fn drop(&mut self) {
         // Who wants to know calls `close`; what was acknowledged is safe.
-        let _ = self.close();
+        let _ = self.close(|_| Ok(()));
     }
 }
 
@@ -858,7 +869,18 @@ impl Region {
     ///
     /// What the last write-back met; the region then recovers at the next open.
     pub fn close(&self) -> Result<()> {
-        self.shared.named(self.owner.close())
+        self.close_with(|_| Ok(()))
+    }
+
+    /// [`close`](Self::close), with a last word: `last` runs after all other
+    /// writers have left for good, everything committed is in the home, and
+    /// the log is empty. It does not run if the region was closed already.
+    ///
+    /// # Errors
+    ///
+    /// As [`close`](Self::close), and those of `last`.
+    pub fn close_with(&self, last: impl FnOnce(&mut Writer<'_>) -> Result<()>) -> Result<()> {
+        self.shared.named(self.owner.close(last))
     }
 }
 
