@@ -6,7 +6,7 @@
 //! addresses, and neither the header nor the schema.
 
 use crate::block::NotABlock;
-use crate::class::{self, CLASSES};
+use crate::class::CLASSES;
 use crate::error::{Error, Result};
 use crate::global::Global;
 use crate::home::Home;

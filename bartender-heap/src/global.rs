@@ -67,6 +67,11 @@ impl Global {
         self.idle.push(local);
     }
 
+    /// Whether the superblock is the global heap's.
+    pub(crate) fn owns(&self, superblock: Ref) -> bool {
+        superblock.owner() == self.mail.as_ptr()
+    }
+
     /// Bytes of DRAM of thread heaps.
     pub(crate) fn local_bytes(&self) -> u64 {
         (self.locals.len() * size_of::<Local>()) as u64
@@ -117,7 +122,7 @@ impl Global {
         for superblock in mail {
             if !superblock.is_alive() {
                 superblock.discard_mail();
-            } else if superblock.owner() != self.mail.as_ptr() {
+            } else if !self.owns(superblock) {
                 superblock.post();
             } else {
                 superblock.collect();
@@ -213,19 +218,23 @@ impl Global {
         Ok((superblock, run.stamp <= home.checkpoint_seq()))
     }
 
-    /// A superblock that the table knows comes back, with the blocks of `free` free.
+    /// A superblock comes back, with the blocks of `free` free; `durable`: the table has its entry.
     pub(crate) fn restore(
         &mut self,
         extent: Extent,
+        durable: bool,
         free: impl Iterator<Item = u64>,
         map: &UnitMap,
-    ) {
+    ) -> Ref {
         let superblock = self.bear(extent, self.mail, map);
-        superblock.set_durable(extent.entry.birth);
+        if durable {
+            superblock.set_durable(extent.entry.birth);
+        }
         superblock.restore(free);
         if !superblock.is_large() {
             self.file(superblock);
         }
+        superblock
     }
 
     fn birth(&mut self) -> u64 {

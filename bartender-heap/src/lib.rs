@@ -15,7 +15,6 @@ mod class;
 mod error;
 
 // What the medium describes, and following it.
-#[allow(dead_code)] // used by `open` and `check`, which follow
 mod mark;
 mod table;
 pub mod types;
@@ -37,7 +36,19 @@ mod global;
 
 mod arena;
 
+mod tls;
+
+// The heap in its region.
+mod header;
+mod marks;
+mod snapshot;
+mod stats;
+
+mod heap;
+
 pub use block::NotABlock;
 pub use error::{Error, Result};
+pub use heap::{Block, Entry, Heap};
 pub use mark::MarkReport;
+pub use stats::{CheckReport, OpenReport, Stats};
 pub use types::{BadSchema, Kind, Schema, SchemaBuilder, Type, TypeRef};

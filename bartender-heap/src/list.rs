@@ -23,11 +23,6 @@ impl List {
         self.head
     }
 
-    /// Whether there is none.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.head.is_none()
-    }
-
     /// From the front. For the owner of what is in the list.
     pub(crate) fn iter(&self) -> impl Iterator<Item = Ref> {
         // SAFETY: the caller owns what is in the list, and changes nothing meanwhile.

@@ -235,6 +235,13 @@ impl Superblock {
         self.used.load(Relaxed)
     }
 
+    /// Blocks that nobody has given back: exact for a superblock at rest. Under
+    /// the global lock, so that it does not die meanwhile.
+    pub(crate) fn live(&self) -> u32 {
+        let free: u32 = self.free_words().map(u64::count_ones).sum();
+        self.blocks() - free
+    }
+
     /// Words of one bitmap.
     pub(crate) fn words(&self) -> usize {
         self.words.load(Relaxed) as usize
@@ -390,7 +397,7 @@ impl Superblock {
         self.shared.summary.swap(0, AcqRel);
     }
 
-    /// The words of blocks that are in use by nobody, for a superblock at rest.
+    /// The words of blocks that are in use by nobody. As [`Self::live`].
     pub(crate) fn free_words(&self) -> impl Iterator<Item = u64> + '_ {
         (0..self.words())
             .map(|at| self.free_word(at).load(Relaxed) | self.remote_word(at).load(Relaxed))

@@ -142,6 +142,29 @@ impl Extent {
     }
 }
 
+/// All entries in the table of a home whose first bytes are `home`.
+pub(crate) fn read(home: &[u8], max: u64) -> Vec<Extent> {
+    let end = home.len() as u64 / UNIT;
+    let mut extents = Vec::new();
+    for piece in pieces(max) {
+        let (first, last) = (piece.behind(), piece.end.min(end));
+        if first >= last {
+            continue;
+        }
+        let from = entry_offset(first, max) as usize;
+        let bytes = &home[from..from + (last - first) as usize * size_of::<TableEntry>()];
+        let (entries, _) = bytes.as_chunks();
+        let entries = entries.iter().map(|bytes| TableEntry::from_bytes(*bytes));
+        extents.extend(
+            (first..)
+                .zip(entries)
+                .filter(|(_, entry)| entry.birth != 0)
+                .map(|(unit, entry)| Extent { unit, entry }),
+        );
+    }
+    extents
+}
+
 /// Resolves which of `entries` are meant: of those that overlap the newest is,
 /// the others are remainders. Returns them by unit, with the highest birth seen.
 ///

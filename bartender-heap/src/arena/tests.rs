@@ -1,6 +1,7 @@
 //! The arena against a model, under threads, and under loom.
 
 use super::*;
+use crate::class;
 use crate::table::pieces;
 use bartender_pm::sync::atomic::{AtomicU64, Ordering::*};
 

@@ -1,0 +1,100 @@
+//! The allocator's state as a clean close saves it and the next open restores it.
+//!
+//! It promises that any bytes are either restored as the superblocks they
+//! describe, without overlap, or refused. It does not know when a snapshot is
+//! up to date; `heap` does.
+
+use crate::class;
+use crate::global::Global;
+use crate::layout::{SnapshotHeader, SnapshotSuperblock, TableEntry, UNIT};
+use crate::map::UnitMap;
+use crate::table::Extent;
+
+/// The state of the superblocks in `global`, whose threads stand still.
+pub(crate) fn save(global: &Global) -> Vec<u8> {
+    let mut bytes = vec![0; size_of::<SnapshotHeader>()];
+    let mut count = 0u64;
+    for superblock in global.pool.all().filter(|superblock| superblock.is_alive()) {
+        if superblock.live() == 0 {
+            continue;
+        }
+        count += 1;
+        bytes.extend(superblock.entry().to_bytes());
+        bytes.extend(superblock.unit().to_le_bytes());
+        if !superblock.is_large() {
+            bytes.extend(superblock.free_words().flat_map(u64::to_le_bytes));
+        }
+    }
+    bytes[..8].copy_from_slice(&global.next_birth.to_le_bytes());
+    bytes[8..16].copy_from_slice(&count.to_le_bytes());
+    bytes
+}
+
+/// Restores what `save` wrote. `durable` says whether the table holds an
+/// extent's entry. Returns (blocks, bytes) that are live.
+///
+/// # Errors
+/// What does not fit; `global` is then half restored and has to go.
+pub(crate) fn restore(
+    bytes: &[u8],
+    global: &mut Global,
+    map: &UnitMap,
+    durable: impl Fn(&Extent) -> bool,
+) -> Result<(u64, u64), &'static str> {
+    let mut rest = Reader(bytes);
+    global.next_birth = rest.u64()?;
+    let count = rest.u64()?;
+    let (end, max) = (global.units.end(), global.units.max());
+    let mut live = (0, 0);
+    for _ in 0..count {
+        let entry = TableEntry::from_bytes(rest.take()?);
+        let extent = Extent {
+            unit: rest.u64()?,
+            entry,
+        };
+        if extent.unit >= end || extent.check(end, max).is_err() {
+            return Err("it describes an impossible superblock");
+        }
+        if !global.units.take_at(extent.unit, entry.units.into()) {
+            return Err("its superblocks overlap");
+        }
+        if entry.birth >= global.next_birth {
+            return Err("a superblock is older than the heap");
+        }
+        let words = match class::TABLE.get(entry.class as usize) {
+            Some(class) => (0..class.words())
+                .map(|_| rest.u64())
+                .collect::<Result<Vec<_>, _>>()?,
+            None => vec![0],
+        };
+        let superblock = global.restore(extent, durable(&extent), words.into_iter(), map);
+        live.0 += u64::from(superblock.used());
+        live.1 += u64::from(superblock.used()) * superblock.size();
+    }
+    if rest.0.is_empty() {
+        Ok(live)
+    } else {
+        Err("something follows its end")
+    }
+}
+
+struct Reader<'a>(&'a [u8]);
+
+impl Reader<'_> {
+    fn take<const N: usize>(&mut self) -> Result<[u8; N], &'static str> {
+        let (head, rest) = self.0.split_first_chunk().ok_or("it ends too early")?;
+        self.0 = rest;
+        Ok(*head)
+    }
+
+    fn u64(&mut self) -> Result<u64, &'static str> {
+        self.take().map(u64::from_le_bytes)
+    }
+}
+
+/// Units that a snapshot of `len` bytes takes.
+pub(crate) fn units(len: usize) -> u64 {
+    (len as u64).div_ceil(UNIT)
+}
+
+const _: () = assert!(size_of::<SnapshotHeader>() == 16 && size_of::<SnapshotSuperblock>() == 24);

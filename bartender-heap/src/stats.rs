@@ -1,0 +1,116 @@
+//! What a heap tells about itself. Numbers only; `heap` counts them.
+
+use std::fmt;
+use std::time::Duration;
+
+/// How a heap was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct OpenReport {
+    /// The heap was created.
+    pub created: bool,
+    /// The live blocks were found by marking; else the last clean close had saved them.
+    pub marked: bool,
+    /// Live blocks.
+    pub blocks: u64,
+    /// Their usable bytes.
+    pub bytes: u64,
+    /// How long opening the heap took, without opening the region.
+    pub took: Duration,
+}
+
+/// What a check found: everything that is allocated can be reached, and the
+/// other way round.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct CheckReport {
+    /// Live blocks.
+    pub blocks: u64,
+    /// Their usable bytes.
+    pub bytes: u64,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// A heap in numbers. Bytes, unless it says otherwise. Numbers of threads that
+/// are at work are a moment old.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Blocks handed out.
+    pub live_blocks: u64,
+    /// Their usable bytes.
+    pub live_bytes: u64,
+    /// Superblocks that threads own.
+    pub thread_superblocks: u64,
+    /// Superblocks of the global heap.
+    pub global_superblocks: u64,
+    /// Large runs.
+    pub large_runs: u64,
+    /// Home space in superblocks and runs.
+    pub reserved_bytes: u64,
+    /// Home space that is free for any use.
+    pub free_bytes: u64,
+    /// Home space of the header, the schema and the table.
+    pub table_bytes: u64,
+    /// Home space allocated in the file.
+    pub home_bytes: u64,
+    /// Home space at most.
+    pub max_bytes: u64,
+    /// DRAM that the allocator takes.
+    pub dram_bytes: u64,
+}
+
+impl Stats {
+    /// Home space beyond the live blocks' for each byte of them, free space not counted.
+    pub fn overhead(&self) -> f64 {
+        if self.live_bytes == 0 {
+            return 0.0;
+        }
+        (self.reserved_bytes + self.table_bytes) as f64 / self.live_bytes as f64 - 1.0
+    }
+}
+
+/// A number of bytes for people.
+struct Bytes(u64);
+
+impl fmt::Display for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let units = ["KiB", "MiB", "GiB", "TiB"];
+        if self.0 < 1024 {
+            return write!(f, "{} B", self.0);
+        }
+        let power = (self.0.ilog2() / 10).min(4);
+        let value = self.0 as f64 / (1u64 << (10 * power)) as f64;
+        write!(f, "{value:.1} {}", units[power as usize - 1])
+    }
+}
+
+impl fmt::Display for Stats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "live        {:>12} in {} blocks",
+            Bytes(self.live_bytes).to_string(),
+            self.live_blocks
+        )?;
+        writeln!(
+            f,
+            "reserved    {:>12} in {} superblocks of threads, {} shared, {} large runs",
+            Bytes(self.reserved_bytes).to_string(),
+            self.thread_superblocks,
+            self.global_superblocks,
+            self.large_runs
+        )?;
+        writeln!(f, "free        {:>12}", Bytes(self.free_bytes).to_string())?;
+        writeln!(f, "table       {:>12}", Bytes(self.table_bytes).to_string())?;
+        writeln!(
+            f,
+            "home        {:>12} of {}",
+            Bytes(self.home_bytes).to_string(),
+            Bytes(self.max_bytes)
+        )?;
+        writeln!(f, "overhead    {:>11.1}%", self.overhead() * 100.0)?;
+        write!(f, "memory      {:>12}", Bytes(self.dram_bytes).to_string())
+    }
+}
