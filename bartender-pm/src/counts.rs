@@ -21,33 +21,16 @@ pub struct Counts {
     pub syscalls: u64,
 }
 
-struct Cells {
-    barriers: Cell<u64>,
-    lines: Cell<u64>,
-    log_bytes: Cell<u64>,
-    syscalls: Cell<u64>,
-}
-
 thread_local! {
-    static CELLS: Cells = const {
-        Cells {
-            barriers: Cell::new(0),
-            lines: Cell::new(0),
-            log_bytes: Cell::new(0),
-            syscalls: Cell::new(0),
-        }
+    static COUNTS: Cell<Counts> = const {
+        Cell::new(Counts { barriers: 0, lines: 0, log_bytes: 0, syscalls: 0 })
     };
 }
 
 impl Counts {
     /// The calling thread's counters now.
     pub fn now() -> Counts {
-        CELLS.with(|c| Counts {
-            barriers: c.barriers.get(),
-            lines: c.lines.get(),
-            log_bytes: c.log_bytes.get(),
-            syscalls: c.syscalls.get(),
-        })
+        COUNTS.get()
     }
 
     /// What was spent since `earlier`.
@@ -69,21 +52,28 @@ impl Counts {
 }
 
 #[inline]
+fn bump(f: impl FnOnce(&mut Counts)) {
+    let mut counts = COUNTS.get();
+    f(&mut counts);
+    COUNTS.set(counts);
+}
+
+#[inline]
 pub(crate) fn barrier() {
-    CELLS.with(|c| c.barriers.set(c.barriers.get() + 1));
+    bump(|c| c.barriers += 1);
 }
 
 #[inline]
 pub(crate) fn lines(n: u64) {
-    CELLS.with(|c| c.lines.set(c.lines.get() + n));
+    bump(|c| c.lines += n);
 }
 
 #[inline]
 pub(crate) fn log_bytes(n: u64) {
-    CELLS.with(|c| c.log_bytes.set(c.log_bytes.get() + n));
+    bump(|c| c.log_bytes += n);
 }
 
 #[inline]
 pub(crate) fn syscall() {
-    CELLS.with(|c| c.syscalls.set(c.syscalls.get() + 1));
+    bump(|c| c.syscalls += 1);
 }

@@ -8,7 +8,6 @@
 //! Modules, lowest first; each uses only those above it.
 
 pub mod counts;
-mod crc;
 mod error;
 pub mod sync;
 

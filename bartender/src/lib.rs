@@ -16,10 +16,19 @@ mod pbox;
 mod persist;
 mod plain;
 #[allow(dead_code)]
+mod raw;
+mod string;
 mod tx;
+mod vec;
 
+pub mod hash_map;
+
+pub use bartender_derive::{Persist, PlainData};
 pub use error::{Error, Result};
+pub use hash_map::PHashMap;
 pub use mutref::Mut;
 pub use pbox::PBox;
 pub use persist::{Adopt, Evict, Persist, PlainData, Project, Release};
+pub use string::PString;
 pub use tx::TxRef;
+pub use vec::{IterMut, PVec};

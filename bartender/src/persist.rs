@@ -225,22 +225,12 @@ impl<'a> Evict<'a> {
         len: usize,
         cap: usize,
     ) -> NonNull<T> {
-        unsafe fn run<T: Persist>(at: *mut u8, count: usize, e: &mut Evict<'_>) {
-            for i in 0..count {
-                // SAFETY: the queue's promise: copies of `count` stored values lie at `at`.
-                unsafe { T::evict(at.cast::<T>().add(i), e) };
-            }
-        }
         let layout = Layout::array::<T>(cap).expect("the stored block has this layout");
         if layout.size() == 0 {
             return NonNull::dangling();
         }
         // SAFETY: the caller's promise.
-        if let Err(error) = unsafe { hold_all(self.tx, stored, len) } {
-            self.error.get_or_insert(error);
-        }
-        if self.error.is_some() {
-            // Everything stays where it is, and the copy will be forgotten.
+        if !unsafe { self.hold((0..len).map(|i| stored.add(i))) } {
             return NonNull::dangling();
         }
         // SAFETY: the layout has a size.
@@ -252,15 +242,50 @@ impl<'a> Evict<'a> {
         unsafe {
             ptr::copy_nonoverlapping(stored, block.as_ptr(), len);
             self.tx.free(NonNull::new_unchecked(stored.cast()));
+            self.elements(block.as_ptr(), len);
         }
-        if T::HAS_POINTERS && len != 0 {
+        block
+    }
+}
+
+impl Evict<'_> {
+    /// Holds the locks inside stored values before they are copied out; `false` if that failed, now or before: then
+    /// everything stays where it is, and the copy will be forgotten.
+    ///
+    /// # Safety
+    ///
+    /// They are valid and stored.
+    pub(crate) unsafe fn hold<T: Persist>(&mut self, values: impl Iterator<Item = *mut T>) -> bool {
+        if T::HAS_LOCKS {
+            for value in values {
+                // SAFETY: the caller's promise.
+                if let Err(error) = unsafe { hold_all(self.tx, value, 1) } {
+                    self.error.get_or_insert(error);
+                }
+            }
+        }
+        self.error.is_none()
+    }
+
+    /// Queues what `count` values own.
+    ///
+    /// # Safety
+    ///
+    /// They are copies of stored values whose locks are held, and stay at their place until the queue is done.
+    pub(crate) unsafe fn elements<T: Persist>(&mut self, at: *mut T, count: usize) {
+        unsafe fn run<T: Persist>(at: *mut u8, count: usize, e: &mut Evict<'_>) {
+            for i in 0..count {
+                // SAFETY: the queue's promise: copies of `count` stored values lie at `at`.
+                unsafe { T::evict(at.cast::<T>().add(i), e) };
+            }
+        }
+        if T::HAS_POINTERS && count != 0 {
             self.tasks.push(Task {
-                at: block.as_ptr().cast(),
-                count: len,
+                at: at.cast(),
+                count,
                 run: run::<T>,
             });
         }
-        block
     }
 }
 

@@ -74,6 +74,20 @@ pub fn name_of<T>() -> String {
     out
 }
 
+/// The highest of some alignments.
+#[inline(always)]
+pub const fn highest(alignments: &[usize]) -> usize {
+    let mut highest = 1;
+    let mut i = 0;
+    while i < alignments.len() {
+        if alignments[i] > highest {
+            highest = alignments[i];
+        }
+        i += 1;
+    }
+    highest
+}
+
 /// Zeroes the bytes of `this` from offset `start` to offset `end`, if that is any.
 ///
 /// # Safety

@@ -1,0 +1,82 @@
+//! How a [`PHashMap`] is described, and moves into the region and out of it: its block as it is, byte by byte,
+//! for the hash function goes with it.
+
+use super::{PHashMap, Slot};
+use crate::error::Result;
+use crate::persist::{Adopt, Evict, Persist, Release};
+use crate::raw::{Ordinary, Store};
+use bartender_heap::types::{EntryLayout, Kind, SchemaBuilder, Type, TypeRef};
+use std::ptr::NonNull;
+
+// SAFETY: the layout is that of `RawTable`; the block moves whole, and each entry is queued once.
+unsafe impl<K: Persist, V: Persist> Persist for PHashMap<K, V> {
+    const HAS_POINTERS: bool = true;
+    const HAS_LOCKS: bool = false;
+
+    fn describe(b: &mut SchemaBuilder) -> TypeRef {
+        b.define::<Self>(|b| {
+            let (key, value) = (K::describe(b), V::describe(b));
+            let entry = EntryLayout::of::<K, V>();
+            Type::of::<Self>("PHashMap", Kind::Map { key, value, entry })
+        })
+    }
+
+    unsafe fn adopt(this: *mut Self, a: &mut Adopt<'_>) -> Result<()> {
+        // SAFETY: an owned map, whose block is ordinary memory of the layout it says.
+        unsafe {
+            let table = &mut (*this).table;
+            let Some((owned, layout)) = table.block() else {
+                return Ok(());
+            };
+            let stored = a.tx().alloc(layout)?;
+            owned.copy_to_nonoverlapping(stored, layout.size());
+            a.tx().wrote(stored.as_ptr(), layout.size());
+            table.set_block(stored);
+            Ordinary.free(owned, layout);
+            for slot in table.full() {
+                a.elements(slot.as_ptr(), 1);
+            }
+        }
+        Ok(())
+    }
+
+    unsafe fn evict(this: *mut Self, e: &mut Evict<'_>) {
+        // SAFETY: a copy of a stored map, whose block has the layout it says.
+        unsafe {
+            let table = &mut (*this).table;
+            let Some((stored, layout)) = table.block() else {
+                return;
+            };
+            if !e.hold(table.full().map(NonNull::as_ptr)) {
+                return;
+            }
+            let owned = crate::raw::sure(Ordinary.alloc(layout));
+            stored.copy_to_nonoverlapping(owned, layout.size());
+            e.tx().free(stored);
+            table.set_block(owned);
+            for slot in table.full() {
+                e.elements(slot.as_ptr(), 1);
+            }
+        }
+    }
+
+    unsafe fn release(this: *const Self, r: &mut Release<'_>) {
+        // SAFETY: a stored map, whose block has the layout it says.
+        unsafe {
+            let table = &(*this).table;
+            let Some((stored, _)) = table.block() else {
+                return;
+            };
+            if Slot::<K, V>::HAS_POINTERS || Slot::<K, V>::HAS_LOCKS {
+                for slot in table.full() {
+                    r.elements(slot.as_ptr(), 1);
+                }
+            }
+            r.tx().free(stored);
+        }
+    }
+
+    unsafe fn for_each_lock(_this: *const Self, _f: &mut dyn FnMut(usize)) {}
+
+    unsafe fn zero_padding(_this: *mut Self) {}
+}

@@ -1,0 +1,270 @@
+//! Changing a stored [`PHashMap`]: the methods of `Mut<'_, PHashMap<K, V>>`.
+//!
+//! Each keeps what it overwrites for an abort and puts what it writes into the transaction's record. An entry
+//! that goes in is adopted before anything refers to it, so an error leaves the map as it was.
+
+use super::{PHashMap, Slot, StoredEntry, stored_entry};
+use crate::__private::{mut_at, parts};
+use crate::error::Result;
+use crate::mutref::Mut;
+use crate::persist::{Persist, hold_all};
+use crate::raw;
+use crate::raw::table::{Full, Table};
+use crate::tx::TxRef;
+use std::borrow::Borrow;
+use std::hash::{BuildHasher, Hash};
+use std::marker::PhantomData;
+use std::ptr::NonNull;
+
+/// Stored maps. Each method that changes something has effect when the transaction commits; none has a barrier of
+/// its own.
+impl<K: Persist + Hash + Eq, V: Persist> Mut<'_, PHashMap<K, V>> {
+    #[inline]
+    pub(super) fn table(&mut self) -> (*mut Table<Slot<K, V>>, TxRef<'_>) {
+        let (this, tx) = parts(self);
+        (this.cast(), tx)
+    }
+
+    /// The value in a bucket, to be changed.
+    ///
+    /// # Safety
+    ///
+    /// The bucket is full.
+    #[inline]
+    pub(super) unsafe fn value_at(&mut self, index: usize) -> Mut<'_, V> {
+        let (table, tx) = self.table();
+        // SAFETY: the value is there, and borrowed as long as the map.
+        unsafe { mut_at(&raw mut (*(*table).bucket(index).as_ptr()).value, tx) }
+    }
+
+    /// Makes room for `additional` entries.
+    ///
+    /// # Errors
+    ///
+    /// The region is full; nothing changed.
+    pub fn reserve(&mut self, additional: usize) -> Result<()> {
+        let state = self.hasher();
+        let (table, tx) = self.table();
+        // SAFETY: the map is stored and borrowed for changing by this transaction.
+        unsafe {
+            if Slot::<K, V>::HAS_LOCKS && additional > (*table).growth_left() {
+                (*table)
+                    .full()
+                    .try_for_each(|slot| hold_all(tx, slot.as_ptr(), 1))?;
+            }
+            Table::reserve(table, additional, |slot| state.hash_one(&slot.key), tx)
+        }
+    }
+
+    /// The value of `key`, to be changed.
+    pub fn get_mut<Q: Hash + Eq + ?Sized>(&mut self, key: &Q) -> Option<Mut<'_, V>>
+    where
+        K: Borrow<Q>,
+    {
+        let index = self.find(self.hash(key), key)?;
+        // SAFETY: the bucket was found, so it is full.
+        Some(unsafe { self.value_at(index) })
+    }
+
+    /// Adopts `value`, puts it at `key`, and returns the one that was there as an owned value. The key
+    /// that was there stays.
+    ///
+    /// # Errors
+    ///
+    /// The region is full; nothing changed, and `key` and `value` are lost.
+    pub fn insert(&mut self, key: K, value: V) -> Result<Option<V>> {
+        let hash = self.hash(&key);
+        match self.find(hash, &key) {
+            // SAFETY: the bucket was found, so it is full.
+            Some(index) => Mut::replace(&mut unsafe { self.value_at(index) }, value).map(Some),
+            None => self.insert_new(hash, key, value).map(|_| None),
+        }
+    }
+
+    /// Puts an entry into a new bucket. Its key is not there, and has this hash.
+    pub(super) fn insert_new(&mut self, hash: u64, key: K, value: V) -> Result<usize> {
+        self.reserve(1)?;
+        let (table, tx) = self.table();
+        // SAFETY: there is room for one more; its bucket is claimed only after the entry is there. The map is
+        // borrowed for changing by this transaction.
+        unsafe {
+            let index = (*table).vacant(hash);
+            raw::put(tx, (*table).bucket(index).as_ptr(), Slot { key, value })?;
+            let claimed = Table::claim(table, hash, tx);
+            debug_assert_eq!(claimed, index);
+            Ok(index)
+        }
+    }
+
+    /// Takes the value of `key` out, as an owned value.
+    ///
+    /// # Errors
+    ///
+    /// A lock inside the value is held by an older transaction; nothing changed.
+    pub fn remove<Q: Hash + Eq + ?Sized>(&mut self, key: &Q) -> Result<Option<V>>
+    where
+        K: Borrow<Q>,
+    {
+        Ok(self.remove_entry(key)?.map(|(_, value)| value))
+    }
+
+    /// Takes `key` and its value out, as owned values.
+    ///
+    /// # Errors
+    ///
+    /// As [`remove`](Self::remove).
+    pub fn remove_entry<Q: Hash + Eq + ?Sized>(&mut self, key: &Q) -> Result<Option<(K, V)>>
+    where
+        K: Borrow<Q>,
+    {
+        match self.find(self.hash(key), key) {
+            // SAFETY: the bucket was found, so it is full.
+            Some(index) => unsafe { self.remove_at(index) }.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Takes a bucket's entry out.
+    ///
+    /// # Safety
+    ///
+    /// The bucket is full.
+    pub(super) unsafe fn remove_at(&mut self, index: usize) -> Result<(K, V)> {
+        let (table, tx) = self.table();
+        // SAFETY: the entry is read once, and its bucket emptied. The map is borrowed for changing by this transaction.
+        unsafe {
+            let Slot { key, value } = raw::take(tx, (*table).bucket(index).as_ptr())?;
+            Table::erase(table, index, tx);
+            Ok((key, value))
+        }
+    }
+
+    /// The place of `key`, whether it is there or not.
+    pub fn entry(&mut self, key: K) -> StoredEntry<'_, K, V> {
+        stored_entry::find(Mut::reborrow(self), key)
+    }
+
+    /// Drops all entries and keeps the room; blocks are freed when the transaction is durable.
+    ///
+    /// # Errors
+    ///
+    /// A lock inside an entry is held by an older transaction.
+    pub fn clear(&mut self) -> Result<()> {
+        let (table, tx) = self.table();
+        // SAFETY: each entry is released once, and all buckets emptied. The map is borrowed for changing by this
+        // transaction.
+        unsafe {
+            if Slot::<K, V>::HAS_POINTERS || Slot::<K, V>::HAS_LOCKS {
+                (*table)
+                    .full()
+                    .try_for_each(|slot| raw::release(tx, slot.as_ptr(), 1))?;
+            }
+            Table::clear(table, tx);
+        }
+        Ok(())
+    }
+
+    /// Keeps the entries of which `keep` says so, and drops the others.
+    ///
+    /// # Errors
+    ///
+    /// A lock inside an entry is held by an older transaction.
+    pub fn retain(&mut self, mut keep: impl FnMut(&K, Mut<'_, V>) -> bool) -> Result<()> {
+        let (table, tx) = self.table();
+        // SAFETY: each bucket is looked at once, and emptied when its entry goes. The map is borrowed for changing by
+        // this transaction, and `keep` gets no other way to it.
+        unsafe {
+            for slot in (*table).full() {
+                let entry = slot.as_ptr();
+                if keep(&(*entry).key, mut_at(&raw mut (*entry).value, tx)) {
+                    continue;
+                }
+                raw::release(tx, entry, 1)?;
+                let index = (*table).index_of(slot);
+                Table::erase(table, index, tx);
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts all entries of an iterator in.
+    ///
+    /// # Errors
+    ///
+    /// The region is full; what was put in before stays.
+    pub fn extend(&mut self, entries: impl IntoIterator<Item = (K, V)>) -> Result<()> {
+        entries
+            .into_iter()
+            .try_for_each(|(key, value)| self.insert(key, value).map(drop))
+    }
+
+    /// All entries, the values to be changed.
+    pub fn iter_mut(&mut self) -> StoredIterMut<'_, K, V> {
+        let (table, tx) = self.table();
+        // SAFETY: the map is borrowed as long as the iterator lives.
+        let full = unsafe { (*table).full() };
+        StoredIterMut {
+            full,
+            tx,
+            borrowed: PhantomData,
+        }
+    }
+
+    /// All values, to be changed.
+    pub fn values_mut(&mut self) -> StoredValuesMut<'_, K, V> {
+        StoredValuesMut(self.iter_mut())
+    }
+}
+
+impl<K: Persist + Hash + Eq, V: Persist> PHashMap<K, V> {
+    /// The value in a bucket of a stored map, for as long as the map is borrowed.
+    ///
+    /// # Safety
+    ///
+    /// The bucket is full.
+    pub(super) unsafe fn into_value(this: Mut<'_, Self>, index: usize) -> Mut<'_, V> {
+        let (map, tx) = (Mut::as_ptr(&this), Mut::tx(&this));
+        // SAFETY: the value is there, and the right to the map is given up for it.
+        unsafe { mut_at(&raw mut (*(*map).table.bucket(index).as_ptr()).value, tx) }
+    }
+}
+
+/// Entries of a stored map, the values to be changed; see `Mut<'_, PHashMap<K, V>>::iter_mut`.
+pub struct StoredIterMut<'a, K, V> {
+    full: Full<Slot<K, V>>,
+    tx: TxRef<'a>,
+    borrowed: PhantomData<&'a mut Slot<K, V>>,
+}
+
+impl<'a, K: Persist, V: Persist> Iterator for StoredIterMut<'a, K, V> {
+    type Item = (&'a K, Mut<'a, V>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let slot = self.full.next().map(NonNull::as_ptr)?;
+        // SAFETY: the bucket is full, handed out once, and the map is borrowed.
+        unsafe { Some((&(*slot).key, mut_at(&raw mut (*slot).value, self.tx))) }
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.full.size_hint()
+    }
+}
+
+impl<K: Persist, V: Persist> ExactSizeIterator for StoredIterMut<'_, K, V> {}
+
+/// Values of a stored map, to be changed; see `Mut<'_, PHashMap<K, V>>::values_mut`.
+pub struct StoredValuesMut<'a, K, V>(StoredIterMut<'a, K, V>);
+
+impl<'a, K: Persist, V: Persist> Iterator for StoredValuesMut<'a, K, V> {
+    type Item = Mut<'a, V>;
+
+    fn next(&mut self) -> Option<Mut<'a, V>> {
+        Some(self.0.next()?.1)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.0.size_hint()
+    }
+}
+
+impl<K: Persist, V: Persist> ExactSizeIterator for StoredValuesMut<'_, K, V> {}

@@ -1,0 +1,430 @@
+//! Changing a stored [`PVec`]: the methods of `Mut<'_, PVec<T>>`.
+//!
+//! Each keeps what it overwrites for an abort and puts what it writes into the transaction's record. An
+//! element that goes in is adopted before anything refers to it, so an error leaves the vector as it was.
+//! None of them hands out `&mut T` of stored data.
+
+use super::PVec;
+use crate::__private::{mut_at, parts};
+use crate::error::Result;
+use crate::mutref::Mut;
+use crate::persist::{Persist, PlainData, hold_all};
+use crate::raw::{self, array::Array};
+use crate::tx::TxRef;
+use std::marker::PhantomData;
+use std::mem::MaybeUninit;
+
+/// Stored vectors. Each method that changes something has effect when the transaction commits; none has a
+/// barrier of its own. Where an index is out of bounds they panic like `Vec`'s, which aborts the transaction.
+impl<T: Persist> Mut<'_, PVec<T>> {
+    #[inline]
+    fn array(&mut self) -> (*mut Array<T>, TxRef<'_>) {
+        let (this, tx) = parts(self);
+        (this.cast(), tx)
+    }
+
+    /// Makes room for `additional` elements.
+    ///
+    /// # Errors
+    ///
+    /// The region is full; nothing changed.
+    pub fn reserve(&mut self, additional: usize) -> Result<()> {
+        self.grow(additional, false)
+    }
+
+    /// Makes room for `additional` elements and no more.
+    ///
+    /// # Errors
+    ///
+    /// The region is full; nothing changed.
+    pub fn reserve_exact(&mut self, additional: usize) -> Result<()> {
+        self.grow(additional, true)
+    }
+
+    fn grow(&mut self, additional: usize, exact: bool) -> Result<()> {
+        let (array, tx) = self.array();
+        // SAFETY: the vector is stored and borrowed for changing by this transaction.
+        unsafe {
+            if T::HAS_LOCKS && additional > (*array).capacity() - (*array).len() {
+                hold_all(tx, (*array).as_ptr(), (*array).len())?;
+            }
+            Array::reserve(array, additional, exact, tx)
+        }
+    }
+
+    /// Adopts `value` and adds it at the end.
+    ///
+    /// # Errors
+    ///
+    /// The region is full; nothing changed, and `value` is lost.
+    #[inline]
+    pub fn push(&mut self, value: T) -> Result<()> {
+        self.grow(1, false)?;
+        let (array, tx) = self.array();
+        // SAFETY: there is room for one more; the slot holds nothing that anybody sees. The vector is
+        // borrowed for changing by this transaction.
+        unsafe {
+            let len = (*array).len();
+            raw::put(tx, (*array).as_ptr().add(len), value)?;
+            Array::set_len(array, len + 1, tx);
+        }
+        Ok(())
+    }
+
+    /// Takes the last element out, as an owned value.
+    ///
+    /// # Errors
+    ///
+    /// A lock inside the element is held by an older transaction; nothing changed.
+    pub fn pop(&mut self) -> Result<Option<T>> {
+        match self.len() {
+            0 => Ok(None),
+            len => self.swap_remove(len - 1).map(Some),
+        }
+    }
+
+    /// Adopts `value` and puts it before the element at `index`.
+    ///
+    /// # Errors
+    ///
+    /// The region is full; nothing changed, and `value` is lost.
+    ///
+    /// # Panics
+    ///
+    /// If `index > len`.
+    pub fn insert(&mut self, index: usize, value: T) -> Result<()> {
+        let len = self.len();
+        assert!(
+            index <= len,
+            "insertion index (is {index}) should be <= len (is {len})"
+        );
+        self.hold_from(index)?;
+        self.push(value)?;
+        let (array, tx) = self.array();
+        // SAFETY: the pushed element is there; turning the end of the array by one place keeps every element
+        // once. The vector is borrowed for changing by this transaction.
+        unsafe {
+            let ptr = (*array).as_ptr();
+            tx.change(ptr.add(index).cast(), (len - index) * size_of::<T>());
+            std::slice::from_raw_parts_mut(
+                ptr.add(index).cast::<MaybeUninit<T>>(),
+                len + 1 - index,
+            )
+            .rotate_right(1);
+        }
+        Ok(())
+    }
+
+    /// Takes the element at `index` out, as an owned value; those behind it move up.
+    ///
+    /// # Errors
+    ///
+    /// A lock inside an element that moves is held by an older transaction; nothing changed.
+    ///
+    /// # Panics
+    ///
+    /// If `index >= len`.
+    pub fn remove(&mut self, index: usize) -> Result<T> {
+        let len = self.len();
+        assert!(
+            index < len,
+            "removal index (is {index}) should be < len (is {len})"
+        );
+        self.hold_from(index)?;
+        let (array, tx) = self.array();
+        // SAFETY: the element is read once and its place is overwritten by those behind it. The vector is
+        // borrowed for changing by this transaction.
+        unsafe {
+            let value = raw::take(tx, (*array).as_ptr().add(index))?;
+            Array::shift(array, index + 1, index, tx);
+            Array::set_len(array, len - 1, tx);
+            Ok(value)
+        }
+    }
+
+    /// Takes the element at `index` out, as an owned value; the last one takes its place.
+    ///
+    /// # Errors
+    ///
+    /// A lock inside one of the two is held by an older transaction; nothing changed.
+    ///
+    /// # Panics
+    ///
+    /// If `index >= len`.
+    pub fn swap_remove(&mut self, index: usize) -> Result<T> {
+        let len = self.len();
+        assert!(
+            index < len,
+            "swap_remove index (is {index}) should be < len (is {len})"
+        );
+        self.hold_at(index)?;
+        self.hold_at(len - 1)?;
+        let (array, tx) = self.array();
+        // SAFETY: the element is read once and its place is overwritten by the last one, or is the last. The
+        // vector is borrowed for changing by this transaction.
+        unsafe {
+            let ptr = (*array).as_ptr();
+            let value = raw::take(tx, ptr.add(index))?;
+            if index != len - 1 {
+                tx.change(ptr.add(index).cast(), size_of::<T>());
+                ptr.add(index).copy_from_nonoverlapping(ptr.add(len - 1), 1);
+            }
+            Array::set_len(array, len - 1, tx);
+            Ok(value)
+        }
+    }
+
+    /// Exchanges two elements (`[T]::swap`, whose name `Mut::swap` has).
+    ///
+    /// # Errors
+    ///
+    /// A lock inside one of the two is held by an older transaction; nothing changed.
+    ///
+    /// # Panics
+    ///
+    /// If one of them is not there.
+    pub fn swap_elements(&mut self, a: usize, b: usize) -> Result<()> {
+        let len = self.len();
+        assert!(
+            a < len && b < len,
+            "swap indices (are {a} and {b}) should be < len (is {len})"
+        );
+        self.hold_at(a)?;
+        self.hold_at(b)?;
+        let (array, tx) = self.array();
+        // SAFETY: both elements are there. The vector is borrowed for changing by this transaction.
+        unsafe {
+            let ptr = (*array).as_ptr();
+            tx.change(ptr.add(a).cast(), size_of::<T>());
+            tx.change(ptr.add(b).cast(), size_of::<T>());
+            ptr.add(a).swap(ptr.add(b));
+        }
+        Ok(())
+    }
+
+    /// Drops the elements from `len` on; their blocks are freed when the transaction is durable.
+    ///
+    /// # Errors
+    ///
+    /// A lock inside one of them is held by an older transaction; nothing changed.
+    pub fn truncate(&mut self, len: usize) -> Result<()> {
+        let old = self.len();
+        if len >= old {
+            return Ok(());
+        }
+        self.hold_from(len)?;
+        let (array, tx) = self.array();
+        // SAFETY: the elements beyond `len` are nobody's from now on. The vector is borrowed for changing by this
+        // transaction.
+        unsafe {
+            Array::set_len(array, len, tx);
+            raw::release(tx, (*array).as_ptr().add(len), old - len)
+        }
+    }
+
+    /// Drops all elements and keeps the room.
+    ///
+    /// # Errors
+    ///
+    /// As [`truncate`](Self::truncate).
+    pub fn clear(&mut self) -> Result<()> {
+        self.truncate(0)
+    }
+
+    /// Adopts the values of an iterator and adds them at the end.
+    ///
+    /// # Errors
+    ///
+    /// The region is full; what was added before stays.
+    pub fn extend(&mut self, values: impl IntoIterator<Item = T>) -> Result<()> {
+        let values = values.into_iter();
+        self.reserve(values.size_hint().0)?;
+        values.into_iter().try_for_each(|value| self.push(value))
+    }
+
+    /// Adds copies of all elements of `slice`, in one piece.
+    ///
+    /// # Errors
+    ///
+    /// The region is full; nothing changed.
+    pub fn extend_from_slice(&mut self, slice: &[T]) -> Result<()>
+    where
+        T: PlainData,
+    {
+        self.reserve(slice.len())?;
+        let (array, tx) = self.array();
+        // SAFETY: there is room; the slice cannot lie in the slack. Plain data is its bytes. The vector is borrowed
+        // for changing by this transaction.
+        unsafe {
+            let len = (*array).len();
+            let to = (*array).as_ptr().add(len);
+            tx.change(to.cast(), size_of_val(slice));
+            to.copy_from_nonoverlapping(slice.as_ptr(), slice.len());
+            Array::set_len(array, len + slice.len(), tx);
+        }
+        Ok(())
+    }
+
+    /// Puts copies of all elements of `slice` before the element at `index`.
+    ///
+    /// # Errors
+    ///
+    /// The region is full; nothing changed.
+    ///
+    /// # Panics
+    ///
+    /// If `index > len`.
+    pub fn insert_slice(&mut self, index: usize, slice: &[T]) -> Result<()>
+    where
+        T: PlainData,
+    {
+        let len = self.len();
+        assert!(
+            index <= len,
+            "insertion index (is {index}) should be <= len (is {len})"
+        );
+        self.reserve(slice.len())?;
+        let (array, tx) = self.array();
+        // SAFETY: there is room; the slice does not lie in the vector, which is borrowed for changing by this
+        // transaction. Plain data is its bytes.
+        unsafe {
+            Array::shift(array, index, index + slice.len(), tx);
+            let to = (*array).as_ptr().add(index);
+            to.copy_from_nonoverlapping(slice.as_ptr(), slice.len());
+            Array::set_len(array, len + slice.len(), tx);
+        }
+        Ok(())
+    }
+
+    /// Takes `count` elements from `index` on out.
+    ///
+    /// # Panics
+    ///
+    /// If they are not there.
+    pub(crate) fn remove_range(&mut self, index: usize, count: usize)
+    where
+        T: PlainData,
+    {
+        let len = self.len();
+        assert!(index + count <= len, "the range is there");
+        let (array, tx) = self.array();
+        // SAFETY: plain data needs no release. The vector is borrowed for changing by this transaction.
+        unsafe {
+            Array::shift(array, index + count, index, tx);
+            Array::set_len(array, len - count, tx);
+        }
+    }
+
+    /// The element at `index`, to be changed.
+    pub fn get_mut(&mut self, index: usize) -> Option<Mut<'_, T>> {
+        if index >= self.len() {
+            return None;
+        }
+        let (array, tx) = self.array();
+        // SAFETY: the element is there and borrowed as long as the vector.
+        Some(unsafe { mut_at((*array).as_ptr().add(index), tx) })
+    }
+
+    /// The first element, to be changed.
+    pub fn first_mut(&mut self) -> Option<Mut<'_, T>> {
+        self.get_mut(0)
+    }
+
+    /// The last element, to be changed.
+    pub fn last_mut(&mut self) -> Option<Mut<'_, T>> {
+        self.get_mut(self.len().wrapping_sub(1))
+    }
+
+    /// All elements in order, to be changed.
+    pub fn iter_mut(&mut self) -> IterMut<'_, T> {
+        let (array, tx) = self.array();
+        // SAFETY: the vector is borrowed for changing as long as the iterator lives.
+        let (next, left) = unsafe { ((*array).as_ptr(), (*array).len()) };
+        IterMut {
+            next,
+            left,
+            tx,
+            borrowed: PhantomData,
+        }
+    }
+
+    /// Keeps the elements of which `keep` says so, and drops the others.
+    ///
+    /// # Errors
+    ///
+    /// A lock inside an element that moves is held by an older transaction; nothing changed.
+    pub fn retain(&mut self, mut keep: impl FnMut(Mut<'_, T>) -> bool) -> Result<()> {
+        self.hold_from(0)?;
+        // All questions before the first change: `keep` may panic, and the panic may be caught.
+        let kept: Vec<bool> = self.iter_mut().map(&mut keep).collect();
+        let (array, tx) = self.array();
+        let mut len = 0;
+        // SAFETY: each element is kept once or released once. The vector is borrowed for changing by this transaction.
+        unsafe {
+            let ptr = (*array).as_ptr();
+            for (index, keep) in kept.into_iter().enumerate() {
+                let at = ptr.add(index);
+                if !keep {
+                    raw::release(tx, at, 1)?;
+                    continue;
+                }
+                if len != index {
+                    tx.change(ptr.add(len).cast(), size_of::<T>());
+                    ptr.add(len).copy_from_nonoverlapping(at, 1);
+                }
+                len += 1;
+            }
+            Array::set_len(array, len, tx);
+        }
+        Ok(())
+    }
+
+    /// Holds the locks inside the elements from `index` on: they are about to move or go.
+    fn hold_from(&mut self, index: usize) -> Result<()> {
+        if !T::HAS_LOCKS {
+            return Ok(());
+        }
+        let count = self.len() - index;
+        let (array, tx) = self.array();
+        // SAFETY: the elements are there.
+        unsafe { hold_all(tx, (*array).as_ptr().add(index), count) }
+    }
+
+    /// Holds the locks inside the element at `index`.
+    fn hold_at(&mut self, index: usize) -> Result<()> {
+        if !T::HAS_LOCKS {
+            return Ok(());
+        }
+        let (array, tx) = self.array();
+        // SAFETY: the element is there.
+        unsafe { hold_all(tx, (*array).as_ptr().add(index), 1) }
+    }
+}
+
+/// The elements of a stored vector, to be changed; see `Mut<'_, PVec<T>>::iter_mut`.
+pub struct IterMut<'a, T> {
+    next: *mut T,
+    left: usize,
+    tx: TxRef<'a>,
+    borrowed: PhantomData<&'a mut T>,
+}
+
+impl<'a, T: Persist> Iterator for IterMut<'a, T> {
+    type Item = Mut<'a, T>;
+
+    fn next(&mut self) -> Option<Mut<'a, T>> {
+        self.left = self.left.checked_sub(1)?;
+        let at = self.next;
+        // SAFETY: each element is handed out once, and is borrowed as long as the vector.
+        unsafe {
+            self.next = at.add(1);
+            Some(mut_at(at, self.tx))
+        }
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.left, Some(self.left))
+    }
+}
+
+impl<T: Persist> ExactSizeIterator for IterMut<'_, T> {}
