@@ -1,10 +1,12 @@
 //! [`PHashMap`]: a hash map that can be stored.
 //!
-//! Owned, it is ordinary memory and has `std`'s methods. Stored, it is read like the owned one and changed
-//! through the methods of `Mut<'_, PHashMap<K, V>>` in the submodule `stored`. Look-ups are the same code for both.
+//! Owned, it is ordinary memory and has `std`'s methods. Stored, it is read like the owned one
+//! and changed through the methods of `Mut<'_, PHashMap<K, V>>` in the submodule `stored`.
+//! Look-ups are the same code for both.
 //!
-//! The hash function is part of the stored data: SipHash-1-3, keyed from a seed in the map. A key's `Hash` must
-//! give the same bytes in every build of the program (derived ones and those of `std`'s plain types do).
+//! The hash function is part of the stored data: SipHash-1-3, keyed from a seed in the map. A
+//! key's `Hash` must give the same bytes in every build of the program (derived ones and those
+//! of `std`'s plain types do).
 
 mod entry;
 mod hash;
@@ -28,9 +30,10 @@ use std::hash::{BuildHasher, Hash};
 
 /// A hash map, [`HashMap`](std::collections::HashMap)'s persistent twin.
 ///
-/// A `PHashMap` that the program owns lives in ordinary memory and behaves like a `HashMap`. Stored in a region, it
-/// is only ever borrowed: `&PHashMap<K, V>` for looking up, and [`Mut<'_, PHashMap<K, V>>`](crate::Mut) has the methods
-/// that change it, which return `Result`.
+/// A `PHashMap` that the program owns lives in ordinary memory and behaves like a `HashMap`.
+/// Stored in a region, it is only ever borrowed: `&PHashMap<K, V>` for looking up, and
+/// [`Mut<'_, PHashMap<K, V>>`](crate::Mut) has the methods that change it, which return
+/// `Result`.
 ///
 /// The order of iteration is unspecified, but the same for the same map from run to run.
 ///

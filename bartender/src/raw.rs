@@ -130,7 +130,8 @@ pub(crate) fn sure<T>(result: Result<T, Infallible>) -> T {
     value
 }
 
-/// Adopts `value` and moves it to `slot`, where no value is. On an error it is lost and nothing changed.
+/// Adopts `value` and moves it to `slot`, where no value is. On an error it is lost and nothing
+/// changed.
 ///
 /// # Safety
 ///
@@ -147,8 +148,8 @@ pub(crate) unsafe fn put<T: Persist>(tx: TxRef<'_>, slot: *mut T, value: T) -> R
     }
 }
 
-/// Takes the stored value at `slot` out into ordinary memory. The slot's bytes stay; nobody may see a
-/// value there from now on.
+/// Takes the stored value at `slot` out into ordinary memory. The slot's bytes stay; nobody may
+/// see a value there from now on.
 ///
 /// # Safety
 ///

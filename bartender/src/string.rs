@@ -1,7 +1,7 @@
 //! [`PString`]: a string that can be stored.
 //!
-//! A [`PVec`] of bytes that are UTF-8. Owned, it has `String`'s methods; stored, it is read as `&str`
-//! and changed through the methods of `Mut<'_, PString>`.
+//! A [`PVec`] of bytes that are UTF-8. Owned, it has `String`'s methods; stored, it is read as
+//! `&str` and changed through the methods of `Mut<'_, PString>`.
 
 mod stored;
 mod traits;
@@ -15,9 +15,10 @@ use std::ops::{Deref, DerefMut};
 
 /// A growing string, [`String`]'s persistent twin.
 ///
-/// A `PString` that the program owns lives in ordinary memory and behaves like a `String`; both can be turned
-/// into each other without copying a byte. Stored in a region, it is only ever borrowed: `&PString` is a `&str`,
-/// and [`Mut<'_, PString>`](crate::Mut) has the methods that change it, which return `Result`.
+/// A `PString` that the program owns lives in ordinary memory and behaves like a `String`; both
+/// can be turned into each other without copying a byte. Stored in a region, it is only ever
+/// borrowed: `&PString` is a `&str`, and [`Mut<'_, PString>`](crate::Mut) has the methods that
+/// change it, which return `Result`.
 ///
 /// ```
 /// use bartender::PString;

@@ -1,8 +1,8 @@
 //! [`PVec`]: a vector that can be stored.
 //!
-//! Owned, it is ordinary memory and has `std`'s methods. Stored, it is read as a slice and changed
-//! through the methods of `Mut<'_, PVec<T>>` in the submodule `stored`. Reading is the same code for both,
-//! and the same instructions as for a `Vec`.
+//! Owned, it is ordinary memory and has `std`'s methods. Stored, it is read as a slice and
+//! changed through the methods of `Mut<'_, PVec<T>>` in the submodule `stored`. Reading is the
+//! same code for both, and the same instructions as for a `Vec`.
 
 mod stored;
 mod traits;
@@ -17,9 +17,10 @@ use std::fmt;
 
 /// A growing array, [`Vec`]'s persistent twin.
 ///
-/// A `PVec` that the program owns lives in ordinary memory and behaves like a `Vec`; both can be turned into each
-/// other without copying an element. Stored in a region, it is only ever borrowed: `&PVec<T>` is a slice, and
-/// [`Mut<'_, PVec<T>>`](crate::Mut) has the methods that change it, which return `Result`.
+/// A `PVec` that the program owns lives in ordinary memory and behaves like a `Vec`; both can
+/// be turned into each other without copying an element. Stored in a region, it is only ever
+/// borrowed: `&PVec<T>` is a slice, and [`Mut<'_, PVec<T>>`](crate::Mut) has the methods that
+/// change it, which return `Result`.
 ///
 /// Elements must have a size: `PVec<()>` does not compile.
 ///
@@ -201,8 +202,8 @@ unsafe impl<T: Persist> Persist for PVec<T> {
     }
 
     unsafe fn adopt(this: *mut Self, a: &mut Adopt<'_>) -> Result<()> {
-        // SAFETY: an owned vector, whose block is as long as it says. What is not used of it would be
-        // lost in the region, so it goes before.
+        // SAFETY: an owned vector, whose block is as long as it says. What is not used of it
+        // would be lost in the region, so it goes before.
         unsafe {
             (*this).shrink_to_fit();
             let array = &mut (*this).array;

@@ -285,9 +285,10 @@ fn reading_takes_every_form_that_std_takes() {
     assert_eq!(Vec::from(vec.clone()), vec![3, 1, 2]);
 
     let name = PString::from("Grace");
-    assert!(
-        name == "Grace" && "Grace" == name && name == *"Grace" && name == String::from("Grace")
-    );
+    assert_eq!(name, "Grace");
+    assert_eq!("Grace", name);
+    assert_eq!(name, *"Grace");
+    assert_eq!(name, String::from("Grace"));
     assert_eq!(
         (name.len(), &name[1..3], name.to_uppercase()),
         (5, "ra", "GRACE".to_owned())

@@ -41,7 +41,8 @@ impl<K, V> PHashMap<K, V> {
     /// Keeps the entries of which `keep` says so.
     pub fn retain(&mut self, mut keep: impl FnMut(&K, &mut V) -> bool) {
         for mut slot in self.table.full() {
-            // SAFETY: the bucket is full and has not been handed out; it is emptied before its entry is dropped.
+            // SAFETY: the bucket is full and has not been handed out; it is emptied before its
+            // entry is dropped.
             unsafe {
                 let entry = slot.as_mut();
                 if !keep(&entry.key, &mut entry.value) {

@@ -1,5 +1,5 @@
-//! How a [`PHashMap`] is described, and moves into the region and out of it: its block as it is, byte by byte,
-//! for the hash function goes with it.
+//! How a [`PHashMap`] is described, and moves into the region and out of it: its block as it
+//! is, byte by byte, for the hash function goes with it.
 
 use super::{PHashMap, Slot};
 use crate::error::Result;

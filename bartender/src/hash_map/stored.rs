@@ -1,7 +1,8 @@
 //! Changing a stored [`PHashMap`]: the methods of `Mut<'_, PHashMap<K, V>>`.
 //!
-//! Each keeps what it overwrites for an abort and puts what it writes into the transaction's record. An entry
-//! that goes in is adopted before anything refers to it, so an error leaves the map as it was.
+//! Each keeps what it overwrites for an abort and puts what it writes into the transaction's
+//! record. An entry that goes in is adopted before anything refers to it, so an error leaves
+//! the map as it was.
 
 use super::{PHashMap, Slot, StoredEntry, stored_entry};
 use crate::__private::{mut_at, parts};
@@ -16,8 +17,8 @@ use std::hash::{BuildHasher, Hash};
 use std::marker::PhantomData;
 use std::ptr::NonNull;
 
-/// Stored maps. Each method that changes something has effect when the transaction commits; none has a barrier of
-/// its own.
+/// Stored maps. Each method that changes something has effect when the transaction commits;
+/// none has a barrier of its own.
 impl<K: Persist + Hash + Eq, V: Persist> Mut<'_, PHashMap<K, V>> {
     #[inline]
     pub(super) fn table(&mut self) -> (*mut Table<Slot<K, V>>, TxRef<'_>) {
@@ -66,8 +67,8 @@ impl<K: Persist + Hash + Eq, V: Persist> Mut<'_, PHashMap<K, V>> {
         Some(unsafe { self.value_at(index) })
     }
 
-    /// Adopts `value`, puts it at `key`, and returns the one that was there as an owned value. The key
-    /// that was there stays.
+    /// Adopts `value`, puts it at `key`, and returns the one that was there as an owned value.
+    /// The key that was there stays.
     ///
     /// # Errors
     ///
@@ -85,8 +86,8 @@ impl<K: Persist + Hash + Eq, V: Persist> Mut<'_, PHashMap<K, V>> {
     pub(super) fn insert_new(&mut self, hash: u64, key: K, value: V) -> Result<usize> {
         self.reserve(1)?;
         let (table, tx) = self.table();
-        // SAFETY: there is room for one more; its bucket is claimed only after the entry is there. The map is
-        // borrowed for changing by this transaction.
+        // SAFETY: there is room for one more; its bucket is claimed only after the entry is
+        // there. The map is borrowed for changing by this transaction.
         unsafe {
             let index = (*table).vacant(hash);
             raw::put(tx, (*table).bucket(index).as_ptr(), Slot { key, value })?;
@@ -131,7 +132,8 @@ impl<K: Persist + Hash + Eq, V: Persist> Mut<'_, PHashMap<K, V>> {
     /// The bucket is full.
     pub(super) unsafe fn remove_at(&mut self, index: usize) -> Result<(K, V)> {
         let (table, tx) = self.table();
-        // SAFETY: the entry is read once, and its bucket emptied. The map is borrowed for changing by this transaction.
+        // SAFETY: the entry is read once, and its bucket emptied. The map is borrowed for
+        // changing by this transaction.
         unsafe {
             let Slot { key, value } = raw::take(tx, (*table).bucket(index).as_ptr())?;
             Table::erase(table, index, tx);
@@ -151,8 +153,8 @@ impl<K: Persist + Hash + Eq, V: Persist> Mut<'_, PHashMap<K, V>> {
     /// A lock inside an entry is held by an older transaction.
     pub fn clear(&mut self) -> Result<()> {
         let (table, tx) = self.table();
-        // SAFETY: each entry is released once, and all buckets emptied. The map is borrowed for changing by this
-        // transaction.
+        // SAFETY: each entry is released once, and all buckets emptied. The map is borrowed for
+        // changing by this transaction.
         unsafe {
             if Slot::<K, V>::HAS_POINTERS || Slot::<K, V>::HAS_LOCKS {
                 (*table)
@@ -171,8 +173,8 @@ impl<K: Persist + Hash + Eq, V: Persist> Mut<'_, PHashMap<K, V>> {
     /// A lock inside an entry is held by an older transaction.
     pub fn retain(&mut self, mut keep: impl FnMut(&K, Mut<'_, V>) -> bool) -> Result<()> {
         let (table, tx) = self.table();
-        // SAFETY: each bucket is looked at once, and emptied when its entry goes. The map is borrowed for changing by
-        // this transaction, and `keep` gets no other way to it.
+        // SAFETY: each bucket is looked at once, and emptied when its entry goes. The map is
+        // borrowed for changing by this transaction, and `keep` gets no other way to it.
         unsafe {
             for slot in (*table).full() {
                 let entry = slot.as_ptr();

@@ -14,9 +14,9 @@ use std::ptr::{self, NonNull};
 
 /// An array of elements `T`.
 ///
-/// Invariant: `len <= cap`, the first `len` elements at `ptr` are initialised, and either `cap == 0`
-/// and `ptr` is the alignment, or a block of `cap` elements is at `ptr`, from `std`'s allocator
-/// when the array is owned and of the region when it is stored.
+/// Invariant: `len <= cap`, the first `len` elements at `ptr` are initialised, and either `cap
+/// == 0` and `ptr` is the alignment, or a block of `cap` elements is at `ptr`, from `std`'s
+/// allocator when the array is owned and of the region when it is stored.
 #[repr(transparent)]
 pub(crate) struct Array<T> {
     raw: RawVec,

@@ -300,7 +300,8 @@ impl<E> Table<E> {
         }
         std::mem::forget(undo);
         let freed = old.block();
-        // SAFETY: the caller says that the table may be changed; the old block is in no table after.
+        // SAFETY: the caller says that the table may be changed; the old block is in no table
+        // after.
         unsafe {
             store.wrote(block, layout.size());
             store.change(this.cast(), size_of::<RawTable>() - size_of::<u64>());
@@ -318,7 +319,8 @@ impl<E> Table<E> {
     ///
     /// As [`reserve`](Self::reserve), which was called for it; there is no equal entry.
     pub(crate) unsafe fn claim(this: *mut Self, hash: u64, store: impl Store) -> usize {
-        // SAFETY: the caller says that the table may be changed. The room reserved is a block with an empty bucket.
+        // SAFETY: the caller says that the table may be changed. The room reserved is a block
+        // with an empty bucket.
         unsafe {
             let index = (*this).vacant(hash);
             let reused = (*this).is_deleted(index);

@@ -1,8 +1,8 @@
 //! Changing a stored [`PVec`]: the methods of `Mut<'_, PVec<T>>`.
 //!
-//! Each keeps what it overwrites for an abort and puts what it writes into the transaction's record. An
-//! element that goes in is adopted before anything refers to it, so an error leaves the vector as it was.
-//! None of them hands out `&mut T` of stored data.
+//! Each keeps what it overwrites for an abort and puts what it writes into the transaction's
+//! record. An element that goes in is adopted before anything refers to it, so an error leaves
+//! the vector as it was. None of them hands out `&mut T` of stored data.
 
 use super::PVec;
 use crate::__private::{mut_at, parts};
@@ -14,8 +14,9 @@ use crate::tx::TxRef;
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 
-/// Stored vectors. Each method that changes something has effect when the transaction commits; none has a
-/// barrier of its own. Where an index is out of bounds they panic like `Vec`'s, which aborts the transaction.
+/// Stored vectors. Each method that changes something has effect when the transaction commits;
+/// none has a barrier of its own. Where an index is out of bounds they panic like `Vec`'s,
+/// which aborts the transaction.
 impl<T: Persist> Mut<'_, PVec<T>> {
     #[inline]
     fn array(&mut self) -> (*mut Array<T>, TxRef<'_>) {
@@ -61,8 +62,8 @@ impl<T: Persist> Mut<'_, PVec<T>> {
     pub fn push(&mut self, value: T) -> Result<()> {
         self.grow(1, false)?;
         let (array, tx) = self.array();
-        // SAFETY: there is room for one more; the slot holds nothing that anybody sees. The vector is
-        // borrowed for changing by this transaction.
+        // SAFETY: there is room for one more; the slot holds nothing that anybody sees. The
+        // vector is borrowed for changing by this transaction.
         unsafe {
             let len = (*array).len();
             raw::put(tx, (*array).as_ptr().add(len), value)?;
@@ -101,8 +102,8 @@ impl<T: Persist> Mut<'_, PVec<T>> {
         self.hold_from(index)?;
         self.push(value)?;
         let (array, tx) = self.array();
-        // SAFETY: the pushed element is there; turning the end of the array by one place keeps every element
-        // once. The vector is borrowed for changing by this transaction.
+        // SAFETY: the pushed element is there; turning the end of the array by one place keeps
+        // every element once. The vector is borrowed for changing by this transaction.
         unsafe {
             let ptr = (*array).as_ptr();
             tx.change(ptr.add(index).cast(), (len - index) * size_of::<T>());
@@ -132,8 +133,8 @@ impl<T: Persist> Mut<'_, PVec<T>> {
         );
         self.hold_from(index)?;
         let (array, tx) = self.array();
-        // SAFETY: the element is read once and its place is overwritten by those behind it. The vector is
-        // borrowed for changing by this transaction.
+        // SAFETY: the element is read once and its place is overwritten by those behind it. The
+        // vector is borrowed for changing by this transaction.
         unsafe {
             let value = raw::take(tx, (*array).as_ptr().add(index))?;
             Array::shift(array, index + 1, index, tx);
@@ -160,8 +161,8 @@ impl<T: Persist> Mut<'_, PVec<T>> {
         self.hold_at(index)?;
         self.hold_at(len - 1)?;
         let (array, tx) = self.array();
-        // SAFETY: the element is read once and its place is overwritten by the last one, or is the last. The
-        // vector is borrowed for changing by this transaction.
+        // SAFETY: the element is read once and its place is overwritten by the last one, or is
+        // the last. The vector is borrowed for changing by this transaction.
         unsafe {
             let ptr = (*array).as_ptr();
             let value = raw::take(tx, ptr.add(index))?;
@@ -214,8 +215,8 @@ impl<T: Persist> Mut<'_, PVec<T>> {
         }
         self.hold_from(len)?;
         let (array, tx) = self.array();
-        // SAFETY: the elements beyond `len` are nobody's from now on. The vector is borrowed for changing by this
-        // transaction.
+        // SAFETY: the elements beyond `len` are nobody's from now on. The vector is borrowed
+        // for changing by this transaction.
         unsafe {
             Array::set_len(array, len, tx);
             raw::release(tx, (*array).as_ptr().add(len), old - len)
@@ -253,8 +254,8 @@ impl<T: Persist> Mut<'_, PVec<T>> {
     {
         self.reserve(slice.len())?;
         let (array, tx) = self.array();
-        // SAFETY: there is room; the slice cannot lie in the slack. Plain data is its bytes. The vector is borrowed
-        // for changing by this transaction.
+        // SAFETY: there is room; the slice cannot lie in the slack. Plain data is its bytes.
+        // The vector is borrowed for changing by this transaction.
         unsafe {
             let len = (*array).len();
             let to = (*array).as_ptr().add(len);
@@ -285,8 +286,8 @@ impl<T: Persist> Mut<'_, PVec<T>> {
         );
         self.reserve(slice.len())?;
         let (array, tx) = self.array();
-        // SAFETY: there is room; the slice does not lie in the vector, which is borrowed for changing by this
-        // transaction. Plain data is its bytes.
+        // SAFETY: there is room; the slice does not lie in the vector, which is borrowed for
+        // changing by this transaction. Plain data is its bytes.
         unsafe {
             Array::shift(array, index, index + slice.len(), tx);
             let to = (*array).as_ptr().add(index);
@@ -308,7 +309,8 @@ impl<T: Persist> Mut<'_, PVec<T>> {
         let len = self.len();
         assert!(index + count <= len, "the range is there");
         let (array, tx) = self.array();
-        // SAFETY: plain data needs no release. The vector is borrowed for changing by this transaction.
+        // SAFETY: plain data needs no release. The vector is borrowed for changing by this
+        // transaction.
         unsafe {
             Array::shift(array, index + count, index, tx);
             Array::set_len(array, len - count, tx);
@@ -359,7 +361,8 @@ impl<T: Persist> Mut<'_, PVec<T>> {
         let kept: Vec<bool> = self.iter_mut().map(&mut keep).collect();
         let (array, tx) = self.array();
         let mut len = 0;
-        // SAFETY: each element is kept once or released once. The vector is borrowed for changing by this transaction.
+        // SAFETY: each element is kept once or released once. The vector is borrowed for
+        // changing by this transaction.
         unsafe {
             let ptr = (*array).as_ptr();
             for (index, keep) in kept.into_iter().enumerate() {
