@@ -11,6 +11,8 @@ pub mod __private;
 #[allow(dead_code)] // used by the commit, which follows
 mod changes;
 mod error;
+#[allow(dead_code)]
+mod lock_table;
 mod mutref;
 mod pbox;
 mod persist;

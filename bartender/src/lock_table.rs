@@ -1,0 +1,508 @@
+//! Where the state of all persistent locks is: a table in ordinary memory, keyed by the lock's address.
+//!
+//! The word in the region stays zero, so a crash unlocks everything and a lock can be moved. An entry is
+//! there while somebody holds or awaits the lock, or while its last holder's commit is not durable.
+//!
+//! It promises that nobody waits in a circle. Transactions draw a number when they first have to wait, and
+//! wait for younger holders only (*wait-die*); who holds nothing may wait for anybody; a reader outside of
+//! transactions cannot be refused, so, if it holds guards, it *wounds* the transaction it waits for: that one
+//! gives up as soon as it waits for anything itself.
+//!
+//! It does not know what the locks protect, nor when a holder lets go: see [`crate::lock`] and [`crate::run`].
+
+use bartender_pm::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
+use bartender_pm::sync::{Condvar, Mutex, UnsafeCell, hint, thread};
+
+/// Parts of the table, each behind a spin lock of its own.
+#[cfg(not(loom))]
+const SHARDS: usize = 256;
+#[cfg(loom)]
+const SHARDS: usize = 2;
+
+/// How often a waiter looks before it sleeps.
+#[cfg(not(loom))]
+const SPINS: usize = 200;
+#[cfg(loom)]
+const SPINS: usize = 0;
+
+/// A commit's position in the log, which becomes durable at some time.
+pub(crate) trait Position: Clone {
+    /// Whether it is durable.
+    fn is_durable(&self) -> bool;
+}
+
+/// Who holds locks: a thread, with the transaction it runs. There is one for each thread, and it is never freed.
+#[derive(Debug, Default)]
+pub(crate) struct Owner {
+    /// The transaction's age for *wait-die*; 0 until it has to wait for the first time, kept over retries.
+    /// Written by the owner's thread under `Table::numbers`, read by all.
+    number: AtomicU64,
+    /// Set by a reader that waits for this one; cleared by the owner's thread when an attempt begins.
+    wounded: AtomicBool,
+    /// Shard in which the transaction sleeps, plus one. Written by the owner's thread.
+    waits_in: AtomicUsize,
+}
+
+impl Owner {
+    /// A new attempt begins, with no lock held.
+    #[inline]
+    pub(crate) fn begin(&self) {
+        if self.wounded.load(Ordering::Relaxed) {
+            self.wounded.store(false, Ordering::Relaxed);
+        }
+    }
+
+    /// The transaction has ended: the next one is a younger one.
+    #[inline]
+    pub(crate) fn end(&self) {
+        if self.number.load(Ordering::Relaxed) != 0 {
+            self.number.store(0, Ordering::Relaxed);
+        }
+    }
+}
+
+/// How a lock is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    Shared,
+    Exclusive,
+}
+
+/// What the requester may do if it has to wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Patience {
+    /// It holds nothing, so it may wait for anybody.
+    Free,
+    /// A transaction that holds something: it waits for younger ones only.
+    Die,
+    /// A reader outside of transactions that holds guards: it wounds who is in its way.
+    Wound,
+}
+
+/// Why a lock was not granted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refused {
+    /// The requester holds it already, in a way that excludes this one.
+    Own,
+    /// Waiting could have been a deadlock.
+    Conflict,
+}
+
+/// One lock that is held, awaited, or whose last change is not durable yet.
+#[derive(Debug)]
+struct Entry<P> {
+    addr: usize,
+    exclusive: Option<&'static Owner>,
+    /// One for each time it is held.
+    shared: Vec<&'static Owner>,
+    waiting: u32,
+    /// Those of `waiting` that want it exclusively: new readers that hold nothing let them pass.
+    waiting_exclusive: u32,
+    /// The last exclusive holder's commit, unless it was durable when the lock was released.
+    last: Option<P>,
+}
+
+impl<P: Position> Entry<P> {
+    fn is_unused(&self) -> bool {
+        self.exclusive.is_none()
+            && self.shared.is_empty()
+            && self.waiting == 0
+            && self.last.is_none()
+    }
+
+    fn holders(&self) -> impl Iterator<Item = &'static Owner> {
+        self.exclusive.iter().chain(&self.shared).copied()
+    }
+
+    /// Whether `me` can have it now; `Err` if it never will be able to.
+    fn is_free_for(
+        &self,
+        mode: Mode,
+        me: &'static Owner,
+        patience: Patience,
+    ) -> Result<bool, Refused> {
+        if self.exclusive.is_some_and(|owner| std::ptr::eq(owner, me)) {
+            return Err(Refused::Own);
+        }
+        match mode {
+            Mode::Exclusive if self.shared.iter().any(|owner| std::ptr::eq(*owner, me)) => {
+                Err(Refused::Own)
+            }
+            Mode::Exclusive => Ok(self.exclusive.is_none() && self.shared.is_empty()),
+            // Letting writers pass would be waiting for them: only who holds nothing can.
+            Mode::Shared if patience == Patience::Free && self.waiting_exclusive != 0 => Ok(false),
+            Mode::Shared => Ok(self.exclusive.is_none()),
+        }
+    }
+
+    #[inline]
+    fn grant(&mut self, mode: Mode, me: &'static Owner) {
+        match mode {
+            Mode::Exclusive => self.exclusive = Some(me),
+            Mode::Shared => self.shared.push(me),
+        }
+    }
+
+    /// The last commit under this lock, if it is still not durable.
+    fn unsettled(&mut self) -> Option<P> {
+        if self.last.as_ref().is_some_and(P::is_durable) {
+            self.last = None;
+        }
+        self.last.clone()
+    }
+}
+
+/// The entries of a shard. Removed ones stay behind `used`, so that their buffers are used again.
+#[derive(Debug)]
+struct Entries<P> {
+    list: Vec<Entry<P>>,
+    used: usize,
+}
+
+impl<P: Position> Entries<P> {
+    #[inline]
+    fn find(&self, addr: usize) -> Option<usize> {
+        self.list[..self.used]
+            .iter()
+            .position(|entry| entry.addr == addr)
+    }
+
+    #[inline]
+    fn insert(&mut self, addr: usize) -> usize {
+        if self.used == self.list.len() {
+            self.list.push(Entry {
+                addr,
+                exclusive: None,
+                shared: Vec::new(),
+                waiting: 0,
+                waiting_exclusive: 0,
+                last: None,
+            });
+        }
+        self.list[self.used].addr = addr;
+        self.used += 1;
+        self.used - 1
+    }
+
+    #[inline]
+    fn remove(&mut self, at: usize) {
+        self.used -= 1;
+        self.list.swap(at, self.used);
+    }
+}
+
+/// A part of the table.
+///
+/// `entries` is touched under `busy` only, for a few loads and stores; nobody sleeps with it. Waiters sleep on
+/// `changed` until `generation` is another one than they saw under `busy`; it changes under `sleepers`, after
+/// the entry has changed, so no change is missed. Order: `busy`, then `Table::numbers` or `sleepers`.
+#[derive(Debug)]
+#[repr(align(128))]
+struct Shard<P> {
+    busy: AtomicBool,
+    entries: UnsafeCell<Entries<P>>,
+    generation: AtomicU64,
+    sleepers: Mutex<usize>,
+    changed: Condvar,
+}
+
+// SAFETY: the entries are reached under `busy` only; owners are never freed and are atomics.
+unsafe impl<P: Send> Sync for Shard<P> {}
+// SAFETY: as above.
+unsafe impl<P: Send> Send for Shard<P> {}
+
+impl<P: Position> Shard<P> {
+    fn new() -> Self {
+        Shard {
+            busy: AtomicBool::new(false),
+            entries: UnsafeCell::new(Entries {
+                list: Vec::new(),
+                used: 0,
+            }),
+            generation: AtomicU64::new(0),
+            sleepers: Mutex::new(0),
+            changed: Condvar::new(),
+        }
+    }
+
+    #[inline]
+    fn with<R>(&self, f: impl FnOnce(&mut Entries<P>) -> R) -> R {
+        let mut tries = 0;
+        while self.busy.swap(true, Ordering::Acquire) {
+            while self.busy.load(Ordering::Relaxed) {
+                tries += 1;
+                if tries % 64 == 0 || cfg!(loom) {
+                    thread::yield_now();
+                } else {
+                    hint::spin_loop();
+                }
+            }
+        }
+        // SAFETY: `busy` was taken above and is given back below; `f` does not panic (it allocates at most).
+        let result = self.entries.with_mut(|entries| f(unsafe { &mut *entries }));
+        self.busy.store(false, Ordering::Release);
+        result
+    }
+
+    /// Wakes all waiters of the shard.
+    #[cold]
+    fn wake(&self) {
+        let sleepers = self.sleepers.lock();
+        self.generation.fetch_add(1, Ordering::Relaxed);
+        if *sleepers != 0 {
+            self.changed.notify_all();
+        }
+    }
+
+    /// Sleeps until [`wake`](Self::wake) is called after `seen` was read.
+    fn sleep(&self, seen: u64) {
+        for _ in 0..SPINS {
+            if self.generation.load(Ordering::Relaxed) != seen {
+                return;
+            }
+            hint::spin_loop();
+        }
+        let mut sleepers = self.sleepers.lock();
+        *sleepers += 1;
+        while self.generation.load(Ordering::Relaxed) == seen {
+            sleepers = self.changed.wait(sleepers);
+        }
+        *sleepers -= 1;
+    }
+}
+
+/// The state of all locks.
+#[derive(Debug)]
+pub(crate) struct Table<P> {
+    shards: Box<[Shard<P>]>,
+    /// The last number drawn. Drawing and publishing it is one step: who sees another's number unset,
+    /// after having drawn its own, knows that the other will be younger.
+    numbers: Mutex<u64>,
+}
+
+impl<P: Position> Table<P> {
+    pub(crate) fn new() -> Self {
+        Table {
+            shards: (0..SHARDS).map(|_| Shard::new()).collect(),
+            numbers: Mutex::new(0),
+        }
+    }
+
+    #[inline]
+    fn shard(&self, addr: usize) -> usize {
+        let mixed = (addr as u64 >> 3).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        (mixed >> 32) as usize % SHARDS
+    }
+
+    /// Takes the lock at `addr`. Answers with the last commit under it, if that is not durable yet: what it
+    /// protects must not be shown to anybody before.
+    #[inline]
+    pub(crate) fn acquire(
+        &self,
+        addr: usize,
+        mode: Mode,
+        me: &'static Owner,
+        patience: Patience,
+    ) -> Result<Option<P>, Refused> {
+        let index = self.shard(addr);
+        let granted = self.shards[index].with(|entries| {
+            if entries.find(addr).is_some() {
+                return false;
+            }
+            let at = entries.insert(addr);
+            entries.list[at].grant(mode, me);
+            true
+        });
+        if granted {
+            return Ok(None);
+        }
+        self.acquire_contended(index, addr, mode, me, patience)
+    }
+
+    #[cold]
+    fn acquire_contended(
+        &self,
+        index: usize,
+        addr: usize,
+        mode: Mode,
+        me: &'static Owner,
+        patience: Patience,
+    ) -> Result<Option<P>, Refused> {
+        let shard = &self.shards[index];
+        let mut registered = false;
+        loop {
+            let step = shard.with(|entries| {
+                let at = entries.find(addr).unwrap_or_else(|| entries.insert(addr));
+                let entry = &mut entries.list[at];
+                let outcome = match entry.is_free_for(mode, me, patience) {
+                    Ok(true) => {
+                        entry.grant(mode, me);
+                        Step::Done(Ok(entry.unsettled()))
+                    }
+                    Ok(false) if self.may_wait(entry, index, me, patience) => {
+                        Step::Sleep(shard.generation.load(Ordering::Relaxed))
+                    }
+                    Ok(false) => Step::Done(Err(Refused::Conflict)),
+                    Err(refused) => Step::Done(Err(refused)),
+                };
+                let waits = matches!(outcome, Step::Sleep(_));
+                if waits != registered {
+                    let by = if waits { 1 } else { u32::MAX };
+                    entry.waiting = entry.waiting.wrapping_add(by);
+                    if mode == Mode::Exclusive {
+                        entry.waiting_exclusive = entry.waiting_exclusive.wrapping_add(by);
+                    }
+                }
+                let left = registered && !waits && entry.waiting != 0;
+                registered = waits;
+                if entry.is_unused() {
+                    entries.remove(at);
+                }
+                (outcome, left)
+            });
+            match step {
+                (Step::Done(result), left) => {
+                    me.waits_in.store(0, Ordering::Relaxed);
+                    // Readers that let this one pass can go on if it gave up.
+                    if left && result.is_err() {
+                        shard.wake();
+                    }
+                    return result;
+                }
+                (Step::Sleep(seen), _) => shard.sleep(seen),
+            }
+        }
+    }
+
+    /// Whether waiting for the holders of `entry` can never close a circle.
+    fn may_wait(
+        &self,
+        entry: &Entry<P>,
+        index: usize,
+        me: &'static Owner,
+        patience: Patience,
+    ) -> bool {
+        match patience {
+            Patience::Free => true,
+            Patience::Die => {
+                let mine = self.number(me);
+                let younger = |other: &Owner| {
+                    let other = other.number.load(Ordering::Acquire);
+                    other == 0 || mine < other
+                };
+                if !entry.holders().all(younger) {
+                    return false;
+                }
+                // Either the wounder sees where we sleep, or we see the wound.
+                me.waits_in.store(index + 1, Ordering::Relaxed);
+                fence(Ordering::SeqCst);
+                !me.wounded.load(Ordering::Relaxed)
+            }
+            Patience::Wound => {
+                for holder in entry.holders() {
+                    holder.wounded.store(true, Ordering::Relaxed);
+                    fence(Ordering::SeqCst);
+                    let shard = holder.waits_in.load(Ordering::Relaxed);
+                    if shard != 0 {
+                        self.shards[shard - 1].wake();
+                    }
+                }
+                true
+            }
+        }
+    }
+
+    /// The requester's number, drawn if it has none.
+    fn number(&self, me: &Owner) -> u64 {
+        let mut last = self.numbers.lock();
+        let mine = me.number.load(Ordering::Relaxed);
+        if mine != 0 {
+            return mine;
+        }
+        *last += 1;
+        me.number.store(*last, Ordering::Release);
+        *last
+    }
+
+    /// Gives the lock back. `last` is the holder's commit if others have to wait until it is durable.
+    #[inline]
+    pub(crate) fn release(&self, addr: usize, mode: Mode, me: &'static Owner, last: Option<P>) {
+        let shard = &self.shards[self.shard(addr)];
+        let awaited = shard.with(|entries| {
+            let Some(at) = entries.find(addr) else {
+                return false;
+            };
+            let entry = &mut entries.list[at];
+            match mode {
+                Mode::Exclusive => entry.exclusive = None,
+                Mode::Shared => {
+                    let mine = entry
+                        .shared
+                        .iter()
+                        .position(|owner| std::ptr::eq(*owner, me));
+                    if let Some(mine) = mine {
+                        entry.shared.swap_remove(mine);
+                    }
+                }
+            }
+            if last.is_some() {
+                entry.last = last;
+            }
+            let awaited = entry.waiting != 0;
+            if entry.is_unused() {
+                entries.remove(at);
+            }
+            awaited
+        });
+        if awaited {
+            shard.wake();
+        }
+    }
+
+    /// Forgets the last commit under the lock at `addr` if it is durable by now.
+    pub(crate) fn settle(&self, addr: usize) {
+        self.shards[self.shard(addr)].with(|entries| {
+            if let Some(at) = entries.find(addr) {
+                entries.list[at].unsettled();
+                if entries.list[at].is_unused() {
+                    entries.remove(at);
+                }
+            }
+        });
+    }
+
+    /// Forgets all locks in a region that is closed: those of leaked guards, and what was not durable.
+    pub(crate) fn purge(&self, from: usize, to: usize) {
+        for shard in &self.shards {
+            shard.with(|entries| {
+                for at in (0..entries.used).rev() {
+                    let entry = &mut entries.list[at];
+                    if (from..to).contains(&entry.addr) && entry.waiting == 0 {
+                        entry.exclusive = None;
+                        entry.shared.clear();
+                        entry.last = None;
+                        entries.remove(at);
+                    }
+                }
+            });
+        }
+    }
+
+    /// How many locks the table knows.
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.shards
+            .iter()
+            .map(|shard| shard.with(|entries| entries.used))
+            .sum()
+    }
+}
+
+enum Step<P> {
+    Done(Result<Option<P>, Refused>),
+    Sleep(u64),
+}
+
+#[cfg(test)]
+#[path = "lock_table/tests.rs"]
+mod tests;

@@ -1,0 +1,232 @@
+//! The lock table by itself: what is granted and refused, and (under loom) that no schedule blocks for ever.
+
+use super::*;
+
+#[derive(Debug, Clone)]
+struct Never;
+
+impl Position for Never {
+    fn is_durable(&self) -> bool {
+        false
+    }
+}
+
+fn owner() -> &'static Owner {
+    Box::leak(Box::default())
+}
+
+#[cfg(not(loom))]
+mod plain {
+    use super::*;
+    use Mode::{Exclusive, Shared};
+    use Patience::{Die, Free, Wound};
+    use bartender_pm::sync::Arc;
+    use std::time::Duration;
+
+    #[test]
+    fn an_entry_lives_as_long_as_it_is_needed() {
+        let table = Table::<Never>::new();
+        let (a, b) = (owner(), owner());
+        assert!(table.acquire(8, Exclusive, a, Free).unwrap().is_none());
+        assert!(table.acquire(16, Shared, a, Free).unwrap().is_none());
+        assert!(table.acquire(16, Shared, b, Free).unwrap().is_none());
+        assert_eq!(table.len(), 2);
+        table.release(8, Exclusive, a, None);
+        table.release(16, Shared, a, None);
+        assert_eq!(table.len(), 1);
+        table.release(16, Shared, b, None);
+        assert_eq!(table.len(), 0);
+    }
+
+    #[test]
+    fn a_lock_of_ones_own_is_refused() {
+        let table = Table::<Never>::new();
+        let a = owner();
+        table.acquire(8, Exclusive, a, Free).unwrap();
+        for (mode, patience) in [(Exclusive, Die), (Shared, Die), (Shared, Wound)] {
+            assert_eq!(
+                table.acquire(8, mode, a, patience).unwrap_err(),
+                Refused::Own
+            );
+        }
+        table.acquire(16, Shared, a, Die).unwrap();
+        assert_eq!(
+            table.acquire(16, Exclusive, a, Die).unwrap_err(),
+            Refused::Own
+        );
+        table.acquire(16, Shared, a, Die).unwrap();
+    }
+
+    #[test]
+    fn the_younger_dies() {
+        let table = Table::<Never>::new();
+        let (old, young) = (owner(), owner());
+        table.number(old);
+        table.number(young);
+        table.acquire(8, Exclusive, old, Free).unwrap();
+        assert_eq!(
+            table.acquire(8, Exclusive, young, Die).unwrap_err(),
+            Refused::Conflict
+        );
+        table.acquire(16, Shared, old, Free).unwrap();
+        assert_eq!(
+            table.acquire(16, Exclusive, young, Die).unwrap_err(),
+            Refused::Conflict
+        );
+        table.acquire(16, Shared, young, Die).unwrap();
+    }
+
+    #[test]
+    fn a_commit_that_is_not_durable_is_told_to_the_next() {
+        let table = Table::<Never>::new();
+        let a = owner();
+        table.acquire(8, Exclusive, a, Free).unwrap();
+        table.release(8, Exclusive, a, Some(Never));
+        assert_eq!(table.len(), 1);
+        assert!(table.acquire(8, Shared, a, Free).unwrap().is_some());
+        table.release(8, Shared, a, None);
+        table.purge(0, 100);
+        assert_eq!(table.len(), 0);
+    }
+
+    #[test]
+    fn a_waiting_reader_wounds_and_a_wounded_waiter_gives_up() {
+        let table = Arc::new(Table::<Never>::new());
+        let (reader, tx) = (owner(), owner());
+        table.acquire(8, Shared, reader, Free).unwrap();
+        table.acquire(16, Exclusive, tx, Free).unwrap();
+        let other = {
+            let table = table.clone();
+            std::thread::spawn(move || {
+                let refused = table.acquire(8, Exclusive, tx, Die).unwrap_err();
+                table.release(16, Exclusive, tx, None);
+                refused
+            })
+        };
+        std::thread::sleep(Duration::from_millis(20));
+        table.acquire(16, Shared, reader, Wound).unwrap();
+        assert_eq!(other.join().unwrap(), Refused::Conflict);
+        table.release(8, Shared, reader, None);
+        table.release(16, Shared, reader, None);
+        assert_eq!(table.len(), 0);
+    }
+
+    #[test]
+    fn many_threads_exclude_one_another() {
+        let table = Arc::new(Table::<Never>::new());
+        let counters: Arc<[UnsafeCell<u64>; 3]> = Arc::new(Default::default());
+        struct Shared3(Arc<[UnsafeCell<u64>; 3]>);
+        // SAFETY: each counter is touched under its lock.
+        unsafe impl Send for Shared3 {}
+        let threads: Vec<_> = (0..4)
+            .map(|t| {
+                let (table, counters) = (table.clone(), Shared3(counters.clone()));
+                std::thread::spawn(move || {
+                    let counters = counters;
+                    let me = owner();
+                    for i in 0..2000 {
+                        let (a, b) = ((i + t) % 3, (i * 7 + t) % 3);
+                        loop {
+                            me.begin();
+                            table.acquire(8 * a + 8, Mode::Exclusive, me, Free).unwrap();
+                            let second = if a == b {
+                                Ok(None)
+                            } else {
+                                table.acquire(8 * b + 8, Mode::Exclusive, me, Die)
+                            };
+                            if second.is_ok() {
+                                // SAFETY: under the lock.
+                                counters.0[a].with_mut(|c| unsafe { *c += 1 });
+                                if a != b {
+                                    table.release(8 * b + 8, Mode::Exclusive, me, None);
+                                }
+                            }
+                            table.release(8 * a + 8, Mode::Exclusive, me, None);
+                            if second.is_ok() {
+                                break;
+                            }
+                        }
+                        me.end();
+                    }
+                })
+            })
+            .collect();
+        threads
+            .into_iter()
+            .for_each(|thread| thread.join().unwrap());
+        // SAFETY: all threads have ended.
+        let total: u64 = counters.iter().map(|c| c.with(|c| unsafe { *c })).sum();
+        assert_eq!(total, 8000);
+        assert_eq!(table.len(), 0);
+    }
+}
+
+#[cfg(loom)]
+mod models {
+    use super::*;
+    use loom::sync::Arc;
+
+    /// Two transactions take two locks in opposite order: one of them dies and tries again, both end.
+    #[test]
+    fn opposite_orders_end() {
+        let mut model = loom::model::Builder::new();
+        model.preemption_bound = Some(2);
+        model.check(|| {
+            let table = Arc::new(Table::<Never>::new());
+            let run = |table: Arc<Table<Never>>, first: usize, second: usize| {
+                let me = owner();
+                loop {
+                    me.begin();
+                    table
+                        .acquire(first, Mode::Exclusive, me, Patience::Free)
+                        .unwrap();
+                    let second_taken = table.acquire(second, Mode::Exclusive, me, Patience::Die);
+                    if second_taken.is_ok() {
+                        table.release(second, Mode::Exclusive, me, None);
+                    }
+                    table.release(first, Mode::Exclusive, me, None);
+                    if second_taken.is_ok() {
+                        break;
+                    }
+                    thread::yield_now();
+                }
+                me.end();
+            };
+            let other = table.clone();
+            let thread = thread::spawn(move || run(other, 8, 16));
+            run(table, 16, 8);
+            thread.join().unwrap();
+        });
+    }
+
+    /// A reader that holds a guard waits for a transaction that waits for that guard: the transaction gives up.
+    #[test]
+    fn a_reader_is_never_in_a_circle() {
+        let mut model = loom::model::Builder::new();
+        model.preemption_bound = Some(3);
+        model.check(|| {
+            let table = Arc::new(Table::<Never>::new());
+            let other = table.clone();
+            let thread = thread::spawn(move || {
+                let me = owner();
+                other
+                    .acquire(16, Mode::Exclusive, me, Patience::Free)
+                    .unwrap();
+                if other.acquire(8, Mode::Exclusive, me, Patience::Die).is_ok() {
+                    other.release(8, Mode::Exclusive, me, None);
+                }
+                other.release(16, Mode::Exclusive, me, None);
+            });
+            let reader = owner();
+            table
+                .acquire(8, Mode::Shared, reader, Patience::Free)
+                .unwrap();
+            table
+                .acquire(16, Mode::Shared, reader, Patience::Wound)
+                .unwrap();
+            table.release(16, Mode::Shared, reader, None);
+            table.release(8, Mode::Shared, reader, None);
+            thread.join().unwrap();
+        });
+    }
+}
