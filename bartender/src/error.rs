@@ -13,6 +13,10 @@ pub enum Error {
     #[error(transparent)]
     Region(#[from] bartender_pm::Error),
 
+    /// The heap in the region: it is full, damaged, or something else.
+    #[error(transparent)]
+    Heap(bartender_heap::Error),
+
     /// The region holds a root of another type. Nothing was changed.
     #[error(
         "{}: the region's root has another type than the program's:\n  {}",
@@ -66,5 +70,14 @@ impl Error {
     /// An error with which a closure takes its transaction back for a reason of its own.
     pub fn abort(reason: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Error::Aborted(reason.into())
+    }
+}
+
+impl From<bartender_heap::Error> for Error {
+    fn from(error: bartender_heap::Error) -> Self {
+        match error {
+            bartender_heap::Error::Region(error) => Error::Region(*error),
+            error => Error::Heap(error),
+        }
     }
 }

@@ -5,32 +5,56 @@
 extern crate self as bartender;
 
 // Modules in dependency order: each uses only those above it.
+mod error;
+
+mod changes;
+
+mod lock_table;
+
+mod tx;
+
+mod thread;
+
+mod persist;
+
+mod mutref;
+
 #[doc(hidden)]
 #[path = "private.rs"]
 pub mod __private;
-#[allow(dead_code)] // used by the commit, which follows
-mod changes;
-mod error;
-#[allow(dead_code)]
-mod lock_table;
-mod mutref;
-mod pbox;
-mod persist;
+
+mod compound;
 mod plain;
+
+mod pbox;
+
 #[allow(dead_code)]
 mod raw;
-mod string;
-mod tx;
+
 mod vec;
+
+mod string;
 
 pub mod hash_map;
 
+mod run;
+
+mod lock;
+
+mod transaction;
+
+mod heap;
+
 pub use bartender_derive::{Persist, PlainData};
+pub use bartender_pm::Durability;
 pub use error::{Error, Result};
 pub use hash_map::PHashMap;
+pub use heap::{CheckReport, Heap, Options, Report, Stats};
+pub use lock::{Lock, PMutex, PRwLock, ReadGuard};
 pub use mutref::Mut;
 pub use pbox::PBox;
 pub use persist::{Adopt, Evict, Persist, PlainData, Project, Release};
 pub use string::PString;
+pub use transaction::Tx;
 pub use tx::TxRef;
 pub use vec::{IterMut, PVec};

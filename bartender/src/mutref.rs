@@ -129,7 +129,7 @@ impl<'tx, T: Persist> Mut<'tx, T> {
     ///
     /// [`Error::ForeignValue`] if they are of different transactions.
     pub fn swap(this: &mut Self, other: &mut Mut<'_, T>) -> Result<()> {
-        if this.tx.context != other.tx.context {
+        if this.tx != other.tx {
             return Err(Error::ForeignValue);
         }
         let (a, b) = (this.ptr.as_ptr(), other.ptr.as_ptr());

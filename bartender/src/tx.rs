@@ -7,6 +7,10 @@
 
 use crate::changes::Changes;
 use crate::error::{Error, Result};
+use crate::lock_table::{Mode, Owner, Refused};
+use crate::thread;
+use bartender_heap::Entry;
+use bartender_pm::Record;
 use std::alloc::Layout;
 use std::marker::PhantomData;
 use std::ptr::NonNull;
@@ -20,17 +24,117 @@ pub(crate) enum Doom {
     Failed(String),
 }
 
+/// A block that the transaction made.
+#[derive(Debug, Clone, Copy)]
+#[allow(dead_code)] // by the writing of fresh blocks, which follows
+pub(crate) struct NewBlock {
+    pub(crate) ptr: NonNull<u8>,
+    /// It may be written to the home before the commit.
+    pub(crate) fresh: bool,
+    /// Bytes that were asked for.
+    pub(crate) size: usize,
+}
+
 /// Everything a running transaction needs to know of itself. Only its own thread touches it.
 #[derive(Debug)]
 pub(crate) struct Context {
+    /// The heap that it changes; valid while it runs.
+    heap: Option<NonNull<bartender_heap::Heap>>,
+    /// Addresses of the region's view.
+    view: std::ops::Range<usize>,
+    /// The transaction (over another heap) that this one runs inside of, or the next idle context.
+    pub(crate) outer: Option<NonNull<Context>>,
+    pub(crate) owner: &'static Owner,
     pub(crate) changes: Changes,
+    pub(crate) blocks: Vec<NewBlock>,
+    /// Bytes of those of `blocks` that are fresh.
+    pub(crate) fresh_bytes: usize,
+    /// Blocks to give back once the transaction is durable.
+    pub(crate) frees: Vec<NonNull<u8>>,
+    /// Entries of the superblock table that must be durable with it (rule 4 of the log).
+    pub(crate) entries: Vec<Entry>,
+    /// Locks held to the end.
+    pub(crate) locks: Vec<(usize, Mode)>,
+    /// Highest number of a commit that it saw and that was not durable.
+    pub(crate) seen: u64,
     pub(crate) doom: Option<Doom>,
+    pub(crate) record: Record,
 }
 
 impl Context {
+    pub(crate) fn new(owner: &'static Owner) -> Self {
+        Context {
+            heap: None,
+            view: 0..0,
+            outer: None,
+            owner,
+            changes: Changes::new(),
+            blocks: Vec::new(),
+            fresh_bytes: 0,
+            frees: Vec::new(),
+            entries: Vec::new(),
+            locks: Vec::new(),
+            seen: 0,
+            doom: None,
+            record: Record::new(),
+        }
+    }
+
+    /// Ready for a transaction over `heap`.
+    #[inline]
+    pub(crate) fn begin(&mut self, heap: &bartender_heap::Heap, view: std::ops::Range<usize>) {
+        self.heap = Some(NonNull::from(heap));
+        self.view = view;
+    }
+
+    /// Whether it runs over `heap`.
+    #[inline]
+    pub(crate) fn is_over(&self, heap: &bartender_heap::Heap) -> bool {
+        self.heap == Some(NonNull::from(heap))
+    }
+
+    #[inline]
+    pub(crate) fn heap(&self) -> &bartender_heap::Heap {
+        let heap = self.heap.expect("a running transaction has a heap");
+        // SAFETY: `run` borrows the heap for as long as the transaction runs.
+        unsafe { heap.as_ref() }
+    }
+
+    /// Forgets what the transaction did; `locks` and `seen` are dealt with apart.
+    #[inline]
+    pub(crate) fn clear(&mut self) {
+        const KEEP: usize = 1 << 16;
+        self.changes.clear();
+        self.blocks.clear();
+        self.blocks.shrink_to(KEEP);
+        self.fresh_bytes = 0;
+        self.frees.clear();
+        self.frees.shrink_to(KEEP);
+        self.entries.clear();
+    }
+
     /// Dooms the transaction; the first reason stays.
     pub(crate) fn doom(&mut self, doom: Doom) {
         self.doom.get_or_insert(doom);
+    }
+
+    /// Takes the lock at `addr`, to the end of the transaction.
+    #[inline]
+    pub(crate) fn lock(&mut self, addr: usize, mode: Mode) -> Result<()> {
+        if !self.view.contains(&addr) {
+            return Err(Error::ForeignLock);
+        }
+        match thread::with(|thread| thread.acquire(addr, mode)) {
+            Ok(None) => {}
+            Ok(Some(commit)) => self.seen = self.seen.max(commit.seq),
+            Err(Refused::Own) => return Err(Error::AlreadyLocked),
+            Err(Refused::Conflict) => {
+                self.doom(Doom::Conflict);
+                return Err(Error::Conflict);
+            }
+        }
+        self.locks.push((addr, mode));
+        Ok(())
     }
 }
 
@@ -41,8 +145,8 @@ impl Context {
 pub struct TxRef<'tx> {
     /// Valid during `'tx`, and used by this thread only (`NonNull` is `!Send`). Fields are borrowed
     /// for the length of one method, and no method calls foreign code while it holds one.
-    pub(crate) context: NonNull<Context>,
-    pub(crate) life: PhantomData<&'tx ()>,
+    context: NonNull<Context>,
+    life: PhantomData<&'tx ()>,
 }
 
 impl Clone for TxRef<'_> {
@@ -59,7 +163,22 @@ impl PartialEq for TxRef<'_> {
     }
 }
 
+impl Eq for TxRef<'_> {}
+
 impl TxRef<'_> {
+    /// A handle on the transaction of `context`.
+    ///
+    /// # Safety
+    ///
+    /// It is this thread's, runs, and goes on running during the handle's lifetime.
+    #[inline]
+    pub(crate) unsafe fn new(context: NonNull<Context>) -> Self {
+        TxRef {
+            context,
+            life: PhantomData,
+        }
+    }
+
     /// The context, for as long as one method takes.
     #[inline]
     #[allow(clippy::mut_from_ref)]
@@ -101,8 +220,23 @@ impl TxRef<'_> {
     /// The region is full, or the disk is.
     #[doc(hidden)]
     pub fn alloc(self, layout: Layout) -> Result<NonNull<u8>> {
-        let _ = layout;
-        todo!()
+        let context = self.context();
+        let block = context.heap().alloc(layout)?;
+        if let Some(entry) = block.entry
+            && context.entries.last() != Some(&entry)
+            && !context.entries.contains(&entry)
+        {
+            context.entries.push(entry);
+        }
+        context.blocks.push(NewBlock {
+            ptr: block.ptr,
+            fresh: block.fresh,
+            size: layout.size(),
+        });
+        if block.fresh {
+            context.fresh_bytes += layout.size();
+        }
+        Ok(block.ptr)
     }
 
     /// Gives a block back once the transaction is durable; nothing happens if it aborts.
@@ -111,9 +245,9 @@ impl TxRef<'_> {
     ///
     /// A block of the region that nothing stored will refer to when the transaction has committed.
     #[doc(hidden)]
+    #[inline]
     pub unsafe fn free(self, ptr: NonNull<u8>) {
-        let _ = ptr;
-        todo!()
+        self.context().frees.push(ptr);
     }
 
     /// Holds the lock at `addr` to the end of the transaction (it may hold it already).
@@ -123,8 +257,10 @@ impl TxRef<'_> {
     /// [`Error::Conflict`]; the transaction is doomed then.
     #[doc(hidden)]
     pub fn hold(self, addr: usize) -> Result<()> {
-        let _ = addr;
-        Err(Error::Conflict)
+        match self.context().lock(addr, Mode::Exclusive) {
+            Err(Error::AlreadyLocked) => Ok(()),
+            other => other,
+        }
     }
 
     /// Makes the transaction unable to commit.

@@ -1,0 +1,408 @@
+//! `Persist` and `Project` for the compound types of the language: arrays, tuples and `Option`.
+//!
+//! The compiler lays out tuples and options as it likes; what it did is measured and described to the
+//! region, so a program built by another compiler that does it differently is told apart by its schema.
+
+use crate::__private::zero_gap;
+use crate::error::Result;
+use crate::mutref::Mut;
+use crate::persist::{Adopt, Evict, Persist, PlainData, Project, Release};
+use crate::tx::TxRef;
+use bartender_heap::types::{Field, Kind, NoneForm, SchemaBuilder, Type, TypeRef};
+use std::hint::black_box;
+use std::mem::{MaybeUninit, offset_of};
+use std::ptr::{self, NonNull};
+
+// SAFETY: elements one after the other, each treated as it wants.
+unsafe impl<T: Persist, const N: usize> Persist for [T; N] {
+    const HAS_POINTERS: bool = T::HAS_POINTERS;
+    const HAS_LOCKS: bool = T::HAS_LOCKS;
+
+    fn describe(b: &mut SchemaBuilder) -> TypeRef {
+        b.define::<Self>(|b| {
+            let elem = T::describe(b);
+            let len = N as u64;
+            Type::of::<Self>("array", Kind::Array { elem, len })
+        })
+    }
+
+    #[inline]
+    unsafe fn adopt(this: *mut Self, a: &mut Adopt<'_>) -> Result<()> {
+        if T::HAS_POINTERS {
+            for i in 0..N {
+                // SAFETY: passed on for each element.
+                unsafe { T::adopt(this.cast::<T>().add(i), a)? };
+            }
+        }
+        Ok(())
+    }
+
+    #[inline]
+    unsafe fn evict(this: *mut Self, e: &mut Evict<'_>) {
+        if T::HAS_POINTERS {
+            for i in 0..N {
+                // SAFETY: passed on for each element.
+                unsafe { T::evict(this.cast::<T>().add(i), e) };
+            }
+        }
+    }
+
+    #[inline]
+    unsafe fn release(this: *const Self, r: &mut Release<'_>) {
+        if T::HAS_POINTERS {
+            for i in 0..N {
+                // SAFETY: passed on for each element.
+                unsafe { T::release(this.cast::<T>().add(i), r) };
+            }
+        }
+    }
+
+    #[inline]
+    unsafe fn for_each_lock(this: *const Self, f: &mut dyn FnMut(usize)) {
+        if T::HAS_LOCKS {
+            for i in 0..N {
+                // SAFETY: passed on for each element.
+                unsafe { T::for_each_lock(this.cast::<T>().add(i), f) };
+            }
+        }
+    }
+
+    #[inline]
+    unsafe fn zero_padding(this: *mut Self) {
+        for i in 0..N {
+            // SAFETY: passed on for each element.
+            unsafe { T::zero_padding(this.cast::<T>().add(i)) };
+        }
+    }
+}
+
+// SAFETY: nothing between the elements.
+unsafe impl<T: PlainData, const N: usize> PlainData for [T; N] {}
+
+// SAFETY: elements do not overlap.
+unsafe impl<T: Persist, const N: usize> Project for [T; N] {
+    type Projection<'a> = [Mut<'a, T>; N];
+
+    #[inline]
+    unsafe fn project_raw<'a>(ptr: NonNull<Self>, tx: TxRef<'a>) -> [Mut<'a, T>; N] {
+        // SAFETY: each element is the caller's, and handed out once.
+        std::array::from_fn(|i| unsafe { Mut::from_raw(ptr.cast::<T>().add(i), tx) })
+    }
+}
+
+macro_rules! tuple {
+    ($($T:ident $i:tt),*) => {
+        // SAFETY: the fields are treated as they want, at the offsets that the compiler tells.
+        unsafe impl<$($T: Persist),*> Persist for ($($T,)*) {
+            const HAS_POINTERS: bool = false $(|| $T::HAS_POINTERS)*;
+            const HAS_LOCKS: bool = false $(|| $T::HAS_LOCKS)*;
+
+            fn describe(b: &mut SchemaBuilder) -> TypeRef {
+                b.define::<Self>(|b| {
+                    let fields = vec![$(Field {
+                        name: stringify!($i).to_owned(),
+                        offset: offset_of!(Self, $i) as u64,
+                        ty: $T::describe(b),
+                    }),*];
+                    Type::of::<Self>("tuple", Kind::Tuple { fields })
+                })
+            }
+
+            #[inline]
+            unsafe fn adopt(this: *mut Self, a: &mut Adopt<'_>) -> Result<()> {
+                // SAFETY: passed on for each field.
+                unsafe { $($T::adopt(&raw mut (*this).$i, a)?;)* }
+                Ok(())
+            }
+
+            #[inline]
+            unsafe fn evict(this: *mut Self, e: &mut Evict<'_>) {
+                // SAFETY: passed on for each field.
+                unsafe { $($T::evict(&raw mut (*this).$i, e);)* }
+            }
+
+            #[inline]
+            unsafe fn release(this: *const Self, r: &mut Release<'_>) {
+                // SAFETY: passed on for each field.
+                unsafe { $($T::release(&raw const (*this).$i, r);)* }
+            }
+
+            #[inline]
+            unsafe fn for_each_lock(this: *const Self, f: &mut dyn FnMut(usize)) {
+                // SAFETY: passed on for each field.
+                unsafe { $($T::for_each_lock(&raw const (*this).$i, f);)* }
+            }
+
+            #[inline]
+            unsafe fn zero_padding(this: *mut Self) {
+                const FIELDS: usize = [$($i),*].len();
+                let mut fields: [(usize, usize); FIELDS] =
+                    [$((offset_of!(Self, $i), size_of::<$T>())),*];
+                fields.sort_unstable();
+                let mut end = 0;
+                for (offset, size) in fields {
+                    // SAFETY: between two fields.
+                    unsafe { zero_gap(this, end, offset) };
+                    end = offset + size;
+                }
+                // SAFETY: behind the last field; the fields' own padding is passed on.
+                unsafe {
+                    zero_gap(this, end, size_of::<Self>());
+                    $($T::zero_padding(&raw mut (*this).$i);)*
+                }
+            }
+        }
+
+        // SAFETY: fields do not overlap.
+        unsafe impl<$($T: Persist),*> Project for ($($T,)*) {
+            type Projection<'a> = ($(Mut<'a, $T>,)*);
+
+            #[inline]
+            unsafe fn project_raw<'a>(ptr: NonNull<Self>, tx: TxRef<'a>) -> Self::Projection<'a> {
+                let this = ptr.as_ptr();
+                // SAFETY: each field is the caller's, and handed out once.
+                ($(unsafe { Mut::from_raw(NonNull::new_unchecked(&raw mut (*this).$i), tx) },)*)
+            }
+        }
+    };
+}
+
+tuple!(A 0);
+tuple!(A 0, B 1);
+tuple!(A 0, B 1, C 2);
+tuple!(A 0, B 1, C 2, D 3);
+tuple!(A 0, B 1, C 2, D 3, E 4);
+tuple!(A 0, B 1, C 2, D 3, E 4, F 5);
+tuple!(A 0, B 1, C 2, D 3, E 4, F 5, G 6);
+tuple!(A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7);
+tuple!(A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7, I 8);
+tuple!(A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7, I 8, J 9);
+tuple!(A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7, I 8, J 9, K 10);
+tuple!(A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7, I 8, J 9, K 10, L 11);
+
+// SAFETY: the layout is measured; the payload, if there is one, is treated as it wants.
+unsafe impl<T: Persist> Persist for Option<T> {
+    const HAS_POINTERS: bool = T::HAS_POINTERS;
+    const HAS_LOCKS: bool = T::HAS_LOCKS;
+
+    fn describe(b: &mut SchemaBuilder) -> TypeRef {
+        b.define::<Self>(|b| {
+            let payload = T::describe(b);
+            let (offset, none) = measure::<T>();
+            let kind = Kind::Option {
+                payload,
+                offset,
+                none,
+            };
+            Type::of::<Self>("Option", kind)
+        })
+    }
+
+    #[inline]
+    unsafe fn adopt(this: *mut Self, a: &mut Adopt<'_>) -> Result<()> {
+        // SAFETY: passed on.
+        match unsafe { payload(this) } {
+            // SAFETY: passed on.
+            Some(payload) => unsafe { T::adopt(payload, a) },
+            None => Ok(()),
+        }
+    }
+
+    #[inline]
+    unsafe fn evict(this: *mut Self, e: &mut Evict<'_>) {
+        // SAFETY: passed on.
+        if let Some(payload) = unsafe { payload(this) } {
+            // SAFETY: passed on.
+            unsafe { T::evict(payload, e) };
+        }
+    }
+
+    #[inline]
+    unsafe fn release(this: *const Self, r: &mut Release<'_>) {
+        // SAFETY: passed on.
+        if let Some(payload) = unsafe { payload(this.cast_mut()) } {
+            // SAFETY: passed on.
+            unsafe { T::release(payload, r) };
+        }
+    }
+
+    #[inline]
+    unsafe fn for_each_lock(this: *const Self, f: &mut dyn FnMut(usize)) {
+        // SAFETY: passed on.
+        if let Some(payload) = unsafe { payload(this.cast_mut()) } {
+            // SAFETY: passed on.
+            unsafe { T::for_each_lock(payload, f) };
+        }
+    }
+
+    #[inline]
+    unsafe fn zero_padding(this: *mut Self) {
+        // SAFETY: the payload's own padding is passed on. A `None` is written again over zeroes: what it does
+        // not write is its padding. (The bytes beside a tag in front of a payload are part of the tag.)
+        unsafe {
+            match payload(this) {
+                Some(payload) => T::zero_padding(payload),
+                None => {
+                    this.write_bytes(0, 1);
+                    write_none(this);
+                }
+            }
+        }
+    }
+}
+
+// SAFETY: the one part is the payload.
+unsafe impl<T: Persist> Project for Option<T> {
+    type Projection<'a> = Option<Mut<'a, T>>;
+
+    #[inline]
+    unsafe fn project_raw<'a>(ptr: NonNull<Self>, tx: TxRef<'a>) -> Option<Mut<'a, T>> {
+        // SAFETY: the payload is the caller's, like the option.
+        unsafe { payload(ptr.as_ptr()).map(|at| Mut::from_raw(NonNull::new_unchecked(at), tx)) }
+    }
+}
+
+/// Where the payload lies, if there is one.
+///
+/// # Safety
+///
+/// `this` is a valid option.
+#[inline]
+unsafe fn payload<T>(this: *mut Option<T>) -> Option<*mut T> {
+    // SAFETY: valid; the address is taken without a claim on the bytes' future.
+    let at = unsafe { (*this).as_ref().map(|inside| ptr::from_ref(inside).addr()) }?;
+    Some(this.with_addr(at).cast())
+}
+
+/// Writes a `None`, and nothing else.
+///
+/// # Safety
+///
+/// `to` can be written.
+#[inline(never)]
+unsafe fn write_none<T>(to: *mut Option<T>) {
+    // SAFETY: passed on.
+    unsafe { to.write(None) };
+}
+
+/// How the compiler lays out `Option<T>`: where the payload is, and how a `None` is told.
+///
+/// The sizes say which of two forms it is. Without room for a tag, `None` is a pattern that no payload has: the
+/// bytes that writing a `None` leaves the same whatever was there before. With a tag, the tag is in front and
+/// fills the space to the payload (up to 8 bytes), 0 for `None` and 1 for `Some`.
+fn measure<T>() -> (u64, NoneForm) {
+    let size = size_of::<Option<T>>();
+    let offset = size - size_of::<T>();
+    let none: Option<T> = None;
+    let by_slice = none.as_slice().as_ptr().addr() - ptr::from_ref(&none).addr();
+    assert_eq!(offset, by_slice, "an Option is laid out as described");
+    let written = written_by_none::<T>();
+    if offset != 0 {
+        let tag = written.iter().take_while(|byte| **byte == Some(0)).count();
+        assert!(
+            tag <= offset && tag.is_power_of_two(),
+            "a tag is in front of the payload"
+        );
+        let form = NoneForm::Tag {
+            offset: 0,
+            size: tag as u64,
+            none: 0,
+            some: 1,
+        };
+        return (offset as u64, form);
+    }
+    let first = written.iter().position(Option::is_some);
+    let first = first.expect("a None is told by some byte");
+    let bytes: Vec<u8> = written[first..].iter().map_while(|byte| *byte).collect();
+    let form = NoneForm::Niche {
+        offset: first as u64,
+        bytes,
+    };
+    (0, form)
+}
+
+/// The bytes of an `Option<T>` that writing a `None` sets, and to what.
+fn written_by_none<T>() -> Vec<Option<u8>> {
+    let over = |filling: u8| -> Vec<u8> {
+        let mut place = MaybeUninit::<Option<T>>::uninit();
+        let size = size_of::<Option<T>>();
+        // SAFETY: the place's own bytes; all are written first, and those that the second write leaves alone
+        // are read through an address that the compiler does not follow.
+        unsafe {
+            place.as_mut_ptr().write_bytes(filling, 1);
+            write_none(black_box(place.as_mut_ptr()));
+            let bytes = black_box(place.as_ptr().cast::<u8>());
+            (0..size).map(|at| bytes.add(at).read_volatile()).collect()
+        }
+    };
+    let pairs = over(0x00).into_iter().zip(over(0xa5));
+    pairs.map(|(a, b)| (a == b).then_some(a)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::PBox;
+    use bartender_heap::types::Schema;
+    use std::num::NonZeroU32;
+
+    fn none_of<T: Persist>() -> (u64, NoneForm) {
+        let schema = Schema::of(<Option<T>>::describe).expect("well formed");
+        let Kind::Option { offset, none, .. } = schema.get(schema.root()).kind.clone() else {
+            panic!("an option")
+        };
+        (offset, none)
+    }
+
+    fn niche(bytes: &[u8]) -> (u64, NoneForm) {
+        let bytes = bytes.to_vec();
+        (0, NoneForm::Niche { offset: 0, bytes })
+    }
+
+    #[test]
+    fn options_are_described_as_they_are() {
+        assert_eq!(none_of::<PBox<u64>>(), niche(&[0; 8]));
+        assert_eq!(none_of::<NonZeroU32>(), niche(&[0; 4]));
+        assert_eq!(none_of::<bool>(), niche(&[2]));
+        assert_eq!(none_of::<char>(), niche(&0x11_0000u32.to_le_bytes()));
+        for (offset, size) in [(8, 8), (1, 1), (4, 4)] {
+            let form = NoneForm::Tag {
+                offset: 0,
+                size,
+                none: 0,
+                some: 1,
+            };
+            let found = match size {
+                8 => none_of::<u64>(),
+                1 => none_of::<u8>(),
+                _ => none_of::<f32>(),
+            };
+            assert_eq!(found, (offset, form));
+        }
+    }
+
+    #[test]
+    fn the_padding_of_a_none_is_zeroed() {
+        let mut place = MaybeUninit::<Option<u64>>::uninit();
+        // SAFETY: the place's own bytes, all written.
+        unsafe {
+            place.as_mut_ptr().write_bytes(0xff, 1);
+            write_none(place.as_mut_ptr());
+            <Option<u64>>::zero_padding(place.as_mut_ptr());
+            assert_eq!(place.as_ptr().cast::<[u64; 2]>().read_volatile(), [0, 0]);
+        }
+    }
+
+    #[test]
+    fn the_gaps_of_a_tuple_are_zeroed() {
+        let mut place = MaybeUninit::<(u8, u32, u8)>::uninit();
+        // SAFETY: the place's own bytes, all written.
+        unsafe {
+            place.as_mut_ptr().write_bytes(0xff, 1);
+            <(u8, u32, u8)>::zero_padding(place.as_mut_ptr());
+            let bytes = place.as_ptr().cast::<[u8; 8]>().read_volatile();
+            assert_eq!(bytes.iter().filter(|byte| **byte == 0).count(), 2);
+            assert_eq!(place.assume_init(), (0xff, u32::MAX, 0xff));
+        }
+    }
+}

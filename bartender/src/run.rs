@@ -1,0 +1,380 @@
+//! Running a transaction: begin, commit, take back, try again.
+//!
+//! The order of things, which everything else relies on:
+//!
+//! 1. a writer of the region, from before the first store to after the commit or the restoration;
+//! 2. the closure, under `catch_unwind`;
+//! 3. either one record with the new bytes, appended; or the old bytes put back, in reverse order, and the new
+//!    blocks freed. Only ever after the outermost closure has returned (rule 1 of the typed interface);
+//! 4. the locks released: on lanes the record is durable by then, on a stream it has its position, and the locks
+//!    remember the number (rule 3 of the log);
+//! 5. waiting until everything that the transaction wrote or saw is durable;
+//! 6. frees take effect. The answer.
+
+use crate::error::{Error, Result};
+use crate::lock_table::Mode;
+use crate::thread::{self, Commit, Thread};
+use crate::tx::{Context, Doom, TxRef};
+use bartender_pm::{Durability, Region, Ticket, Writer};
+use std::collections::VecDeque;
+use std::mem;
+use std::panic::{self, AssertUnwindSafe};
+use std::ptr::{self, NonNull};
+use std::slice;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How long a transaction is tried again when it conflicts with others.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The heap under a typed one, and what transactions over it share.
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) heap: bartender_heap::Heap,
+    pub(crate) region: Region,
+    pub(crate) durability: Durability,
+    /// Blocks whose frees are committed but not durable (`Durability::Eventual` on a stream).
+    deferred: Mutex<VecDeque<(u64, Vec<NonNull<u8>>)>>,
+    any_deferred: AtomicBool,
+}
+
+// SAFETY: the raw pointers are blocks that nobody uses any more.
+unsafe impl Send for Core {}
+// SAFETY: as above; everything else synchronises itself.
+unsafe impl Sync for Core {}
+
+/// With this a read guard unwinds out of a transaction that has to be tried again.
+struct ConflictUnwind;
+
+/// Leaves the running transaction, which is doomed by a conflict, from where no error can be returned.
+pub(crate) fn unwind_conflict() -> ! {
+    if cfg!(panic = "abort") {
+        panic!("a read guard inside of a transaction would be a deadlock; use `tx.read`");
+    }
+    panic::resume_unwind(Box::new(ConflictUnwind))
+}
+
+impl Core {
+    pub(crate) fn new(heap: bartender_heap::Heap, durability: Durability) -> Self {
+        Core {
+            region: heap.region().clone(),
+            heap,
+            durability,
+            deferred: Mutex::new(VecDeque::new()),
+            any_deferred: AtomicBool::new(false),
+        }
+    }
+
+    /// Runs `body` as a transaction, or as a part of the one that runs on this thread over the same heap.
+    /// `again`: a conflict is tried again.
+    #[inline]
+    pub(crate) fn run<A, E: From<Error>>(
+        &self,
+        again: bool,
+        mut body: impl FnMut(TxRef<'_>) -> Result<A, E>,
+    ) -> Result<A, E> {
+        thread::with(|thread| {
+            if thread.active().is_some()
+                && let Some(context) = self.running(thread)
+            {
+                return join(context, body);
+            }
+            self.run_outermost(thread, again, &mut body)
+        })
+    }
+
+    /// The transaction over this heap that runs on this thread.
+    #[cold]
+    fn running(&self, thread: &Thread) -> Option<NonNull<Context>> {
+        // SAFETY: running contexts are alive, and nobody has them borrowed.
+        thread
+            .running()
+            .find(|c| unsafe { c.as_ref().is_over(&self.heap) })
+    }
+
+    #[inline]
+    fn run_outermost<A, E: From<Error>>(
+        &self,
+        thread: &Thread,
+        again: bool,
+        body: &mut impl FnMut(TxRef<'_>) -> Result<A, E>,
+    ) -> Result<A, E> {
+        let outer = thread.active();
+        let mut started = None;
+        loop {
+            let writer = self.region.writer().map_err(Error::from)?;
+            let context = thread.take_context();
+            // SAFETY: ours alone from `take_context` to `give_context`, but for `TxRef`s, which exist only
+            // while `body` runs and `state` is not used.
+            let state = unsafe { &mut *context.as_ptr() };
+            let base = self.region.base().addr();
+            state.begin(&self.heap, base..base + self.region.max_size() as usize);
+            state.outer = outer;
+            if outer.is_none() {
+                state.owner.begin();
+            }
+            thread.set_active(Some(context));
+            // SAFETY: the transaction runs until the active one is set back below.
+            let tx = unsafe { TxRef::new(context) };
+            let outcome = panic::catch_unwind(AssertUnwindSafe(|| body(tx)));
+            thread.set_active(outer);
+            // SAFETY: as above; `body` has returned, and with it all its `TxRef`s ended.
+            let state = unsafe { &mut *context.as_ptr() };
+
+            let doom = state.doom.take();
+            let ended = match (&outcome, &doom) {
+                (Ok(Ok(_)), None) => self.commit(state, writer),
+                _ => {
+                    self.take_back(state);
+                    drop(writer);
+                    self.wait_seen(state)
+                }
+            };
+            let owner = state.owner;
+            state.outer = None;
+            thread.give_context(context);
+
+            // A conflict inside another heap's transaction is that one's: its locks are part of it.
+            if matches!(doom, Some(Doom::Conflict))
+                && again
+                && outer.is_none()
+                && ended.is_ok()
+                && may_retry(&outcome)
+                && back_off(&mut started)
+            {
+                continue;
+            }
+            if outer.is_none() {
+                owner.end();
+            }
+            return answer(outcome, doom, ended);
+        }
+    }
+
+    /// Logs what was changed; on an error everything is taken back.
+    #[inline]
+    fn commit(&self, state: &mut Context, mut writer: Writer<'_>) -> Result<()> {
+        if state.changes.is_empty() && state.frees.is_empty() && state.blocks.is_empty() {
+            drop(writer);
+            release(state, None);
+            return self.wait_seen(state);
+        }
+        match self.append(state, &mut writer) {
+            Ok(ticket) if ticket.durable => {
+                drop(writer);
+                release(state, None);
+                self.finish(state);
+                Ok(())
+            }
+            Ok(ticket) => {
+                drop(writer);
+                self.await_stream(state, ticket.seq)
+            }
+            Err(error) => {
+                self.take_back(state);
+                drop(writer);
+                self.wait_seen(state)?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Builds the record and appends it.
+    #[inline]
+    fn append(&self, state: &mut Context, writer: &mut Writer<'_>) -> Result<Ticket> {
+        let Context {
+            changes,
+            record,
+            entries,
+            ..
+        } = state;
+        record.clear();
+        let base = self.region.base().addr();
+        changes.emit(|addr, len| {
+            let at = ptr::with_exposed_provenance::<u8>(addr);
+            // SAFETY: changed ranges lie in the view, are ours until the locks are released, and are
+            // initialised: padding is zeroed before values are stored.
+            record.change((addr - base) as u64, unsafe {
+                slice::from_raw_parts(at, len)
+            });
+        });
+        for entry in entries {
+            record.change(entry.offset, &entry.bytes);
+        }
+        Ok(writer.append(record, self.durability)?)
+    }
+
+    /// The rest of a commit on a stream: number `seq` has its position and is not durable yet.
+    fn await_stream(&self, state: &mut Context, seq: u64) -> Result<()> {
+        if self.durability == Durability::Eventual {
+            release(state, None);
+            let frees = mem::take(&mut state.frees);
+            if !frees.is_empty() {
+                self.deferred().push_back((seq, frees));
+                self.any_deferred.store(true, Ordering::Relaxed);
+            }
+            // They travel with further records until one is known to be durable.
+            state.entries.clear();
+            self.finish(state);
+            return Ok(());
+        }
+        let held = release(
+            state,
+            Some(Commit {
+                seq,
+                region: self.region.clone(),
+            }),
+        );
+        // What it saw has lower numbers.
+        if let Err(error) = self.region.wait_durable(seq) {
+            // The region is poisoned: nobody will be shown the effects, and nothing is freed.
+            state.frees.clear();
+            state.entries.clear();
+            self.finish(state);
+            return Err(error.into());
+        }
+        for addr in held {
+            thread::table().settle(addr);
+        }
+        self.finish(state);
+        Ok(())
+    }
+
+    /// What a durable transaction allocated and freed takes effect; the context is empty afterwards.
+    #[inline]
+    fn finish(&self, state: &mut Context) {
+        for entry in state.entries.drain(..) {
+            self.heap.entry_durable(&entry);
+        }
+        for block in state.frees.drain(..) {
+            self.free(block);
+        }
+        if self.any_deferred.load(Ordering::Relaxed) {
+            self.free_deferred();
+        }
+        state.clear();
+    }
+
+    #[cold]
+    fn free_deferred(&self) {
+        let durable = self.region.durable_seq();
+        let mut deferred = self.deferred();
+        while let Some((seq, _)) = deferred.front()
+            && *seq <= durable
+        {
+            let (_, blocks) = deferred.pop_front().expect("there is a front");
+            blocks.into_iter().for_each(|block| self.free(block));
+        }
+        self.any_deferred
+            .store(!deferred.is_empty(), Ordering::Relaxed);
+    }
+
+    /// All frees of a heap that is about to close take effect.
+    pub(crate) fn settle(&self) -> Result<()> {
+        self.region.sync()?;
+        self.free_deferred();
+        Ok(())
+    }
+
+    fn free(&self, block: NonNull<u8>) {
+        // SAFETY: its free is durable, or it was never committed; nothing refers to it.
+        let freed = unsafe { self.heap.free(block) };
+        debug_assert!(freed.is_ok(), "freed a block: {freed:?}");
+    }
+
+    /// Puts everything back as it was, and releases the locks.
+    #[cold]
+    fn take_back(&self, state: &mut Context) {
+        // SAFETY: the ranges are the transaction's own until its locks are released; all references into
+        // them ended with the closure.
+        unsafe { state.changes.restore() };
+        for block in state.blocks.drain(..) {
+            self.free(block.ptr);
+        }
+        release(state, None);
+        state.clear();
+    }
+
+    /// Waits until everything that the transaction saw is durable.
+    #[inline]
+    fn wait_seen(&self, state: &mut Context) -> Result<()> {
+        match mem::take(&mut state.seen) {
+            0 => Ok(()),
+            seen => Ok(self.region.wait_durable(seen)?),
+        }
+    }
+
+    fn deferred(&self) -> MutexGuard<'_, VecDeque<(u64, Vec<NonNull<u8>>)>> {
+        self.deferred.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Releases all locks; those held exclusively remember `last`, and are returned then.
+#[inline]
+fn release(state: &mut Context, last: Option<Commit>) -> Vec<usize> {
+    let mut exclusive = Vec::new();
+    for (addr, mode) in state.locks.drain(..) {
+        let last = last.clone().filter(|_| mode == Mode::Exclusive);
+        if last.is_some() {
+            exclusive.push(addr);
+        }
+        thread::table().release(addr, mode, state.owner, last);
+    }
+    exclusive
+}
+
+/// Runs `body` as a part of the transaction of `context`. If it fails the whole is doomed.
+fn join<A, E>(
+    mut context: NonNull<Context>,
+    mut body: impl FnMut(TxRef<'_>) -> Result<A, E>,
+) -> Result<A, E> {
+    // SAFETY: it runs, further out on this thread, until this call has returned.
+    let tx = unsafe { TxRef::new(context) };
+    let outcome = panic::catch_unwind(AssertUnwindSafe(|| body(tx)));
+    if !matches!(outcome, Ok(Ok(_))) {
+        // SAFETY: nobody has it borrowed: `body` has returned.
+        let state = unsafe { context.as_mut() };
+        state.doom(Doom::Failed("an inner transaction failed".to_owned()));
+    }
+    outcome.unwrap_or_else(|panic| panic::resume_unwind(panic))
+}
+
+/// Whether the closure may be called again: not if it panicked for a reason of its own.
+fn may_retry<T>(outcome: &std::thread::Result<T>) -> bool {
+    outcome
+        .as_ref()
+        .err()
+        .is_none_or(|panic| panic.is::<ConflictUnwind>())
+}
+
+/// Lets others go first; `false` when it has lasted too long.
+fn back_off(started: &mut Option<(Instant, u32)>) -> bool {
+    let (start, tries) = started.get_or_insert_with(|| (Instant::now(), 0));
+    *tries += 1;
+    match *tries {
+        0..=3 => std::thread::yield_now(),
+        tries => std::thread::sleep(Duration::from_micros(1 << tries.min(10))),
+    }
+    start.elapsed() < PATIENCE
+}
+
+/// What the caller gets.
+#[inline]
+fn answer<A, E: From<Error>>(
+    outcome: std::thread::Result<Result<A, E>>,
+    doom: Option<Doom>,
+    ended: Result<()>,
+) -> Result<A, E> {
+    match (outcome, doom) {
+        (Err(panic), _) if panic.is::<ConflictUnwind>() => Err(Error::Conflict.into()),
+        (Err(panic), _) => panic::resume_unwind(panic),
+        (Ok(Err(error)), _) => Err(error),
+        (Ok(Ok(_)), Some(Doom::Conflict)) => Err(Error::Conflict.into()),
+        (Ok(Ok(_)), Some(Doom::Failed(cause))) => Err(Error::Doomed { cause }.into()),
+        (Ok(Ok(value)), None) => match ended {
+            Ok(()) => Ok(value),
+            Err(error) => Err(error.into()),
+        },
+    }
+}
