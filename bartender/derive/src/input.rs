@@ -208,6 +208,8 @@ impl Repr {
                     }
                     "align" => {}
                     _ => {
+                        // One error is enough.
+                        repr.u8 = true;
                         return Err(meta.error(
                             "a persistent enum has a tag of one byte: use `u8` or `C, u8`",
                         ));

@@ -4,7 +4,7 @@
 //! it does not recognise fails at the trait bound of the generated code. A type of the
 //! program's own that happens to have such a name is written with a path (`self::Cell<T>`).
 
-use syn::{GenericArgument, Path, PathArguments, Type, spanned::Spanned};
+use syn::{GenericArgument, Path, PathArguments, Type};
 
 /// Finds what cannot be stored in `ty`; one error each.
 pub(crate) fn check(ty: &Type, errors: &mut Vec<syn::Error>) {
@@ -13,7 +13,7 @@ pub(crate) fn check(ty: &Type, errors: &mut Vec<syn::Error>) {
             if path.qself.is_none()
                 && let Some(advice) = advice(&path.path)
             {
-                errors.push(syn::Error::new(path.span(), advice));
+                errors.push(syn::Error::new_spanned(path, advice));
                 return;
             }
             for segment in &path.path.segments {
@@ -30,28 +30,28 @@ pub(crate) fn check(ty: &Type, errors: &mut Vec<syn::Error>) {
         Type::Array(array) => check(&array.elem, errors),
         Type::Paren(inner) => check(&inner.elem, errors),
         Type::Group(inner) => check(&inner.elem, errors),
-        Type::Reference(_) => errors.push(syn::Error::new(
-            ty.span(),
+        Type::Reference(_) => errors.push(syn::Error::new_spanned(
+            ty,
             "a reference cannot be stored in a region: it would outlive what it borrows; \
              own the value (`PBox<T>`, `PString`, `PVec<T>`) or store a key",
         )),
-        Type::Ptr(_) => errors.push(syn::Error::new(
-            ty.span(),
+        Type::Ptr(_) => errors.push(syn::Error::new_spanned(
+            ty,
             "a raw pointer cannot be stored in a region: nothing would keep it valid after the \
              next opening; use `PBox<T>`, or store a key",
         )),
-        Type::BareFn(_) => errors.push(syn::Error::new(
-            ty.span(),
+        Type::BareFn(_) => errors.push(syn::Error::new_spanned(
+            ty,
             "a function pointer cannot be stored in a region: code moves from run to run; \
              use an enum",
         )),
-        Type::TraitObject(_) | Type::ImplTrait(_) => errors.push(syn::Error::new(
-            ty.span(),
+        Type::TraitObject(_) | Type::ImplTrait(_) => errors.push(syn::Error::new_spanned(
+            ty,
             "a trait object cannot be stored in a region: its table moves from run to run; \
              use an enum",
         )),
-        Type::Slice(_) => errors.push(syn::Error::new(
-            ty.span(),
+        Type::Slice(_) => errors.push(syn::Error::new_spanned(
+            ty,
             "a slice has no size of its own; use `PVec<T>` or an array",
         )),
         _ => {}
