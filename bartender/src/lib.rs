@@ -28,7 +28,6 @@ mod plain;
 
 mod pbox;
 
-#[allow(dead_code)]
 mod raw;
 
 mod vec;

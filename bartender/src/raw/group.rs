@@ -123,9 +123,9 @@ mod tests {
     proptest! {
         #[test]
         fn both_forms_of_a_group_agree(mut bytes: [u8; 16], byte: u8, copies: u16) {
-            for i in 0..16 {
+            for (i, b) in bytes.iter_mut().enumerate() {
                 if copies >> i & 1 == 1 {
-                    bytes[i] = byte;
+                    *b = byte;
                 }
             }
             // SAFETY: both read the array.
