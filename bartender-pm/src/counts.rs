@@ -21,16 +21,33 @@ pub struct Counts {
     pub syscalls: u64,
 }
 
+struct Cells {
+    barriers: Cell<u64>,
+    lines: Cell<u64>,
+    log_bytes: Cell<u64>,
+    syscalls: Cell<u64>,
+}
+
 thread_local! {
-    static COUNTS: Cell<Counts> = const {
-        Cell::new(Counts { barriers: 0, lines: 0, log_bytes: 0, syscalls: 0 })
+    static CELLS: Cells = const {
+        Cells {
+            barriers: Cell::new(0),
+            lines: Cell::new(0),
+            log_bytes: Cell::new(0),
+            syscalls: Cell::new(0),
+        }
     };
 }
 
 impl Counts {
     /// The calling thread's counters now.
     pub fn now() -> Counts {
-        COUNTS.get()
+        CELLS.with(|c| Counts {
+            barriers: c.barriers.get(),
+            lines: c.lines.get(),
+            log_bytes: c.log_bytes.get(),
+            syscalls: c.syscalls.get(),
+        })
     }
 
     /// What was spent since `earlier`.
@@ -52,28 +69,21 @@ impl Counts {
 }
 
 #[inline]
-fn bump(f: impl FnOnce(&mut Counts)) {
-    let mut counts = COUNTS.get();
-    f(&mut counts);
-    COUNTS.set(counts);
-}
-
-#[inline]
 pub(crate) fn barrier() {
-    bump(|c| c.barriers += 1);
+    CELLS.with(|c| c.barriers.set(c.barriers.get() + 1));
 }
 
 #[inline]
 pub(crate) fn lines(n: u64) {
-    bump(|c| c.lines += n);
+    CELLS.with(|c| c.lines.set(c.lines.get() + n));
 }
 
 #[inline]
 pub(crate) fn log_bytes(n: u64) {
-    bump(|c| c.log_bytes += n);
+    CELLS.with(|c| c.log_bytes.set(c.log_bytes.get() + n));
 }
 
 #[inline]
 pub(crate) fn syscall() {
-    bump(|c| c.syscalls += 1);
+    CELLS.with(|c| c.syscalls.set(c.syscalls.get() + 1));
 }

@@ -95,7 +95,7 @@ const _: () = {
 
 /// Start of a log record; ranges follow, then zeroes up to [`RECORD_ALIGN`].
 ///
-/// The checksum covers the ranges, this struct from `len` on, and the record's
+/// The checksum covers the ranges, this struct with `crc` zero, and the record's
 /// absolute offset in its lane, which is never reset: a stale record of an
 /// earlier lap, or one behind a torn record of an earlier epoch, cannot be
 /// taken for a current one.

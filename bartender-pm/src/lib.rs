@@ -8,6 +8,7 @@
 //! Modules, lowest first; each uses only those above it.
 
 pub mod counts;
+mod crc;
 mod error;
 pub mod sync;
 

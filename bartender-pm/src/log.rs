@@ -99,8 +99,14 @@ impl Lane {
 }
 
 /// The pieces of a ring of `ring` bytes at `start` that hold `[at, at + len)`.
+#[inline]
 pub(crate) fn ring_pieces(start: u64, ring: u64, at: u64, len: u64) -> [(u64, u64); 2] {
-    let from = at % ring;
+    // Lanes of their own have a power of two bytes: no division on their path.
+    let from = if ring.is_power_of_two() {
+        at & (ring - 1)
+    } else {
+        at % ring
+    };
     let first = len.min(ring - from);
     [(start + from, first), (start, len - first)]
 }
@@ -140,6 +146,8 @@ pub(crate) struct Log {
     pub(crate) style: LogStyle,
     pub(crate) epoch: u64,
     pub(crate) lanes: Box<[Lane]>,
+    /// Longest record that fits an empty log.
+    capacity: u64,
     /// The next number to be drawn.
     next: AtomicU64,
     /// On a stream, the last durable number.
@@ -173,7 +181,9 @@ impl From<Error> for Refused {
 impl Log {
     pub(crate) fn new(style: LogStyle, epoch: u64, lanes: Vec<Lane>, next: u64) -> Log {
         let start = lanes[0].tail.load(Ordering::Relaxed);
+        let longest = lanes.iter().map(|l| l.len).max().unwrap_or(0);
         Log {
+            capacity: longest.min(u64::from(u32::MAX) / RECORD_ALIGN * RECORD_ALIGN),
             style,
             epoch,
             lanes: lanes.into(),
@@ -202,13 +212,9 @@ impl Log {
     }
 
     /// Longest record that fits an empty log.
+    #[inline]
     pub(crate) fn capacity(&self) -> u64 {
-        self.lanes
-            .iter()
-            .map(|l| l.len)
-            .max()
-            .unwrap_or(0)
-            .min(u64::from(u32::MAX) / 64 * 64)
+        self.capacity
     }
 
     /// Highest number drawn.
@@ -422,13 +428,13 @@ impl Log {
         self.lanes.iter().map(used).max().unwrap_or(0)
     }
 
-    /// How full the lane of `slot` is, in 256ths.
+    /// Whether the lane of `slot` is a quarter full, or more.
     #[inline]
-    pub(crate) fn fill_of(&self, slot: Option<usize>) -> u64 {
+    pub(crate) fn is_quarter_full(&self, slot: Option<usize>) -> bool {
         let i = slot.map_or(0, |s| if self.own_lanes() == 0 { 0 } else { s + 1 });
         let lane = &self.lanes[i.min(self.lanes.len() - 1)];
         let used = lane.tail.load(Ordering::Relaxed) - lane.head.load(Ordering::Relaxed);
-        used * 256 / lane.len
+        used > lane.len / 4
     }
 
     /// Waits, a while, for a checkpoint to free space.

@@ -5,6 +5,7 @@
 //! Parsing never trusts a byte before its checksum fits, and bounds-checks all
 //! that it reads afterwards.
 
+use crate::crc;
 use crate::layout::{Extent, MAX_RANGE, RECORD_ALIGN, RecordHeader, bytes_of, read_from};
 use std::mem::size_of;
 
@@ -13,7 +14,10 @@ const HEAD: usize = size_of::<RecordHeader>();
 /// A redo record under construction. Reuse it: it keeps its buffer.
 #[derive(Debug)]
 pub struct Record {
+    /// Header, ranges, and, once sealed, padding.
     buf: Vec<u8>,
+    /// Where the ranges end.
+    end: usize,
 }
 
 impl Default for Record {
@@ -25,47 +29,57 @@ impl Default for Record {
 impl Record {
     /// An empty record.
     pub fn new() -> Self {
-        Record { buf: vec![0; HEAD] }
+        Record {
+            buf: vec![0; HEAD],
+            end: HEAD,
+        }
     }
 
     /// Empties it.
     pub fn clear(&mut self) {
-        self.buf.clear();
-        self.buf.resize(HEAD, 0);
+        self.buf.truncate(HEAD);
+        self.end = HEAD;
     }
 
     /// Whether nothing was added.
     pub fn is_empty(&self) -> bool {
-        self.buf.len() <= HEAD
+        self.end == HEAD
     }
 
     /// Adds the new bytes at home offset `offset`. Where ranges of one record
     /// overlap, the later one wins.
     #[inline]
     pub fn change(&mut self, offset: u64, bytes: &[u8]) {
-        self.unseal();
+        self.buf.truncate(self.end);
         let mut at = offset;
-        for piece in bytes.chunks(MAX_RANGE) {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let (piece, later) = rest.split_at(rest.len().min(MAX_RANGE));
             self.buf
                 .extend_from_slice(&(at << 16 | piece.len() as u64).to_le_bytes());
             self.buf.extend_from_slice(piece);
-            self.align(8);
+            if !piece.len().is_multiple_of(8) {
+                self.align(8);
+            }
             at += piece.len() as u64;
+            rest = later;
         }
+        self.end = self.buf.len();
     }
 
     /// Adds an extent written by [`Writer::write_fresh`](crate::Writer::write_fresh),
     /// with the CRC-32C of its bytes.
     pub fn extent(&mut self, offset: u64, len: u64, crc: u32) {
-        self.unseal();
+        self.buf.truncate(self.end);
         self.buf.extend_from_slice(&(offset << 16).to_le_bytes());
         let extent = Extent { len, crc, zero: 0 };
         self.buf.extend_from_slice(bytes_of(&extent));
+        self.end = self.buf.len();
     }
 
     /// Bytes the record takes in the log.
     pub fn size(&self) -> u64 {
-        (self.buf.len() as u64).next_multiple_of(RECORD_ALIGN)
+        (self.end as u64).next_multiple_of(RECORD_ALIGN)
     }
 
     #[inline]
@@ -74,25 +88,14 @@ impl Record {
         self.buf.resize(len, 0);
     }
 
-    /// A record that was sealed and then not appended may be added to again.
-    fn unseal(&mut self) {
-        if self.buf.len().is_multiple_of(RECORD_ALIGN as usize) {
-            let header: Option<RecordHeader> = read_from(&self.buf);
-            if let Some(header) = header.filter(|h| h.len != 0) {
-                self.buf.truncate(header.len as usize);
-                self.buf[..HEAD].fill(0);
-            }
-        }
-    }
-
     /// Fills in the header for the place `at` (absolute offset in the lane)
     /// and returns the whole record, padded.
     #[inline]
     pub(crate) fn seal(&mut self, epoch: u64, seq: u64, at: u64, durable_upto: u64) -> &[u8] {
-        self.unseal();
+        self.buf.truncate(self.end);
         let mut header = RecordHeader {
             crc: 0,
-            len: self.buf.len() as u32,
+            len: self.end as u32,
             epoch: epoch as u32,
             participants: 0,
             seq,
@@ -106,11 +109,13 @@ impl Record {
 }
 
 /// The checksum of a record at absolute offset `at`. The body comes first.
+#[inline]
 fn checksum(header: &RecordHeader, body: &[u8], at: u64) -> u32 {
-    let mut tail = [0u8; HEAD + 4];
-    tail[..HEAD - 4].copy_from_slice(&bytes_of(header)[4..]);
-    tail[HEAD - 4..HEAD + 4].copy_from_slice(&at.to_le_bytes());
-    crc32c::crc32c_append(crc32c::crc32c(body), &tail)
+    let mut tail = [0u8; HEAD + 8];
+    let zeroed = RecordHeader { crc: 0, ..*header };
+    tail[..HEAD].copy_from_slice(bytes_of(&zeroed));
+    tail[HEAD..].copy_from_slice(&at.to_le_bytes());
+    crc::append(crc::append(0, body), &tail)
 }
 
 /// A record whose checksum fits.

@@ -269,7 +269,7 @@ fn check_extents(medium: &dyn Medium, home: u64, size: u64, changes: &[Change<'_
         while at < len {
             let n = buf.len().min((len - at) as usize);
             medium.read(home + offset + at, &mut buf[..n])?;
-            sum = crc32c::crc32c_append(sum, &buf[..n]);
+            sum = crate::crc::append(sum, &buf[..n]);
             at += n as u64;
         }
         if sum != crc {

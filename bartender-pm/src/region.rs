@@ -245,7 +245,8 @@ impl Options {
             LogStyle::Stream => (log_size, 0, 1),
             LogStyle::Lanes => {
                 let lanes = self.lanes.min(log_size / 2 / MIN_LANE);
-                let lane_size = log_size / 2 / lanes / MIN_LANE * MIN_LANE;
+                // A power of two: see `ring_pieces`.
+                let lane_size = 1 << (log_size / 2 / lanes).ilog2();
                 (log_size - lane_size * lanes, lane_size, lanes + 1)
             }
         };
@@ -986,7 +987,7 @@ impl Writer<'_> {
                 Err(Refused::Error(error)) => return shared.named(Err(error)),
             }
         };
-        if shared.background && shared.log.fill_of(slot) >= CHECKPOINT_FILL {
+        if shared.background && shared.log.is_quarter_full(slot) {
             shared.kick();
         }
         match shared.log.style {
