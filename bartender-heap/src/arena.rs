@@ -101,13 +101,12 @@ impl Arena {
     ///
     /// # Safety
     /// By the thread that holds `local`, a heap of this arena; `class < CLASSES`.
-    #[inline(always)]
     pub(crate) unsafe fn alloc(&self, local: &Local, class: usize, home: &dyn Home) -> Result<Got> {
         // SAFETY: as the caller says.
         let (superblock, index) = match unsafe { local.alloc(class) } {
             Some(got) => got,
             // SAFETY: as the caller says.
-            None => unsafe { self.alloc_slowly(local, class, home) }?,
+            None => unsafe { self.refill(local, class, home) }?,
         };
         Ok(Got {
             superblock,
@@ -118,13 +117,7 @@ impl Arena {
 
     /// # Safety
     /// As [`Self::alloc`].
-    #[cold]
-    unsafe fn alloc_slowly(
-        &self,
-        local: &Local,
-        class: usize,
-        home: &dyn Home,
-    ) -> Result<(Ref, u32)> {
+    unsafe fn refill(&self, local: &Local, class: usize, home: &dyn Home) -> Result<(Ref, u32)> {
         debug_assert!(class < CLASSES);
         // SAFETY: as the caller says, and what it adopts has a free block.
         unsafe {
@@ -194,7 +187,6 @@ impl Arena {
     /// # Safety
     /// The block, if it is one, is used by nobody any more; the thread holds
     /// `local`, a heap of this arena.
-    #[inline(always)]
     pub(crate) unsafe fn free(
         &self,
         local: Option<&Local>,
@@ -204,22 +196,29 @@ impl Arena {
         let (superblock, index) = self.find(offset).map_err(Refused::NotABlock)?;
         match local {
             Some(local) if local.owns(superblock) => {
-                // SAFETY: as the caller says.
-                if unsafe { local.free(superblock, index) }? {
-                    // SAFETY: as the caller says.
-                    let away = unsafe { local.settle(superblock) };
-                    if let Some(away) = away {
-                        self.hand_over(&[away], home);
-                    }
+                if superblock.give(index)? {
+                    // SAFETY: as the caller says, and the superblock is `local`'s.
+                    unsafe { self.settle(local, superblock, home) };
                 }
                 Ok(())
             }
-            _ => self.free_slowly(superblock, index, offset, home),
+            _ => self.free_elsewhere(superblock, index, offset, home),
         }
     }
 
+    /// A superblock's use fell through a step.
+    ///
+    /// # Safety
+    /// By the thread that holds `local`, a heap of this arena, which owns `superblock`.
     #[cold]
-    fn free_slowly(
+    pub(crate) unsafe fn settle(&self, local: &Local, superblock: Ref, home: &dyn Home) {
+        // SAFETY: as the caller says.
+        if let Some(away) = unsafe { local.settle(superblock) } {
+            self.hand_over(&[away], home);
+        }
+    }
+
+    fn free_elsewhere(
         &self,
         superblock: Ref,
         index: u32,

@@ -146,7 +146,7 @@ impl Heap {
     ) -> Heap {
         Heap {
             number: AtomicU64::new(NEXT.fetch_add(1, Relaxed)),
-            base: region.base().addr(),
+            base: region.base().expose_provenance(),
             arena: Arc::new(arena),
             region,
             schema,
@@ -306,75 +306,85 @@ impl Heap {
     /// `OutOfSpace` and `Io` of the region, `BadLayout`, `Closed`.
     #[inline]
     pub fn alloc(&self, layout: Layout) -> Result<Block> {
-        let got = match class::of(layout.size(), layout.align()) {
-            Some(class) => {
-                let number = self.number.load(Relaxed);
-                // SAFETY: `self` keeps the arena alive.
-                match unsafe { tls::peek(number) } {
-                    // SAFETY: the calling thread's own heap in this arena.
-                    Some(local) => unsafe { self.arena.alloc(local, class, &self.region) }?,
-                    None => self.alloc_first(class, number)?,
+        // SAFETY: `self` keeps the arena alive; the heap is the calling
+        // thread's own, and `of` returns classes.
+        unsafe {
+            if let Some(class) = class::of(layout.size(), layout.align())
+                && let Some(local) = tls::last(self.number.load(Relaxed))
+                && let Some((superblock, index)) = local.alloc(class)
+            {
+                let offset = superblock.offset_of(index);
+                if !superblock.is_durable() {
+                    return Ok(self.block(Got {
+                        superblock,
+                        offset,
+                        fresh: false,
+                    }));
                 }
+                return Ok(Block {
+                    ptr: self.address(offset),
+                    entry: None,
+                    fresh: false,
+                });
             }
-            None => self.alloc_large(layout)?,
-        };
-        let superblock = got.superblock;
-        let entry = if superblock.is_durable() {
-            None
-        } else {
-            Some(self.entry(&got))
-        };
-        let ptr = self.region.base().wrapping_add(got.offset as usize);
-        // SAFETY: the view is not at address 0.
-        let ptr = unsafe { NonNull::new_unchecked(ptr) };
-        Ok(Block {
-            ptr,
-            entry,
-            fresh: got.fresh,
-        })
+        }
+        self.alloc_slowly(layout)
     }
 
-    /// The calling thread has no heap yet.
+    #[inline(always)]
+    fn address(&self, offset: u64) -> NonNull<u8> {
+        let address = std::ptr::with_exposed_provenance_mut(self.base + offset as usize);
+        // SAFETY: the view is not at address 0.
+        unsafe { NonNull::new_unchecked(address) }
+    }
+
+    /// The block with its entry, if that has to travel along.
     #[cold]
-    fn alloc_first(&self, class: usize, number: u64) -> Result<Got> {
+    fn block(&self, got: Got) -> Block {
+        let superblock = got.superblock;
+        let entry = (!superblock.is_durable()).then(|| Entry {
+            offset: entry_offset(superblock.unit(), self.region.max_size() / UNIT),
+            bytes: superblock.entry().to_bytes(),
+        });
+        Block {
+            ptr: self.address(got.offset),
+            entry,
+            fresh: got.fresh,
+        }
+    }
+
+    #[cold]
+    fn alloc_slowly(&self, layout: Layout) -> Result<Block> {
+        let number = self.number.load(Relaxed);
         if number == CLOSED {
             return Err(Error::Closed);
         }
-        if let Some(local) = tls::join(number, &self.arena) {
-            // SAFETY: the calling thread's own heap in this arena.
-            return unsafe { self.arena.alloc(local, class, &self.region) };
-        }
-        // The thread is ending: a heap for this one block.
-        let local = self.arena.join();
-        // SAFETY: ours alone, from `join` to `retire`.
-        unsafe {
-            let got = self.arena.alloc(local.as_ref(), class, &self.region);
-            self.arena.retire(local);
-            got
-        }
+        let Some(class) = class::of(layout.size(), layout.align()) else {
+            return self.alloc_large(layout);
+        };
+        // SAFETY: `self` keeps the arena alive, and the heap is the calling thread's own.
+        let got = unsafe {
+            match tls::search(number).or_else(|| tls::join(number, &self.arena)) {
+                Some(local) => self.arena.alloc(local, class, &self.region),
+                None => {
+                    // The thread is ending: a heap for this one block.
+                    let local = self.arena.join();
+                    let got = self.arena.alloc(local.as_ref(), class, &self.region);
+                    self.arena.retire(local);
+                    got
+                }
+            }
+        };
+        Ok(self.block(got?))
     }
 
-    #[cold]
-    fn alloc_large(&self, layout: Layout) -> Result<Got> {
+    fn alloc_large(&self, layout: Layout) -> Result<Block> {
         let (size, align) = (layout.size(), layout.align());
-        if self.number.load(Relaxed) == CLOSED {
-            return Err(Error::Closed);
-        }
         if self.base % align != 0 {
             let what = "the region itself is not aligned so far";
             return Err(Error::BadLayout { size, align, what });
         }
-        self.arena.alloc_large(size, align, &self.region)
-    }
-
-    #[cold]
-    fn entry(&self, got: &Got) -> Entry {
-        let max = self.region.max_size() / UNIT;
-        let offset = entry_offset(got.superblock.unit(), max);
-        Entry {
-            offset,
-            bytes: got.superblock.entry().to_bytes(),
-        }
+        Ok(self.block(self.arena.alloc_large(size, align, &self.region)?))
     }
 
     /// A record with `entry` in it is durable: blocks of its superblock come without it from now on.
@@ -390,19 +400,43 @@ impl Heap {
     /// another thread owns its superblock.
     ///
     /// # Errors
-    /// `NotABlock` and `DoubleFree`, as far as can be seen: nothing was changed. `Closed`.
+    /// `NotABlock` and `DoubleFree`, as far as can be seen: nothing was changed.
     ///
     /// # Safety
     /// `ptr` is a block of this heap, nobody uses it any more, and its free is
     /// durable or it was never committed.
     #[inline]
     pub unsafe fn free(&self, ptr: NonNull<u8>) -> Result<()> {
-        let number = self.number.load(Relaxed);
         let offset = ptr.addr().get().wrapping_sub(self.base) as u64;
-        // SAFETY: `self` keeps the arena alive; the block is unused, as the caller says.
-        match unsafe { self.arena.free(tls::peek(number), offset, &self.region) } {
-            Ok(()) => Ok(()),
-            Err(refused) => Err(Self::refused(ptr, refused)),
+        // SAFETY: `self` keeps the arena alive.
+        if let Some(local) = unsafe { tls::last(self.number.load(Relaxed)) }
+            && let Some(superblock) = self.arena.map().at(offset)
+            && local.owns(superblock)
+            && let Some(index) = superblock.index_of(offset)
+            && let Ok(told) = superblock.give(index)
+        {
+            if told {
+                // SAFETY: the calling thread's own heap in this arena.
+                unsafe { self.arena.settle(local, superblock, &self.region) };
+            }
+            return Ok(());
+        }
+        // SAFETY: as the caller says; nothing has happened yet.
+        unsafe { self.free_slowly(ptr) }
+    }
+
+    /// # Safety
+    /// As [`Self::free`].
+    #[cold]
+    unsafe fn free_slowly(&self, ptr: NonNull<u8>) -> Result<()> {
+        let offset = ptr.addr().get().wrapping_sub(self.base) as u64;
+        // SAFETY: `self` keeps the arena alive, the heap is the calling
+        // thread's own, and the block unused, as the caller says.
+        unsafe {
+            let local = tls::search(self.number.load(Relaxed));
+            self.arena
+                .free(local, offset, &self.region)
+                .map_err(|refused| Self::refused(ptr, refused))
         }
     }
 

@@ -7,12 +7,12 @@
 
 use crate::class::CLASSES;
 use crate::list::List;
-use crate::superblock::{AlreadyFree, Mailbox, Place, Ref};
+use crate::superblock::{Mailbox, Place, Ref};
 use bartender_pm::sync::UnsafeCell;
 use std::ptr::NonNull;
 
 /// Superblocks of a class that a thread may keep whatever their use.
-const SLACK: u64 = 2;
+const SLACK: i64 = 2;
 /// How many superblocks are looked at for one to give up.
 const LOOK: usize = 4;
 
@@ -26,22 +26,24 @@ const LOOK: usize = 4;
 ///
 /// *Hoard's invariant.* For each class, with `u` blocks in use out of `a`:
 /// `u ≥ a − 2 superblocks` or `u ≥ ¾ a`, else a superblock that is at least a
-/// quarter free goes to the global heap. It is looked at when a superblock
-/// falls through a quarter (`Superblock::arm`), so at most another quarter of
-/// each superblock may be free unnoticed, and the blow-up stays bounded by a
-/// constant factor plus a constant for each thread and class.
+/// quarter free goes to the global heap. It is looked at, and the superblock
+/// counted, when its use falls through a quarter (`Superblock::arm`): at most
+/// another quarter of each superblock may be free unnoticed, and the blow-up
+/// stays bounded by a constant factor plus a constant for each thread and class.
 #[repr(C)]
 pub(crate) struct Local {
     mail: Mailbox,
     bins: UnsafeCell<[Bin; CLASSES]>,
 }
 
+/// One class of a thread heap.
+#[repr(align(64))]
 struct Bin {
     current: Option<Ref>,
-    /// Blocks in use, as far as this thread knows.
-    used: u64,
+    /// Blocks in use when each superblock was counted last.
+    used: i64,
     /// Blocks.
-    capacity: u64,
+    capacity: i64,
     partial: List,
     full: List,
 }
@@ -93,31 +95,15 @@ impl Local {
             // SAFETY: the heap's thread, and `class` is one.
             let bin = unsafe { (*bins).get_unchecked_mut(class) };
             let current = bin.current?;
-            let index = current.take()?;
-            bin.used += 1;
-            Some((current, index))
+            Some((current, current.take()?))
         })
-    }
-
-    /// Gives a block of a superblock of this heap back. True: call [`Self::settle`].
-    ///
-    /// # Safety
-    /// Only by the thread that holds this heap, which owns `superblock`.
-    #[inline(always)]
-    pub(crate) unsafe fn free(&self, superblock: Ref, index: u32) -> Result<bool, AlreadyFree> {
-        let told = superblock.give(index)?;
-        self.bins.with_mut(|bins| {
-            // SAFETY: the heap's thread; a thread heap has no large runs, so the class is one.
-            unsafe { (*bins).get_unchecked_mut(superblock.class()) }.used -= 1;
-        });
-        Ok(told)
     }
 
     /// Puts a superblock that fell through a step where it belongs now. Returns
     /// one that is not this heap's any more and has to go to the global heap.
     ///
     /// # Safety
-    /// As [`Self::free`].
+    /// Only by the thread that holds this heap, which owns `superblock`.
     #[cold]
     pub(crate) unsafe fn settle(&self, superblock: Ref) -> Option<Ref> {
         self.bins.with_mut(|bins| {
@@ -139,7 +125,7 @@ impl Local {
             self.bins.with_mut(|bins| {
                 // SAFETY: the heap's thread, and the superblock is its own.
                 let bin = unsafe { &mut (*bins)[superblock.class()] };
-                bin.used -= u64::from(superblock.collect());
+                superblock.collect();
                 // SAFETY: as above.
                 away.extend(unsafe { bin.settle(superblock) });
             });
@@ -160,6 +146,7 @@ impl Local {
                         return true;
                     }
                     current.arm();
+                    bin.used += current.count();
                     bin.current = None;
                     bin.full.push(current);
                 }
@@ -181,8 +168,9 @@ impl Local {
         self.bins.with_mut(|bins| {
             // SAFETY: the heap's thread.
             let bin = unsafe { &mut (*bins)[superblock.class()] };
-            bin.used += u64::from(superblock.used());
-            bin.capacity += u64::from(superblock.blocks());
+            superblock.uncount();
+            bin.used += superblock.count();
+            bin.capacity += i64::from(superblock.blocks());
             bin.make_current(superblock);
         });
     }
@@ -226,6 +214,7 @@ impl Bin {
     /// The caller owns `superblock` and all that is in the lists.
     unsafe fn settle(&mut self, superblock: Ref) -> Option<Ref> {
         let place = superblock.place();
+        self.used += superblock.count();
         if place == Place::Full && superblock.used() < superblock.blocks() {
             // SAFETY: as the caller says.
             unsafe {
@@ -241,15 +230,15 @@ impl Bin {
             // SAFETY: as the caller says; candidates are partial.
             unsafe { self.partial.remove(goes) };
             goes.disarm();
-            self.used -= u64::from(goes.used());
-            self.capacity -= u64::from(goes.blocks());
+            self.used += goes.count() - i64::from(goes.used());
+            self.capacity -= i64::from(goes.blocks());
         }
         goes
     }
 
     /// The superblock that has to go, if one has.
     fn candidate(&self, superblock: Ref) -> Option<Ref> {
-        let blocks = u64::from(superblock.blocks());
+        let blocks = i64::from(superblock.blocks());
         let partial = superblock.place() == Place::Partial;
         if partial && superblock.used() == 0 {
             // One empty superblock may stay, so that a thread at the edge does

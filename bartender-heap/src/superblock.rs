@@ -34,7 +34,7 @@ const DEAD: u32 = u32::MAX;
 /// |---|---|---|
 /// | `start` … `words`, `birth` | the global heap, when the superblock is born and dies | anyone: whoever holds a block got it after the birth, and the superblock does not die before that block is back |
 /// | `durable` | whoever made the table entry durable | anyone |
-/// | `used`, `cursor`, `trigger`, the free bitmap | the owner, plainly | the owner; others for statistics, and one bit by who gives back that bit's block: it is 0, and was when the block was handed out |
+/// | `used`, `counted`, `cursor`, `trigger`, the free bitmap | the owner, plainly | the owner; others for statistics, and one bit by who gives back that bit's block: it is 0, and was when the block was handed out |
 /// | `links` | the owner | the owner |
 /// | `owner` | the global heap's lock holder | anyone |
 /// | the remote bitmap, `summary` | anyone who gives a block back (`fetch_or`); the owner empties them (`swap`) | |
@@ -66,13 +66,15 @@ pub(crate) struct Superblock {
     blocks: AtomicU32,
     class: AtomicU32,
     used: AtomicU32,
-    /// No free block lies in a word before this one.
+    /// No free block lies in a word before this one, which there is.
     cursor: AtomicU32,
     /// The owner wants to know when `used` falls to this.
     trigger: AtomicU32,
     birth: AtomicU64,
     /// Birth of the superblock whose entry is durable.
     durable: AtomicU64,
+    /// `used` when the owner last counted it.
+    counted: AtomicU32,
     links: UnsafeCell<Links>,
     shared: Shared,
 }
@@ -152,6 +154,7 @@ impl Superblock {
             trigger: AtomicU32::new(NEVER),
             birth: AtomicU64::new(0),
             durable: AtomicU64::new(0),
+            counted: AtomicU32::new(0),
             links: UnsafeCell::new(Links {
                 place: Place::Nowhere,
                 prev: None,
@@ -181,6 +184,7 @@ impl Superblock {
         self.blocks.store(blocks, Relaxed);
         self.class.store(u32::from(entry.class), Relaxed);
         self.used.store(0, Relaxed);
+        self.counted.store(0, Relaxed);
         self.cursor.store(0, Relaxed);
         self.trigger.store(NEVER, Relaxed);
         self.birth.store(entry.birth, Relaxed);
@@ -308,24 +312,25 @@ impl Superblock {
     /// Takes the first free block. Owner only.
     #[inline(always)]
     pub(crate) fn take(&self) -> Option<u32> {
-        let first = self.cursor.load(Relaxed);
-        let words = self.words.load(Relaxed);
-        let mut at = first;
-        while at < words {
-            let word = self.free_word(at as usize);
-            let bits = word.load(Relaxed);
-            if bits != 0 {
-                word.store(bits & (bits - 1), Relaxed);
-                self.used.store(self.used() + 1, Relaxed);
-                if at != first {
-                    self.cursor.store(at, Relaxed);
-                }
-                return Some(at * 64 + bits.trailing_zeros());
-            }
-            at += 1;
+        let at = self.cursor.load(Relaxed);
+        let word = self.free_word(at as usize);
+        let bits = word.load(Relaxed);
+        if bits == 0 {
+            return self.take_further(at);
         }
-        self.cursor.store(at, Relaxed);
-        None
+        word.store(bits & (bits - 1), Relaxed);
+        self.used.store(self.used() + 1, Relaxed);
+        Some(at * 64 + bits.trailing_zeros())
+    }
+
+    /// The word at the cursor is used up.
+    #[cold]
+    fn take_further(&self, at: u32) -> Option<u32> {
+        let words = self.words() as u32;
+        let next = (at + 1..words).find(|at| self.free_word(*at as usize).load(Relaxed) != 0);
+        self.cursor.store(next.unwrap_or(words - 1), Relaxed);
+        next?;
+        self.take()
     }
 
     /// Gives block `index` back; returns whether the owner wanted to know. Owner only.
@@ -338,9 +343,7 @@ impl Superblock {
         if bits & bit != 0 {
             return Err(AlreadyFree);
         }
-        if self.shared.summary.load(Relaxed) != 0
-            && self.remote_word(at as usize).load(Relaxed) & bit != 0
-        {
+        if self.shared.summary.load(Relaxed) != 0 && self.is_remote(at, bit) {
             return Err(AlreadyFree);
         }
         word.store(bits | bit, Relaxed);
@@ -350,6 +353,11 @@ impl Superblock {
         let used = self.used() - 1;
         self.used.store(used, Relaxed);
         Ok(used == self.trigger.load(Relaxed))
+    }
+
+    #[cold]
+    fn is_remote(&self, at: u32, bit: u64) -> bool {
+        self.remote_word(at as usize).load(Relaxed) & bit != 0
     }
 
     /// Gives block `index` back from another thread than the owner's.
@@ -415,6 +423,19 @@ impl Superblock {
         self.used.store(self.blocks() - count, Relaxed);
     }
 
+    /// By how much `used` has changed since this was asked last. Owner only.
+    pub(crate) fn count(&self) -> i64 {
+        let used = self.used();
+        let before = self.counted.load(Relaxed);
+        self.counted.store(used, Relaxed);
+        i64::from(used) - i64::from(before)
+    }
+
+    /// Starts counting anew, for an owner who knows nothing yet. Owner only.
+    pub(crate) fn uncount(&self) {
+        self.counted.store(0, Relaxed);
+    }
+
     /// Asks to be told when `used` has fallen by a step worth looking at: from
     /// full, then at each quarter.
     pub(crate) fn arm(&self) {
@@ -465,7 +486,7 @@ impl Superblock {
         unsafe { &*self.bits.load(Relaxed).add(at) }
     }
 
-    #[inline(always)]
+    #[inline]
     fn remote_word(&self, at: usize) -> &AtomicU64 {
         debug_assert!(at < self.words());
         // SAFETY: as in `free_word`.

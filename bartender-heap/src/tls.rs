@@ -44,31 +44,28 @@ impl Drop for Joined {
 }
 
 /// The calling thread's heap in the heap numbered `heap` (numbers are never
-/// used again), if it has one.
+/// used again), if that is where it was last.
 ///
 /// # Safety
 /// The heap's arena lives as long as the result is used.
 #[inline(always)]
-pub(crate) unsafe fn peek<'a>(heap: u64) -> Option<&'a Local> {
+pub(crate) unsafe fn last<'a>(heap: u64) -> Option<&'a Local> {
     let (last, local) = LAST.get();
-    if last == heap {
-        // SAFETY: the arena, as the caller says, and with it its thread heaps, lives.
-        return Some(unsafe { &*local });
-    }
-    // SAFETY: as the caller says.
-    unsafe { search(heap) }
+    // SAFETY: the arena, as the caller says, and with it its thread heaps, lives.
+    (last == heap).then(|| unsafe { &*local })
 }
 
+/// The calling thread's heap in the heap numbered `heap`, if it has one.
+///
 /// # Safety
-/// As [`peek`].
-#[cold]
-unsafe fn search<'a>(heap: u64) -> Option<&'a Local> {
+/// As [`last`].
+pub(crate) unsafe fn search<'a>(heap: u64) -> Option<&'a Local> {
     JOINED
         .try_with(|joined| {
             let joined = joined.borrow();
             let one = joined.0.iter().find(|one| one.heap == heap)?;
             LAST.set((heap, one.local.as_ptr()));
-            // SAFETY: as in `peek`.
+            // SAFETY: as in `last`.
             Some(unsafe { one.local.as_ref() })
         })
         .ok()
