@@ -31,7 +31,12 @@ mod log;
 mod checkpoint;
 mod recover;
 
+mod shared;
+mod writer;
+
 mod region;
+
+mod options;
 
 #[cfg(all(test, not(loom)))]
 mod crash_tests;
@@ -42,5 +47,8 @@ pub use counts::Counts;
 pub use error::{Error, Result};
 pub use frozen::Frozen;
 pub use medium::{LogStyle, Medium, MediumKind, ViewSource};
+pub use options::Options;
 pub use record::Record;
-pub use region::{Durability, Opened, Options, Region, Ticket, Writer};
+pub use region::Region;
+pub use shared::{Durability, Opened};
+pub use writer::{Ticket, Writer};

@@ -1,0 +1,430 @@
+//! How a region is opened: its options, the creation of a new one, the checks
+//! of an old one's header, and what happens up to the first handle.
+
+use crate::checkpoint::Home;
+use crate::error::{Error, Result};
+use crate::gate::Gate;
+use crate::header::{self, Found};
+use crate::layout::{self, FLAG_CLEAN, HOME_STEP, Header, LOG_OFFSET, MAX_LANES};
+use crate::log::Log;
+use crate::medium::mapped::{self, MappedFile};
+use crate::medium::{LogStyle, Medium, MediumKind, ViewSource};
+use crate::os;
+use crate::recover::{self, lane_place};
+use crate::region::{Owner, Region};
+use crate::shared::{Control, Durability, Opened, Shared};
+use crate::sync::atomic::AtomicBool;
+use crate::sync::{Arc, Condvar, Mutex};
+use crate::view::{self, View};
+use std::path::Path;
+
+/// A lane is at least this long, in bytes.
+const MIN_LANE: u64 = 4096;
+
+/// How to open a region.
+#[derive(Debug, Clone)]
+pub struct Options {
+    max_size: u64,
+    log_size: u64,
+    lanes: u64,
+    durability: Durability,
+    create: bool,
+    background: bool,
+    force_flush: bool,
+    home_address: Option<u64>,
+    view_limit: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options::new()
+    }
+}
+
+impl Options {
+    /// The defaults.
+    pub fn new() -> Self {
+        Options {
+            max_size: 64 << 30,
+            log_size: 64 << 20,
+            lanes: 32,
+            durability: Durability::Immediate,
+            create: true,
+            background: true,
+            force_flush: false,
+            home_address: None,
+            view_limit: 1 << 30,
+        }
+    }
+
+    /// Bytes of home, that is of address space, reserved at creation. Rounded
+    /// up to 2 MiB. Default 64 GiB; the file grows as it is used.
+    pub fn max_size(&mut self, bytes: u64) -> &mut Self {
+        self.max_size = bytes;
+        self
+    }
+
+    /// Bytes of log at creation. Default 64 MiB. Half of it, on lanes, or all
+    /// of it, on a stream, bounds the largest transaction.
+    pub fn log_size(&mut self, bytes: u64) -> &mut Self {
+        self.log_size = bytes;
+        self
+    }
+
+    /// Lanes at creation, on media that have lanes. Default 32; more threads
+    /// than that share one.
+    pub fn lanes(&mut self, lanes: u64) -> &mut Self {
+        self.lanes = lanes;
+        self
+    }
+
+    /// When [`Region::durability`] lets commits be answered.
+    pub fn durability(&mut self, durability: Durability) -> &mut Self {
+        self.durability = durability;
+        self
+    }
+
+    /// Whether a missing file is created. Default true.
+    pub fn create(&mut self, yes: bool) -> &mut Self {
+        self.create = yes;
+        self
+    }
+
+    /// Whether a background thread checkpoints. Default true. Without it a
+    /// commit that finds the log full checkpoints by itself, and `Eventual`
+    /// commits become durable only with [`Region::sync`].
+    pub fn background(&mut self, yes: bool) -> &mut Self {
+        self.background = yes;
+        self
+    }
+
+    /// Shared memory only: flush and fence as on DAX, to measure its cost.
+    pub fn force_flush(&mut self, yes: bool) -> &mut Self {
+        self.force_flush = yes;
+        self
+    }
+
+    /// The home address of a new region; a multiple of 2 MiB. Default: random.
+    pub fn home_address(&mut self, address: u64) -> &mut Self {
+        self.home_address = Some(address);
+        self
+    }
+
+    /// Bytes of view that may stay private before pages at or below the
+    /// checkpoint are given back. Default 1 GiB.
+    pub fn view_limit(&mut self, bytes: u64) -> &mut Self {
+        self.view_limit = bytes;
+        self
+    }
+
+    /// Opens the region at `path`, or creates it. The medium is found by
+    /// looking at the file.
+    ///
+    /// # Errors
+    ///
+    /// `Busy`, `NotARegion`, `NewerFormat`, `Truncated`, `Damaged`,
+    /// `AddressTaken`, `Io`, `BadOption`; the file is then as it was.
+    pub fn open(&self, path: impl AsRef<Path>) -> Result<Region> {
+        let path = path.as_ref();
+        os::watch_forks();
+        for _ in 0..3 {
+            match mapped::open_locked(path) {
+                Err(Error::Io { source, .. })
+                    if source.kind() == std::io::ErrorKind::NotFound && self.create => {}
+                other => {
+                    let medium = MappedFile::new(other?, path, self.force_flush)?;
+                    return self.open_on(std::sync::Arc::new(medium));
+                }
+            }
+            self.check()?;
+            let (file, temporary) = mapped::create_locked(path)?;
+            let made = MappedFile::new(file, path, self.force_flush)
+                .and_then(|medium| {
+                    let medium = std::sync::Arc::new(medium);
+                    let header = self.format(&*medium)?;
+                    Ok((medium, header))
+                })
+                .and_then(|made| Ok((made, mapped::publish(&temporary, path)?)));
+            match made {
+                Ok(((medium, header), true)) => return self.start(medium, header, true),
+                Ok((_, false)) => {} // somebody else created it meanwhile
+                Err(error) => {
+                    let _ = std::fs::remove_file(&temporary);
+                    return Err(error);
+                }
+            }
+        }
+        Err(Error::Busy {
+            path: path.into(),
+            holder: "processes that create and remove it".into(),
+        })
+    }
+
+    /// Opens the region on a medium of the caller's, or creates it there if
+    /// the medium is blank.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    pub fn open_on(&self, medium: std::sync::Arc<dyn Medium>) -> Result<Region> {
+        match header::read(&*medium)? {
+            Found::Blank if medium.is_empty() || medium.kind() != MediumKind::File => {
+                self.check()?;
+                let header = self.format(&*medium)?;
+                self.start(medium, header, true)
+            }
+            Found::Blank => Err(Error::NotARegion {
+                path: medium.path().into(),
+                what: "its first 8 KiB are zeroes".into(),
+            }),
+            Found::Header(header) => {
+                let header = *header;
+                check_header(&*medium, &header)?;
+                medium.reserve(header.home_offset + header.max_size)?;
+                self.start(medium, header, false)
+            }
+        }
+    }
+
+    fn check(&self) -> Result<()> {
+        let bad = |option, what: String| Err(Error::BadOption { option, what });
+        if self.max_size == 0 || self.max_size > 1 << 46 {
+            return bad(
+                "max_size",
+                format!("{} is not between 1 byte and 64 TiB", self.max_size),
+            );
+        }
+        if self.lanes == 0 || self.lanes as usize >= MAX_LANES {
+            return bad(
+                "lanes",
+                format!("{} is not between 1 and {}", self.lanes, MAX_LANES - 1),
+            );
+        }
+        if self.log_size < 2 * MIN_LANE || self.log_size > 1 << 40 {
+            return bad(
+                "log_size",
+                format!("{} is not between 8 KiB and 1 TiB", self.log_size),
+            );
+        }
+        if self
+            .home_address
+            .is_some_and(|a| !a.is_multiple_of(HOME_STEP))
+        {
+            return bad("home_address", "it is not a multiple of 2 MiB".into());
+        }
+        Ok(())
+    }
+
+    /// Writes an empty region to a blank medium; the header comes last.
+    fn format(&self, medium: &dyn Medium) -> Result<Header> {
+        let max_size = self.max_size.next_multiple_of(HOME_STEP);
+        let log_size = self.log_size.next_multiple_of(2 * MIN_LANE);
+        let (lane0_size, lane_size, lanes) = match medium.log_style() {
+            LogStyle::Stream => (log_size, 0, 1),
+            LogStyle::Lanes => {
+                let lanes = self.lanes.min(log_size / 2 / MIN_LANE);
+                // A power of two: see `ring_pieces`.
+                let lane_size = 1 << (log_size / 2 / lanes).ilog2();
+                (log_size - lane_size * lanes, lane_size, lanes + 1)
+            }
+        };
+        let huge_pages = matches!(medium.view(), ViewSource::Map(_));
+        let align = if huge_pages { HOME_STEP } else { 4096 };
+        let home_offset = (LOG_OFFSET + log_size).next_multiple_of(align);
+        let home_address = match medium.view() {
+            ViewSource::Memory { base, len } => {
+                if len < max_size {
+                    let what = format!("the medium's view has {len} bytes");
+                    return Err(Error::BadOption {
+                        option: "max_size",
+                        what,
+                    });
+                }
+                base.expose_provenance() as u64
+            }
+            ViewSource::Map(_) => self
+                .home_address
+                .unwrap_or_else(|| view::random_slot(max_size)),
+        };
+        let mut uuid = [0; 16];
+        // The uuid only names the region in messages; zero without entropy.
+        let _ = getrandom::fill(&mut uuid);
+        medium.reserve(home_offset + max_size)?;
+        medium.grow(home_offset + HOME_STEP)?;
+        header::announce(medium)?;
+        medium.fill_log(LOG_OFFSET, log_size)?;
+        let mut header = Header {
+            magic: layout::MAGIC,
+            format: layout::FORMAT,
+            crc: 0,
+            revision: 0,
+            uuid,
+            home_address,
+            home_offset,
+            max_size,
+            lane0_size,
+            lane_size,
+            lanes,
+            epoch: 0,
+            generation: 0,
+            checkpoint: 0,
+            flags: FLAG_CLEAN,
+            relocate_from: 0,
+            relocate_to: 0,
+            heads: [0; MAX_LANES],
+        };
+        header::write(medium, &mut header)?;
+        Ok(header)
+    }
+
+    fn start(
+        &self,
+        medium: std::sync::Arc<dyn Medium>,
+        mut header: Header,
+        created: bool,
+    ) -> Result<Region> {
+        os::watch_forks();
+        let home_size = (medium.len() - header.home_offset).min(header.max_size);
+        let home_size = home_size / HOME_STEP * HOME_STEP;
+        // The view first: if its place is taken, nothing has been changed.
+        let view = View::map(
+            &*medium,
+            header.home_address,
+            header.home_offset,
+            header.max_size,
+        )?;
+        let clean = header.flags & FLAG_CLEAN != 0;
+        let style = medium.log_style();
+        let recovered = if clean {
+            let lane = |i| {
+                let (start, len) = lane_place(&header, i);
+                let at = header.heads[i as usize];
+                crate::log::Lane::new(start, len, at, at)
+            };
+            recover::Recovered {
+                lanes: (0..header.lanes).map(lane).collect(),
+                next: header.checkpoint + 1,
+                records: 0,
+                bytes: 0,
+            }
+        } else {
+            recover::recover(&*medium, &header, home_size, style)?
+        };
+        header.generation += 1;
+        if !crate::mutant::is("same_epoch") {
+            header.epoch += 1;
+        }
+        header.flags &= !FLAG_CLEAN;
+        header::write(&*medium, &mut header)?;
+        view.fill(&*medium, home_size)?;
+
+        let log = Log::new(style, header.epoch, recovered.lanes, recovered.next);
+        let opened = Opened {
+            created,
+            clean: clean && !created,
+            generation: header.generation,
+            records: recovered.records,
+            bytes: recovered.bytes,
+        };
+        let shared = Arc::new(Shared {
+            gate: Gate::new(log.own_lanes().max(64)),
+            home: Home {
+                offset: header.home_offset,
+                size: home_size.into(),
+                header: Mutex::new(header),
+                checkpoint: header.checkpoint.into(),
+                changed_pages: 0.into(),
+                frozen: Default::default(),
+            },
+            path: medium.path().into(),
+            kind: medium.kind(),
+            max_size: header.max_size,
+            durability: self.durability,
+            background: self.background && !cfg!(loom),
+            view_pages: self.view_limit / 4096,
+            forks: os::forks(),
+            growing: Mutex::new(()),
+            control: Mutex::new(Control::default()),
+            wake: Condvar::new(),
+            kicked: AtomicBool::new(false),
+            opened,
+            view,
+            log,
+            medium,
+        });
+        let worker = if shared.background {
+            let shared = shared.clone();
+            let thread = std::thread::Builder::new().name("bartender".into());
+            let worker = thread.spawn(move || shared.work());
+            Some(os::io(
+                Path::new("(thread)"),
+                "start the background thread",
+                worker,
+            )?)
+        } else {
+            None
+        };
+        let owner = Arc::new(Owner {
+            shared: shared.clone(),
+            worker: Mutex::new(worker),
+        });
+        if shared.opened.records > 0 {
+            shared.kick();
+        }
+        Ok(Region { shared, owner })
+    }
+}
+
+/// Whether a header's numbers can be: its checksum fits, yet it may have been
+/// written by somebody who meant harm.
+fn check_header(medium: &dyn Medium, header: &Header) -> Result<()> {
+    let damaged = |what: &str| {
+        Err(Error::Damaged {
+            path: medium.path().into(),
+            offset: 0,
+            what: format!("header: {what}"),
+        })
+    };
+    if header.lanes == 0 || header.lanes as usize > MAX_LANES {
+        return damaged("number of lanes");
+    }
+    let log_end = header
+        .lane_size
+        .checked_mul(header.lanes - 1)
+        .and_then(|n| n.checked_add(header.lane0_size))
+        .and_then(|n| n.checked_add(LOG_OFFSET));
+    let lane_ok = |size: u64| size >= MIN_LANE && size.is_multiple_of(MIN_LANE);
+    if log_end.is_none_or(|end| end > header.home_offset)
+        || !lane_ok(header.lane0_size)
+        || (header.lanes > 1 && !lane_ok(header.lane_size))
+    {
+        return damaged("size of the log");
+    }
+    if header.max_size == 0
+        || header.max_size > 1 << 46
+        || !header.max_size.is_multiple_of(HOME_STEP)
+        || !header.home_offset.is_multiple_of(4096)
+        || header.home_offset > 1 << 46
+    {
+        return damaged("size of the home");
+    }
+    if !header.home_address.is_multiple_of(4096)
+        || header.home_address.checked_add(header.max_size).is_none()
+    {
+        return damaged("home address");
+    }
+    let aligned = |&head: &u64| head.is_multiple_of(layout::RECORD_ALIGN) && head < 1 << 60;
+    if !header.heads.iter().all(aligned) || header.checkpoint >= 1 << 60 || header.epoch >= 1 << 31
+    {
+        return damaged("log positions");
+    }
+    let expected = header.home_offset + HOME_STEP;
+    if medium.len() < expected {
+        return Err(Error::Truncated {
+            path: medium.path().into(),
+            expected,
+            found: medium.len(),
+        });
+    }
+    Ok(())
+}

@@ -1,0 +1,158 @@
+//! What the handles of an open region share, and its background thread.
+//!
+//! The thread writes what nobody waits for, checkpoints when a lane is a
+//! quarter full, and gives the view's pages back. It answers nobody: an error
+//! that it meets poisons the region, and the next commit says so.
+
+use crate::checkpoint::Home;
+use crate::error::{Error, Result};
+use crate::gate::Gate;
+use crate::log::Log;
+use crate::medium::{Medium, MediumKind, ViewSource};
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::{Condvar, Mutex};
+use crate::view::View;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// When a commit is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Durability {
+    /// After the persist barrier: an acknowledged transaction survives.
+    #[default]
+    Immediate,
+    /// At once. The last moments may be lost in a crash; what survives is a
+    /// prefix of what was committed. On lanes (DAX, shared memory) it equals
+    /// `Immediate`.
+    Eventual,
+}
+
+/// What opening found.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct Opened {
+    /// The region was created by this open.
+    pub created: bool,
+    /// The last user closed it: nothing had to be recovered.
+    pub clean: bool,
+    /// Counts the opens of this region, this one included.
+    pub generation: u64,
+    /// Records replayed from the log.
+    pub records: u64,
+    /// Bytes they changed.
+    pub bytes: u64,
+}
+
+/// Everything about an open region. Fields are immutable or rule themselves.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) gate: Gate,
+    pub(crate) home: Home,
+    pub(crate) path: PathBuf,
+    pub(crate) kind: MediumKind,
+    pub(crate) max_size: u64,
+    pub(crate) durability: Durability,
+    pub(crate) background: bool,
+    pub(crate) view_pages: u64,
+    pub(crate) forks: u32,
+    pub(crate) growing: Mutex<()>,
+    pub(crate) control: Mutex<Control>,
+    pub(crate) wake: Condvar,
+    /// The background thread was told to look, and has not looked yet.
+    pub(crate) kicked: AtomicBool,
+    pub(crate) opened: Opened,
+    // Before `medium`, which it was mapped from.
+    pub(crate) view: View,
+    pub(crate) log: Log,
+    pub(crate) medium: std::sync::Arc<dyn Medium>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Control {
+    pub(crate) stop: bool,
+}
+
+impl Shared {
+    /// The region's file goes into errors that do not know it.
+    pub(crate) fn named<T>(&self, result: Result<T>) -> Result<T> {
+        result.map_err(|error| match error {
+            Error::Poisoned { cause, .. } => Error::Poisoned {
+                path: self.path.clone(),
+                cause,
+            },
+            other => other,
+        })
+    }
+
+    #[cold]
+    pub(crate) fn kick(&self) {
+        if !self.kicked.swap(true, Ordering::AcqRel) {
+            drop(self.control.lock());
+            self.wake.notify_all();
+        }
+    }
+
+    /// The background thread: writes what nobody waits for, checkpoints, and
+    /// gives pages of the view back.
+    pub(crate) fn work(&self) {
+        loop {
+            {
+                let mut control = self.control.lock();
+                while !control.stop && !self.kicked.load(Ordering::Acquire) {
+                    control = self.wake.wait(control);
+                }
+                if control.stop {
+                    return;
+                }
+            }
+            if self.log.has_unwritten() {
+                // A moment for more to join; then it is no longer "at once".
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            self.kicked.store(false, Ordering::Release);
+            // Errors poison the region; commits then say so.
+            let _ = self.log.wait_durable(&*self.medium, self.log.last_seq());
+            if self.log.fill() >= CHECKPOINT_FILL || self.opened.records > 0 {
+                let _ = self.home.checkpoint(&*self.medium, &self.log, true);
+            }
+            if self.home.changed_pages.load(Ordering::Relaxed) > self.view_pages {
+                let _ = self.trim();
+            }
+        }
+    }
+
+    pub(crate) fn trim(&self) -> Result<bool> {
+        let ViewSource::Map(file) = self.medium.view() else {
+            return Ok(false);
+        };
+        // Most of the work outside of the gate, the rest inside.
+        self.log.wait_durable(&*self.medium, self.log.last_seq())?;
+        self.home.apply_only(&*self.medium, &self.log)?;
+        let size = self.home.size.load(Ordering::Acquire);
+        let mut at = 0;
+        while at < size {
+            let end = (at + TRIM_CHUNK).min(size);
+            let done = self.gate.shut_for(TRIM_PATIENCE, || {
+                if !crate::mutant::is("trim_unapplied") {
+                    self.log.wait_durable(&*self.medium, self.log.last_seq())?;
+                    self.home.apply_only(&*self.medium, &self.log)?;
+                }
+                self.view.give_back(&*self.medium, file, at..end)
+            });
+            match done {
+                None => return Ok(false),
+                Some(result) => result?,
+            }
+            at = end;
+        }
+        self.home.changed_pages.store(0, Ordering::Relaxed);
+        Ok(true)
+    }
+}
+
+/// A lane this full, in 256ths, wakes the background thread.
+const CHECKPOINT_FILL: u64 = 64;
+/// View given back per closing of the gate, in bytes.
+const TRIM_CHUNK: u64 = 64 << 20;
+/// How long the gate may stay shut for writers inside to leave.
+const TRIM_PATIENCE: Duration = Duration::from_millis(5);

@@ -1,0 +1,144 @@
+//! A writer: one transaction's right to write, and how it commits.
+
+use crate::error::{Error, Result};
+use crate::gate::Place;
+use crate::log::Refused;
+use crate::medium::LogStyle;
+use crate::record::Record;
+use crate::shared::{Durability, Shared};
+use crate::sync::atomic::Ordering;
+use std::marker::PhantomData;
+use std::time::Duration;
+
+/// The right of one transaction to write.
+#[derive(Debug)]
+pub struct Writer<'r> {
+    pub(crate) shared: &'r Shared,
+    pub(crate) place: Place,
+    /// File ranges written fresh, to be made durable before the record.
+    pub(crate) fresh: Vec<(u64, u64)>,
+    pub(crate) not_send: PhantomData<*const ()>,
+}
+
+/// What [`Writer::append`] returns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ticket {
+    /// The transaction's sequence number.
+    pub seq: u64,
+    /// Whether it is durable already.
+    pub durable: bool,
+}
+
+impl Writer<'_> {
+    /// Writes wholly fresh bytes straight to the home, and nothing to the
+    /// view. The `append` that follows makes them durable, before its record,
+    /// by one more barrier.
+    ///
+    /// The range must not have been reachable by any transaction whose number
+    /// is above [`Region::checkpoint_seq`](crate::Region::checkpoint_seq): recovery would store that
+    /// transaction's bytes over these.
+    ///
+    /// # Errors
+    ///
+    /// The medium's.
+    ///
+    /// # Panics
+    ///
+    /// If the range lies beyond [`Region::size`](crate::Region::size).
+    pub fn write_fresh(&mut self, offset: u64, bytes: &[u8]) -> Result<()> {
+        let home = &self.shared.home;
+        let size = home.size.load(Ordering::Acquire);
+        assert!(
+            offset + bytes.len() as u64 <= size,
+            "fresh bytes beyond the home"
+        );
+        self.shared.medium.write(home.offset + offset, bytes)?;
+        self.fresh.push((home.offset + offset, bytes.len() as u64));
+        Ok(())
+    }
+
+    /// Commits: draws a number and appends the record.
+    ///
+    /// On lanes it is durable on return (one barrier). On a stream it has its
+    /// position, and locks may be released; but nobody may be answered before
+    /// [`Region::wait_durable`](crate::Region::wait_durable) of its number
+    /// returns, unless `durability` is `Eventual`.
+    ///
+    /// # Errors
+    ///
+    /// `LogFull` (too large for any log of this size), `Poisoned`, or the I/O
+    /// error that poisons: nothing was acknowledged; restore the view.
+    #[inline]
+    pub fn append(&mut self, record: &mut Record, durability: Durability) -> Result<Ticket> {
+        let shared = self.shared;
+        if record.size() > shared.log.capacity() {
+            let capacity = shared.log.capacity();
+            return Err(Error::LogFull {
+                needed: record.size(),
+                capacity,
+            });
+        }
+        if !self.fresh.is_empty() {
+            if !crate::mutant::is("no_fresh_barrier") {
+                let result = shared.medium.persist(&self.fresh);
+                shared.named(result.map_err(|error| shared.log.poison(error)))?;
+            }
+            self.fresh.clear();
+        }
+        let slot = match self.place {
+            Place::Slot(i) => Some(i),
+            Place::Overflow => None,
+        };
+        let seq = loop {
+            match shared.log.append(&*shared.medium, slot, record) {
+                Ok(seq) => break seq,
+                Err(Refused::NoSpace) => self.make_space()?,
+                Err(Refused::Error(error)) => return shared.named(Err(error)),
+            }
+        };
+        if shared.background && shared.log.is_quarter_full(slot) {
+            shared.kick();
+        }
+        match shared.log.style {
+            LogStyle::Lanes => Ok(Ticket { seq, durable: true }),
+            LogStyle::Stream => {
+                if durability == Durability::Eventual {
+                    if shared.log.batch_is_long() {
+                        shared.named(shared.log.wait_durable(&*shared.medium, seq))?;
+                    } else if shared.background {
+                        shared.kick();
+                    }
+                }
+                Ok(Ticket {
+                    seq,
+                    durable: false,
+                })
+            }
+        }
+    }
+
+    /// The log is full: lets the checkpoint give some of it back.
+    #[cold]
+    fn make_space(&self) -> Result<()> {
+        let shared = self.shared;
+        shared.named(
+            shared
+                .log
+                .wait_durable(&*shared.medium, shared.log.last_seq()),
+        )?;
+        if shared.background {
+            shared.kick();
+            shared.log.wait_space(Duration::from_millis(2));
+            if shared.log.fill() < 255 {
+                return shared.named(shared.log.check());
+            }
+        }
+        shared.named(shared.home.checkpoint(&*shared.medium, &shared.log, false))
+    }
+}
+
+impl Drop for Writer<'_> {
+    fn drop(&mut self) {
+        self.shared.gate.leave(self.place);
+    }
+}
