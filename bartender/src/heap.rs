@@ -168,7 +168,7 @@ impl<R: Persist> Options<R> {
             inner.close()?;
             return Err(Error::TypeMismatch { path, differences });
         }
-        let heap_report = inner.report().clone();
+        let heap_report = *inner.report();
         let created = inner.root().is_none();
         let core = Core::new(inner, self.durability);
         if created {

@@ -36,6 +36,8 @@ mod string;
 
 pub mod hash_map;
 
+mod fresh;
+
 mod run;
 
 mod lock;

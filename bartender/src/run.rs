@@ -12,6 +12,7 @@
 //! 6. frees take effect. The answer.
 
 use crate::error::{Error, Result};
+use crate::fresh::{self, Left};
 use crate::lock_table::Mode;
 use crate::thread::{self, Commit, Thread};
 use crate::tx::{Context, Doom, TxRef};
@@ -183,6 +184,12 @@ impl Core {
     /// Builds the record and appends it.
     #[inline]
     fn append(&self, state: &mut Context, writer: &mut Writer<'_>) -> Result<Ticket> {
+        let base = self.region.base().addr();
+        let left = if state.blocks.is_empty() {
+            Left::default()
+        } else {
+            fresh::ship(state, writer, base)?
+        };
         let Context {
             changes,
             record,
@@ -190,13 +197,17 @@ impl Core {
             ..
         } = state;
         record.clear();
-        let base = self.region.base().addr();
+        for &(offset, len, crc) in &left.extents {
+            record.extent(offset, len, crc);
+        }
         changes.emit(|addr, len| {
-            let at = ptr::with_exposed_provenance::<u8>(addr);
-            // SAFETY: changed ranges lie in the view, are ours until the locks are released, and are
-            // initialised: padding is zeroed before values are stored.
-            record.change((addr - base) as u64, unsafe {
-                slice::from_raw_parts(at, len)
+            left.rest_of(addr, len, |addr, len| {
+                let at = ptr::with_exposed_provenance::<u8>(addr);
+                // SAFETY: changed ranges lie in the view, are ours until the locks are released, and are
+                // initialised: padding is zeroed before values are stored.
+                record.change((addr - base) as u64, unsafe {
+                    slice::from_raw_parts(at, len)
+                });
             });
         });
         for entry in entries {

@@ -26,7 +26,6 @@ pub(crate) enum Doom {
 
 /// A block that the transaction made.
 #[derive(Debug, Clone, Copy)]
-#[allow(dead_code)] // by the writing of fresh blocks, which follows
 pub(crate) struct NewBlock {
     pub(crate) ptr: NonNull<u8>,
     /// It may be written to the home before the commit.

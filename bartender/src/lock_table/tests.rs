@@ -114,15 +114,15 @@ mod plain {
     #[test]
     fn many_threads_exclude_one_another() {
         let table = Arc::new(Table::<Never>::new());
-        let counters: Arc<[UnsafeCell<u64>; 3]> = Arc::new(Default::default());
-        struct Shared3(Arc<[UnsafeCell<u64>; 3]>);
+        #[derive(Default)]
+        struct Counters([UnsafeCell<u64>; 3]);
         // SAFETY: each counter is touched under its lock.
-        unsafe impl Send for Shared3 {}
+        unsafe impl Sync for Counters {}
+        let counters = Arc::new(Counters::default());
         let threads: Vec<_> = (0..4)
             .map(|t| {
-                let (table, counters) = (table.clone(), Shared3(counters.clone()));
+                let (table, counters) = (table.clone(), counters.clone());
                 std::thread::spawn(move || {
-                    let counters = counters;
                     let me = owner();
                     for i in 0..2000 {
                         let (a, b) = ((i + t) % 3, (i * 7 + t) % 3);
@@ -155,7 +155,7 @@ mod plain {
             .into_iter()
             .for_each(|thread| thread.join().unwrap());
         // SAFETY: all threads have ended.
-        let total: u64 = counters.iter().map(|c| c.with(|c| unsafe { *c })).sum();
+        let total: u64 = counters.0.iter().map(|c| c.with(|c| unsafe { *c })).sum();
         assert_eq!(total, 8000);
         assert_eq!(table.len(), 0);
     }
