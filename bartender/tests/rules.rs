@@ -1,0 +1,383 @@
+//! The soundness rules of the typed interface that show at run time, each with the program that breaks it.
+#![cfg(not(loom))]
+
+use bartender::{Error, Heap, Mut, PBox, PMutex, PRwLock, Persist, Result};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::mpsc;
+use std::time::Duration;
+use tempfile::TempDir;
+
+fn folder() -> TempDir {
+    let shared = PathBuf::from("/dev/shm");
+    let base = if shared.is_dir() {
+        shared
+    } else {
+        std::env::temp_dir()
+    };
+    tempfile::tempdir_in(base).expect("a folder for the test")
+}
+
+fn open<R: Persist + Default>(folder: &TempDir) -> Heap<R> {
+    let options = Heap::<R>::options().max_size(64 << 20).log_size(4 << 20);
+    options.open(folder.path().join("r")).expect("a new region")
+}
+
+#[derive(Persist, Default)]
+#[repr(C)]
+struct Pair {
+    a: PMutex<Option<PBox<u64>>>,
+    b: PMutex<Option<PBox<u64>>>,
+    shared: PRwLock<u64>,
+    inner: PMutex<Option<PBox<PMutex<u64>>>>,
+}
+
+// Rule 1: an inner call that fails dooms the whole, and nothing is restored under a live `Mut`.
+
+#[test]
+fn a_failed_inner_transaction_dooms_the_outer_one_and_restores_only_at_its_end() {
+    let folder = folder();
+    let heap = open::<Pair>(&folder);
+    let outer = heap.transaction(|tx| {
+        let mut a = tx.lock(&heap.root().a)?;
+        a.set(Some(PBox::new(1)))?;
+        let inner: Result<()> = heap.transaction(|tx| {
+            tx.lock(&heap.root().b)?.set(Some(PBox::new(2)))?;
+            Err(Error::abort("inner"))
+        });
+        assert!(matches!(inner, Err(Error::Aborted(_))));
+        // Still there: the memory is the transaction's until the outermost closure has returned.
+        assert_eq!(a.as_deref(), Some(&1));
+        Ok(())
+    });
+    assert!(matches!(outer, Err(Error::Doomed { .. })), "{outer:?}");
+    assert_eq!(*heap.root().a.read(), None);
+    assert_eq!(*heap.root().b.read(), None);
+    heap.check().unwrap();
+}
+
+#[test]
+fn a_panic_of_an_inner_transaction_that_is_caught_dooms_the_outer_one() {
+    let folder = folder();
+    let heap = open::<Pair>(&folder);
+    let outer = heap.transaction(|tx| {
+        let mut a = tx.lock(&heap.root().a)?;
+        let _ = catch_unwind(AssertUnwindSafe(|| {
+            heap.transaction(|_| -> Result<()> { std::panic::resume_unwind(Box::new(())) })
+        }));
+        a.set(Some(PBox::new(1)))
+    });
+    assert!(matches!(outer, Err(Error::Doomed { .. })), "{outer:?}");
+    assert_eq!(*heap.root().a.read(), None);
+}
+
+#[test]
+fn an_inner_transaction_is_a_part_of_the_outer_one() {
+    let folder = folder();
+    let heap = open::<Pair>(&folder);
+    heap.transaction(|tx| {
+        tx.lock(&heap.root().a)?.set(Some(PBox::new(1)))?;
+        heap.transaction(|tx| tx.lock(&heap.root().b)?.set(Some(PBox::new(2))))
+    })
+    .unwrap();
+    assert_eq!(*heap.root().b.read(), Some(PBox::new(2)));
+    let failed: Result<()> = heap.transaction(|tx| {
+        tx.lock(&heap.root().a)?.set(None)?;
+        heap.transaction(|tx| tx.lock(&heap.root().b)?.set(None))?;
+        Err(Error::abort("outer"))
+    });
+    failed.unwrap_err();
+    assert_eq!(*heap.root().b.read(), Some(PBox::new(2)));
+    heap.check().unwrap();
+}
+
+// Rule 2: a guard dropped inside of a transaction leaves its lock to the transaction.
+
+#[test]
+fn a_guard_dropped_in_a_transaction_keeps_others_out_until_its_end() {
+    let folder = folder();
+    let heap = open::<Pair>(&folder);
+    heap.transaction(|tx| {
+        tx.lock(&heap.root().inner)?
+            .set(Some(PBox::new(PMutex::new(1))))
+    })
+    .unwrap();
+    let (started, others) = mpsc::channel();
+    let (removed, is_removed) = mpsc::channel();
+    std::thread::scope(|scope| {
+        let heap = &heap;
+        let failed: Result<()> = heap.transaction(|tx| {
+            let guard = heap.root().inner.read();
+            let inside = guard.as_deref().expect("set above");
+            *tx.lock(inside)? = 5;
+            drop(guard);
+            // Another thread would now free what this transaction will put its old bytes into.
+            let (started, removed) = (started.clone(), removed.clone());
+            scope.spawn(move || {
+                started.send(()).unwrap();
+                heap.transaction(|tx| tx.lock(&heap.root().inner)?.set(None))
+                    .unwrap();
+                removed.send(()).unwrap();
+            });
+            others.recv().unwrap();
+            assert!(is_removed.recv_timeout(Duration::from_millis(50)).is_err());
+            Err(Error::abort("taken back"))
+        });
+        failed.unwrap_err();
+        is_removed.recv().unwrap();
+    });
+    assert!(heap.root().inner.read().is_none());
+    heap.check().unwrap();
+}
+
+// Rule 3: who writes or moves something that contains a lock holds that lock to its end.
+
+#[test]
+fn the_locks_inside_of_what_is_written_are_held() {
+    type Nested = PMutex<Option<PBox<PMutex<u64>>>>;
+    let folder = folder();
+    let heap = open::<Nested>(&folder);
+    heap.update(|mut root| root.set(Some(PBox::new(PMutex::new(1)))))
+        .unwrap();
+    heap.update(|mut root| {
+        // A second way in, through a reference, is refused once the value is projected …
+        {
+            let mut inside = root.project().expect("set above");
+            let mut lock = inside.project();
+            *lock.project() = 2;
+        }
+        Ok(())
+    })
+    .unwrap();
+    let refused = heap.transaction(|tx| {
+        let mut root = tx.lock(heap.root())?;
+        *root.project().expect("set above").project().project() = 3;
+        // … because the transaction holds the inner lock.
+        let inside = root.as_deref().expect("set above");
+        tx.lock(inside).map(|_| ())
+    });
+    assert!(matches!(refused, Err(Error::AlreadyLocked)), "{refused:?}");
+    assert_eq!(*heap.read().as_deref().unwrap().read(), 2);
+}
+
+// Rule 4: a lock's word in the region is zero, whoever holds it; moving it unlocks it.
+
+#[test]
+fn a_lock_that_moves_out_and_in_is_free() {
+    let folder = folder();
+    let heap = open::<Pair>(&folder);
+    heap.transaction(|tx| {
+        tx.lock(&heap.root().inner)?
+            .set(Some(PBox::new(PMutex::new(7))))
+    })
+    .unwrap();
+    let mut taken = heap
+        .transaction(|tx| Mut::take(&mut tx.lock(&heap.root().inner)?))
+        .unwrap()
+        .unwrap();
+    *taken.get_mut() += 1;
+    let guard = taken.read();
+    assert_eq!(*guard, 8);
+    drop(guard);
+    let taken = std::cell::Cell::new(Some(taken));
+    heap.transaction(|tx| tx.lock(&heap.root().inner)?.set(taken.take()))
+        .unwrap();
+    let outer = heap.root().inner.read();
+    assert_eq!(*outer.as_deref().unwrap().read(), 8);
+    let place: *const PMutex<u64> = outer.as_deref().unwrap();
+    // SAFETY: the lock's first word, which nobody writes.
+    assert_eq!(unsafe { place.cast::<u64>().read() }, 0);
+}
+
+// Rule 5: foreign locks, locks taken already, deadlocks with oneself, values of two transactions.
+
+#[test]
+fn a_lock_of_another_heap_is_refused() {
+    let (one, two) = (folder(), folder());
+    let (one, two) = (open::<Pair>(&one), open::<Pair>(&two));
+    let refused = one.transaction(|tx| tx.lock(&two.root().a).map(|_| ()));
+    assert!(matches!(refused, Err(Error::ForeignLock)), "{refused:?}");
+    let owned = PMutex::new(1u64);
+    let refused = one.transaction(|tx| tx.lock(&owned).map(|_| ()));
+    assert!(matches!(refused, Err(Error::ForeignLock)), "{refused:?}");
+}
+
+#[test]
+fn a_lock_is_granted_once_to_a_transaction() {
+    let folder = folder();
+    let heap = open::<Pair>(&folder);
+    let refused = heap.transaction(|tx| {
+        let _first = tx.lock(&heap.root().a)?;
+        tx.lock(&heap.root().a).map(|_| ())
+    });
+    assert!(matches!(refused, Err(Error::AlreadyLocked)), "{refused:?}");
+    let refused = heap.transaction(|tx| {
+        let _shared = tx.read(&heap.root().shared)?;
+        tx.lock(&heap.root().shared).map(|_| ())
+    });
+    assert!(matches!(refused, Err(Error::AlreadyLocked)), "{refused:?}");
+    let guard = heap.root().a.read();
+    let refused = heap.transaction(|tx| tx.lock(&heap.root().a).map(|_| ()));
+    assert!(matches!(refused, Err(Error::AlreadyLocked)), "{refused:?}");
+    drop(guard);
+    heap.transaction(|tx| tx.lock(&heap.root().a).map(|_| ()))
+        .unwrap();
+}
+
+#[test]
+fn reading_what_ones_own_transaction_changes_panics() {
+    let folder = folder();
+    let heap = open::<Pair>(&folder);
+    let panicked = catch_unwind(AssertUnwindSafe(|| {
+        heap.transaction(|tx| {
+            let _mine = tx.lock(&heap.root().a)?;
+            let _ = heap.root().a.read();
+            Ok(())
+        })
+    }))
+    .unwrap_err();
+    let message = panicked.downcast_ref::<&str>().expect("a message");
+    assert!(message.starts_with("deadlock"), "{message}");
+    assert_eq!(*heap.root().a.read(), None);
+}
+
+#[test]
+fn values_of_two_transactions_are_not_swapped() {
+    let (one, two) = (folder(), folder());
+    let (one, two) = (open::<Pair>(&one), open::<Pair>(&two));
+    one.transaction(|tx| {
+        let mut a = tx.lock(&one.root().a)?;
+        two.transaction(|tx| {
+            let mut b = tx.lock(&two.root().a)?;
+            b.set(Some(PBox::new(1)))?;
+            let refused = Mut::swap(&mut a, &mut b);
+            assert!(matches!(refused, Err(Error::ForeignValue)), "{refused:?}");
+            Ok(())
+        })
+    })
+    .unwrap();
+    assert_eq!(*one.root().a.read(), None);
+    assert_eq!(*two.root().a.read(), Some(PBox::new(1)));
+}
+
+#[test]
+fn transactions_over_two_heaps_nest_and_end_by_themselves() {
+    let (one, two) = (folder(), folder());
+    let (one, two) = (open::<Pair>(&one), open::<Pair>(&two));
+    let outer: Result<()> = one.transaction(|tx| {
+        tx.lock(&one.root().a)?.set(Some(PBox::new(1)))?;
+        two.transaction(|tx| tx.lock(&two.root().a)?.set(Some(PBox::new(2))))?;
+        // Joins the outermost, across the other heap's.
+        let swallowed: Result<()> = two.transaction(|tx| {
+            tx.lock(&two.root().b)?.set(Some(PBox::new(3)))?;
+            one.transaction(|tx| tx.lock(&one.root().b)?.set(Some(PBox::new(4))))?;
+            Err(Error::abort("inner"))
+        });
+        swallowed.unwrap_err();
+        assert_eq!(*two.root().b.read(), None);
+        Ok(())
+    });
+    outer.unwrap();
+    assert_eq!(*one.root().a.read(), Some(PBox::new(1)));
+    assert_eq!(*one.root().b.read(), Some(PBox::new(4)));
+    assert_eq!(*two.root().a.read(), Some(PBox::new(2)));
+    one.check().unwrap();
+    two.check().unwrap();
+}
+
+// Locks and waiting.
+
+#[test]
+fn opposite_orders_end_and_readers_with_guards_get_through() {
+    let folder = folder();
+    let heap = open::<[PMutex<u64>; 3]>(&folder);
+    std::thread::scope(|scope| {
+        for t in 0..3usize {
+            let heap = &heap;
+            scope.spawn(move || {
+                for i in 0..400usize {
+                    let (a, b) = ((i + t) % 3, (i * 5 + 2 * t + 1) % 3);
+                    if t == 0 {
+                        let locks = heap.root();
+                        let first = locks[a].read();
+                        let second = locks[b].read();
+                        let _ = *first + *second;
+                    } else if a != b {
+                        heap.transaction(|tx| {
+                            let mut first = tx.lock(&heap.root()[a])?;
+                            std::thread::yield_now();
+                            let mut second = tx.lock(&heap.root()[b])?;
+                            *first += 1;
+                            *second += 1;
+                            Ok(())
+                        })
+                        .unwrap();
+                    }
+                }
+            });
+        }
+    });
+    heap.check().unwrap();
+}
+
+#[test]
+fn a_guard_inside_of_a_transaction_that_would_be_a_deadlock_makes_it_start_again() {
+    let folder = folder();
+    let heap = open::<[PMutex<u64>; 2]>(&folder);
+    std::thread::scope(|scope| {
+        for t in 0..2usize {
+            let heap = &heap;
+            scope.spawn(move || {
+                for _ in 0..300 {
+                    heap.transaction(|tx| {
+                        let mut mine = tx.lock(&heap.root()[t])?;
+                        std::thread::yield_now();
+                        let other = *heap.root()[1 - t].read();
+                        *mine = other + 1;
+                        Ok(())
+                    })
+                    .unwrap();
+                }
+            });
+        }
+    });
+    heap.check().unwrap();
+}
+
+#[test]
+fn a_doomed_transaction_cannot_commit() {
+    let folder = folder();
+    let heap = open::<PMutex<u64>>(&folder);
+    let committed = heap.update(|mut n| {
+        *n = 1;
+        let _: Result<()> = heap.update(|_| Ok(()));
+        Ok(())
+    });
+    // The inner one failed with `AlreadyLocked`.
+    assert!(
+        matches!(committed, Err(Error::Doomed { .. })),
+        "{committed:?}"
+    );
+    assert_eq!(*heap.read(), 0);
+}
+
+// Rule 6: padding never reaches the log.
+
+#[test]
+fn equal_values_have_equal_bytes() {
+    type Padded = PMutex<[(u8, u64, Option<u32>); 2]>;
+    let folder = folder();
+    let heap = open::<Padded>(&folder);
+    heap.update(|mut root| root.set([(1, 2, None), (1, 2, Some(3))]))
+        .unwrap();
+    heap.update(|mut root| root.set([(1, 2, Some(3)), (1, 2, None)]))
+        .unwrap();
+    let guard = heap.read();
+    let size = size_of::<(u8, u64, Option<u32>)>();
+    // SAFETY: bytes of the view, all written.
+    let bytes = unsafe { std::slice::from_raw_parts((&raw const *guard).cast::<u8>(), 2 * size) };
+    let ones = |bytes: &[u8]| bytes.iter().map(|byte| byte.count_ones()).sum::<u32>();
+    // 1, 2, and (tag 1, 3) in the one that has it: everything else is zero.
+    assert_eq!(ones(&bytes[..size]), 1 + 1 + 1 + 2);
+    assert_eq!(ones(&bytes[size..]), 1 + 1);
+}
