@@ -92,13 +92,13 @@ impl<T> PVec<T> {
     /// As [`Vec::push`].
     #[inline]
     pub fn push(&mut self, value: T) {
-        self.array.standard().push(value);
+        self.array.push(value);
     }
 
     /// Takes the last element out.
     #[inline]
     pub fn pop(&mut self) -> Option<T> {
-        self.array.standard().pop()
+        self.array.pop()
     }
 
     /// Puts an element before the one at `index`.

@@ -50,6 +50,8 @@ fn element(v: u8) -> PString {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     #[test]
     fn a_vector_is_like_its_twin(ops in prop::collection::vec(vec_op(), 0..60)) {
         let mut ours: PVec<PString> = PVec::new();

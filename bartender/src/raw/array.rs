@@ -137,6 +137,25 @@ impl<T> Array<T> {
         }
     }
 
+    /// Adds an element to an owned array.
+    #[inline]
+    pub(crate) fn push(&mut self, value: T) {
+        if self.raw.len == self.raw.cap {
+            self.standard().reserve(1);
+        }
+        // SAFETY: there is room for one more, and the array is owned.
+        unsafe { self.as_ptr().add(self.len()).write(value) };
+        self.raw.len += 1;
+    }
+
+    /// Takes the last element out of an owned array.
+    #[inline]
+    pub(crate) fn pop(&mut self) -> Option<T> {
+        self.raw.len = self.raw.len.checked_sub(1)?;
+        // SAFETY: the element was there, and is read once.
+        Some(unsafe { self.as_ptr().add(self.len()).read() })
+    }
+
     /// Makes room for `extra` elements.
     ///
     /// # Safety

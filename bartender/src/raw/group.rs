@@ -121,6 +121,8 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
         #[test]
         fn both_forms_of_a_group_agree(mut bytes: [u8; 16], byte: u8, copies: u16) {
             for (i, b) in bytes.iter_mut().enumerate() {
