@@ -253,5 +253,7 @@ impl Arena {
     }
 }
 
+#[cfg(all(test, loom))]
+mod models;
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,7 @@
 //! The arena against a model, under threads, and under loom.
 
 use super::*;
+#[cfg(not(loom))]
 use crate::class;
 use crate::table::pieces;
 use bartender_pm::sync::atomic::{AtomicU64, Ordering::*};
@@ -42,7 +43,7 @@ impl Home for Fake {
 }
 
 /// Every unit that is not the table's is free.
-fn all_free(arena: &Arena, home: &Fake) -> bool {
+pub(crate) fn all_free(arena: &Arena, home: &Fake) -> bool {
     let (mut global, map) = arena.lock();
     global.collect();
     global.flush(map, home);

@@ -1,0 +1,254 @@
+//! The arena under loom: every interleaving, with at most three preemptions, of
+//! a few threads on superblocks of eight blocks.
+
+use super::tests::{Fake, all_free};
+use super::*;
+use crate::class;
+use crate::snapshot;
+use bartender_pm::sync::{Arc, UnsafeCell, thread};
+
+/// Header, table and two superblocks.
+const MAX: u64 = 2 + 2 * 8;
+const BLOCKS: u32 = 8;
+
+struct World {
+    arena: Arena,
+    home: Fake,
+    /// What stands in each block: loom tells if two threads get at it unordered.
+    data: Vec<UnsafeCell<u32>>,
+}
+
+// SAFETY: `data` is what the models check.
+unsafe impl Sync for World {}
+// SAFETY: as above.
+unsafe impl Send for World {}
+
+impl World {
+    fn new() -> Arc<World> {
+        Arc::new(World {
+            arena: Arena::new(MAX),
+            home: Fake::new(MAX * UNIT),
+            data: (0..MAX).map(|_| UnsafeCell::new(0)).collect(),
+        })
+    }
+
+    fn alloc(&self, local: &Local) -> Result<u64> {
+        let class = class::of(8192, 8).expect("a class");
+        // SAFETY: models give each thread its own heap.
+        let got = unsafe { self.arena.alloc(local, class, &self.home) }?;
+        self.touch(got.offset);
+        Ok(got.offset)
+    }
+
+    fn touch(&self, offset: u64) {
+        // SAFETY: the block is ours, which is what the models check.
+        self.data[(offset / UNIT) as usize].with_mut(|data| unsafe { *data += 1 });
+    }
+
+    fn alloc_all(&self, local: &Local) -> Vec<u64> {
+        (0..BLOCKS)
+            .map(|_| self.alloc(local).expect("room"))
+            .collect()
+    }
+
+    fn free(&self, local: Option<&Local>, offset: u64) {
+        self.touch(offset);
+        // SAFETY: models free what they allocated, once.
+        unsafe { self.arena.free(local, offset, &self.home) }.expect("a live block");
+    }
+
+    fn join(&self) -> &Local {
+        // SAFETY: it lives as long as the arena.
+        unsafe { self.arena.join().as_ref() }
+    }
+
+    fn retire(&self, local: &Local) {
+        // SAFETY: models do not use it any more.
+        unsafe { self.arena.retire(NonNull::from(local)) };
+    }
+}
+
+fn model(body: impl Fn() + Sync + Send + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(3);
+    builder.max_branches = 10_000;
+    builder.check(body);
+}
+
+/// Two threads give blocks back while their owner, who has none left, takes
+/// them in and hands them out again.
+#[test]
+fn loom_remote_frees_against_the_owner_collecting() {
+    model(|| {
+        let world = World::new();
+        let local = world.join();
+        let mut blocks = world.alloc_all(local);
+        let frees: Vec<_> = [blocks.pop(), blocks.pop()]
+            .map(|block| {
+                let world = world.clone();
+                thread::spawn(move || world.free(None, block.expect("eight of them")))
+            })
+            .into();
+        // Out of the mail, or out of the second superblock.
+        for _ in 0..2 {
+            let block = world.alloc(local).expect("room");
+            assert!(!blocks.contains(&block));
+            blocks.push(block);
+        }
+        for free in frees {
+            free.join().expect("no panic");
+        }
+        for block in blocks {
+            world.free(Some(local), block);
+        }
+        world.retire(local);
+        assert!(all_free(&world.arena, &world.home));
+    });
+}
+
+/// A block given back twice at the same time is told to one of the two.
+#[test]
+fn loom_a_race_of_two_frees_of_one_block_has_one_winner() {
+    model(|| {
+        let world = World::new();
+        let local = world.join();
+        let block = world.alloc(local).expect("room");
+        world.alloc(local).expect("room");
+        let other = {
+            let world = world.clone();
+            // SAFETY: a mistake that the arena has to notice.
+            thread::spawn(move || unsafe { world.arena.free(None, block, &world.home) })
+        };
+        // SAFETY: as above.
+        let mine = unsafe { world.arena.free(None, block, &world.home) };
+        let theirs = other.join().expect("no panic");
+        assert!(mine.is_ok() != theirs.is_ok());
+    });
+}
+
+/// A thread ends while another gives back a block of its; a third thread goes
+/// on with the superblock.
+#[test]
+fn loom_remote_free_against_the_owner_ending() {
+    model(|| {
+        let world = World::new();
+        let local = world.join();
+        let mut blocks = world.alloc_all(local);
+        let block = blocks.pop().expect("eight of them");
+        let free = {
+            let world = world.clone();
+            thread::spawn(move || world.free(None, block))
+        };
+        world.retire(local);
+        let next = world.join();
+        let mut more = vec![world.alloc(next).expect("room")];
+        free.join().expect("no panic");
+        more.push(world.alloc(next).expect("room"));
+        for block in blocks.iter().chain(&more) {
+            world.free(Some(next), *block);
+        }
+        world.retire(next);
+        assert!(all_free(&world.arena, &world.home));
+    });
+}
+
+/// A thread that ended left a superblock to the global heap; another takes it
+/// over while blocks are given back, and the mail follows.
+#[test]
+fn loom_remote_free_against_a_new_owner() {
+    model(|| {
+        let world = World::new();
+        let local = world.join();
+        let blocks = world.alloc_all(local);
+        world.free(Some(local), blocks[0]);
+        world.retire(local);
+        let frees = {
+            let (world, a, b) = (world.clone(), blocks[1], blocks[2]);
+            thread::spawn(move || {
+                world.free(None, a);
+                world.free(None, b);
+            })
+        };
+        let next = world.join();
+        let mut got: Vec<u64> = (0..3).map(|_| world.alloc(next).expect("room")).collect();
+        frees.join().expect("no panic");
+        got.sort_unstable();
+        got.dedup();
+        assert_eq!(got.len(), 3);
+        assert!(blocks[3..].iter().all(|block| !got.contains(block)));
+        for block in blocks[3..].iter().chain(&got) {
+            world.free(Some(next), *block);
+        }
+        world.retire(next);
+        assert!(all_free(&world.arena, &world.home));
+    });
+}
+
+/// The owner gives its superblock up by the emptiness rule, and its units are
+/// used for a large run, while the last remote free is on its way.
+#[test]
+fn loom_late_mail_of_a_dead_superblock() {
+    model(|| {
+        let world = World::new();
+        let local = world.join();
+        let mut first = world.alloc_all(local);
+        let second = world.alloc_all(local);
+        let last = first.pop().expect("eight of them");
+        let early = first.pop().expect("eight of them");
+        for block in first {
+            world.free(Some(local), block);
+        }
+        let free = {
+            let world = world.clone();
+            thread::spawn(move || {
+                world.free(None, early);
+                world.free(None, last);
+            })
+        };
+        // Takes in the mail so far; if the first superblock is empty by then, it dies.
+        world.retire(local);
+        // All of it is fresh ground to whoever gets it.
+        let run = world.arena.alloc_large(8 * UNIT as usize, 8, &world.home);
+        free.join().expect("no panic");
+        if let Ok(run) = run {
+            (0..8).for_each(|unit| world.touch(run.offset + unit * UNIT));
+            world.free(None, run.offset);
+        }
+        for block in second {
+            world.free(None, block);
+        }
+        assert!(all_free(&world.arena, &world.home));
+    });
+}
+
+/// A heap closes while a thread of it ends and its last remote free arrives:
+/// what is saved has every live block, and both ends are reached.
+#[test]
+fn loom_saving_against_a_thread_ending() {
+    model(|| {
+        let world = World::new();
+        let local = world.join();
+        let blocks = world.alloc_all(local);
+        let ends = {
+            let world = world.clone();
+            let local = NonNull::from(local).as_ptr() as usize;
+            thread::spawn(move || {
+                let local = NonNull::new(local as *mut Local).expect("not null");
+                // SAFETY: the thread's heap by now, used no more.
+                unsafe { world.arena.retire(local) };
+            })
+        };
+        let free = {
+            let (world, block) = (world.clone(), blocks[7]);
+            thread::spawn(move || world.free(None, block))
+        };
+        let saved = snapshot::save(&world.arena.lock().0);
+        let word = u64::from_le_bytes(saved[16 + 24..].try_into().expect("one word"));
+        assert!(word == 0 || word == 1 << 7, "{word:#x}");
+        ends.join().expect("no panic");
+        free.join().expect("no panic");
+        let saved = snapshot::save(&world.arena.lock().0);
+        let word = u64::from_le_bytes(saved[16 + 24..].try_into().expect("one word"));
+        assert_eq!(word, 1 << 7);
+    });
+}
