@@ -101,11 +101,11 @@ static LOOKUP: [u8; LOOKED_UP / 8 + 1] = {
 /// The smallest class of at least `size` bytes; 0 < `size` ≤ 64 KiB.
 const fn compute(size: usize) -> usize {
     if size <= 128 {
-        (size + 7) / 8 - 1
+        size.div_ceil(8) - 1
     } else {
         let doubling = (usize::BITS - 1 - (size - 1).leading_zeros()) as usize - 7;
         let above = size - (128 << doubling);
-        16 + doubling * 8 + (above + (16 << doubling) - 1) / (16 << doubling) - 1
+        16 + doubling * 8 + above.div_ceil(16 << doubling) - 1
     }
 }
 
@@ -163,7 +163,10 @@ mod tests {
             for size in 1..=MAX_CLASS_SIZE {
                 if let Some(class) = of(size, align) {
                     assert_eq!(TABLE[class].size as usize % align.min(8), 0);
-                    assert!(TABLE[class].size as usize % align == 0, "{size} at {align}");
+                    assert!(
+                        (TABLE[class].size as usize).is_multiple_of(align),
+                        "{size} at {align}"
+                    );
                     assert!(TABLE[class].size as usize >= size);
                 }
             }
@@ -176,7 +179,10 @@ mod tests {
         for class in &TABLE {
             let size = u64::from(class.size);
             for offset in 0..u64::from(class.units) * UNIT {
-                assert_eq!(offset * class.reciprocal >> RECIPROCAL_SHIFT, offset / size);
+                assert_eq!(
+                    (offset * class.reciprocal) >> RECIPROCAL_SHIFT,
+                    offset / size
+                );
             }
         }
     }

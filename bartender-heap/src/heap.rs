@@ -174,7 +174,7 @@ impl Heap {
         let arena = Self::arena(region)?;
         let units = header.schema_len.div_ceil(UNIT);
         let at = header.schema_offset;
-        if at % UNIT != 0 || !arena.lock().0.units.take_at(at / UNIT, units) {
+        if !at.is_multiple_of(UNIT) || !arena.lock().0.units.take_at(at / UNIT, units) {
             let what = "the description of the types lies where it cannot lie".into();
             return Err(Error::Damaged { offset: at, what });
         }
@@ -380,7 +380,7 @@ impl Heap {
 
     fn alloc_large(&self, layout: Layout) -> Result<Block> {
         let (size, align) = (layout.size(), layout.align());
-        if self.base % align != 0 {
+        if !self.base.is_multiple_of(align) {
             let what = "the region itself is not aligned so far";
             return Err(Error::BadLayout { size, align, what });
         }

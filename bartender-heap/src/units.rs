@@ -195,7 +195,9 @@ mod tests {
         assert_eq!(units.growth(8177, 1), None);
         units.grown(16384, 0);
         let run = units.take(8000, 16).expect("room for it");
-        assert!(run.start % 16 == 0 && (run.start >= 8192 + 16 || run.start + 8000 <= 8192));
+        assert!(
+            run.start.is_multiple_of(16) && (run.start >= 8192 + 16 || run.start + 8000 <= 8192)
+        );
     }
 
     #[test]
@@ -239,7 +241,7 @@ mod tests {
                     Some(units.take(len, align).expect("growth makes room"))
                 });
                 if let Some(run) = run {
-                    prop_assert!(run.start % align == 0 && run.start + run.len <= units.end());
+                    prop_assert!(run.start.is_multiple_of(align) && run.start + run.len <= units.end());
                     let range = run.start as usize..(run.start + run.len) as usize;
                     prop_assert!(!owned[range.clone()].contains(&true));
                     owned[range].fill(true);
