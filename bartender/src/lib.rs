@@ -59,3 +59,8 @@ pub use string::PString;
 pub use transaction::Tx;
 pub use tx::TxRef;
 pub use vec::{IterMut, PVec};
+
+// The README's program is compiled with the doc tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
