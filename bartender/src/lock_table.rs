@@ -187,7 +187,62 @@ impl<P: Position> Entries<P> {
     #[inline]
     fn remove(&mut self, at: usize) {
         self.used -= 1;
-        self.list.swap(at, self.used);
+        if at != self.used {
+            self.list.swap(at, self.used);
+        }
+    }
+}
+
+/// A spin lock: taken for a few loads and stores, given back by a plain store.
+#[cfg(not(loom))]
+#[derive(Debug, Default)]
+struct Busy(AtomicBool);
+
+#[cfg(not(loom))]
+struct Taken<'a>(&'a AtomicBool);
+
+#[cfg(not(loom))]
+impl Busy {
+    #[inline]
+    fn take(&self) -> Taken<'_> {
+        if self.0.swap(true, Ordering::Acquire) {
+            self.spin();
+        }
+        Taken(&self.0)
+    }
+
+    #[cold]
+    fn spin(&self) {
+        let mut tries = 0u32;
+        while self.0.swap(true, Ordering::Acquire) {
+            while self.0.load(Ordering::Relaxed) {
+                tries += 1;
+                if tries.is_multiple_of(64) {
+                    thread::yield_now();
+                }
+                hint::spin_loop();
+            }
+        }
+    }
+}
+
+#[cfg(not(loom))]
+impl Drop for Taken<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
+}
+
+/// Under loom a lock that blocks: a model cannot follow a spinning thread.
+#[cfg(loom)]
+#[derive(Debug, Default)]
+struct Busy(Mutex<()>);
+
+#[cfg(loom)]
+impl Busy {
+    fn take(&self) -> bartender_pm::sync::MutexGuard<'_, ()> {
+        self.0.lock()
     }
 }
 
@@ -199,7 +254,7 @@ impl<P: Position> Entries<P> {
 #[derive(Debug)]
 #[repr(align(128))]
 struct Shard<P> {
-    busy: AtomicBool,
+    busy: Busy,
     entries: UnsafeCell<Entries<P>>,
     generation: AtomicU64,
     sleepers: Mutex<usize>,
@@ -214,7 +269,7 @@ unsafe impl<P: Send> Send for Shard<P> {}
 impl<P: Position> Shard<P> {
     fn new() -> Self {
         Shard {
-            busy: AtomicBool::new(false),
+            busy: Busy::default(),
             entries: UnsafeCell::new(Entries {
                 list: Vec::new(),
                 used: 0,
@@ -227,20 +282,10 @@ impl<P: Position> Shard<P> {
 
     #[inline]
     fn with<R>(&self, f: impl FnOnce(&mut Entries<P>) -> R) -> R {
-        let mut tries = 0;
-        while self.busy.swap(true, Ordering::Acquire) {
-            while self.busy.load(Ordering::Relaxed) {
-                tries += 1;
-                if tries % 64 == 0 || cfg!(loom) {
-                    thread::yield_now();
-                } else {
-                    hint::spin_loop();
-                }
-            }
-        }
-        // SAFETY: `busy` was taken above and is given back below; `f` does not panic (it allocates at most).
+        let busy = self.busy.take();
+        // SAFETY: `busy` is ours until it is dropped below.
         let result = self.entries.with_mut(|entries| f(unsafe { &mut *entries }));
-        self.busy.store(false, Ordering::Release);
+        drop(busy);
         result
     }
 
@@ -248,7 +293,7 @@ impl<P: Position> Shard<P> {
     #[cold]
     fn wake(&self) {
         let sleepers = self.sleepers.lock();
-        self.generation.fetch_add(1, Ordering::Relaxed);
+        self.generation.fetch_add(1, Ordering::AcqRel);
         if *sleepers != 0 {
             self.changed.notify_all();
         }
@@ -333,15 +378,15 @@ impl<P: Position> Table<P> {
         loop {
             let step = shard.with(|entries| {
                 let at = entries.find(addr).unwrap_or_else(|| entries.insert(addr));
+                // Before the wound is looked for: a wounder wakes us after it has wounded.
+                let seen = shard.generation.load(Ordering::Acquire);
                 let entry = &mut entries.list[at];
                 let outcome = match entry.is_free_for(mode, me, patience) {
                     Ok(true) => {
                         entry.grant(mode, me);
                         Step::Done(Ok(entry.unsettled()))
                     }
-                    Ok(false) if self.may_wait(entry, index, me, patience) => {
-                        Step::Sleep(shard.generation.load(Ordering::Relaxed))
-                    }
+                    Ok(false) if self.may_wait(entry, index, me, patience) => Step::Sleep(seen),
                     Ok(false) => Step::Done(Err(Refused::Conflict)),
                     Err(refused) => Step::Done(Err(refused)),
                 };

@@ -168,10 +168,8 @@ mod models {
 
     /// Two transactions take two locks in opposite order: one of them dies and tries again, both end.
     #[test]
-    fn opposite_orders_end() {
-        let mut model = loom::model::Builder::new();
-        model.preemption_bound = Some(2);
-        model.check(|| {
+    fn loom_opposite_orders_end() {
+        loom::model(|| {
             let table = Arc::new(Table::<Never>::new());
             let run = |table: Arc<Table<Never>>, first: usize, second: usize| {
                 let me = owner();
@@ -201,10 +199,8 @@ mod models {
 
     /// A reader that holds a guard waits for a transaction that waits for that guard: the transaction gives up.
     #[test]
-    fn a_reader_is_never_in_a_circle() {
-        let mut model = loom::model::Builder::new();
-        model.preemption_bound = Some(3);
-        model.check(|| {
+    fn loom_a_reader_is_never_in_a_circle() {
+        loom::model(|| {
             let table = Arc::new(Table::<Never>::new());
             let other = table.clone();
             let thread = thread::spawn(move || {
@@ -227,6 +223,48 @@ mod models {
             table.release(16, Mode::Shared, reader, None);
             table.release(8, Mode::Shared, reader, None);
             thread.join().unwrap();
+        });
+    }
+
+    /// A commit on a stream: its place in the log, and what is durable.
+    #[derive(Debug, Clone)]
+    struct Placed(u64, Arc<AtomicU64>);
+
+    impl Position for Placed {
+        fn is_durable(&self) -> bool {
+            self.1.load(Ordering::Acquire) >= self.0
+        }
+    }
+
+    /// A lock released before its commit is durable: whoever sees the change is told what to wait for.
+    #[test]
+    fn loom_nobody_sees_what_is_not_durable() {
+        loom::model(|| {
+            let table = Arc::new(Table::<Placed>::new());
+            let durable = Arc::new(AtomicU64::new(0));
+            let value = Arc::new(AtomicU64::new(0));
+            let writer = {
+                let (table, durable, value) = (table.clone(), durable.clone(), value.clone());
+                thread::spawn(move || {
+                    let me = owner();
+                    table
+                        .acquire(8, Mode::Exclusive, me, Patience::Free)
+                        .unwrap();
+                    value.store(1, Ordering::Relaxed);
+                    let commit = Placed(1, durable.clone());
+                    table.release(8, Mode::Exclusive, me, Some(commit));
+                    durable.store(1, Ordering::Release);
+                    table.settle(8);
+                })
+            };
+            let me = owner();
+            let last = table.acquire(8, Mode::Shared, me, Patience::Free).unwrap();
+            if value.load(Ordering::Relaxed) == 1 && last.is_none() {
+                assert_eq!(durable.load(Ordering::Acquire), 1);
+            }
+            table.release(8, Mode::Shared, me, None);
+            writer.join().unwrap();
+            assert_eq!(table.len(), 0);
         });
     }
 }
