@@ -1,16 +1,23 @@
 //! Deliberately broken builds. A test switches one rule off and shows that the
-//! crash simulator notices; in other builds the switches are constants.
+//! crash simulator notices.
+//!
+//! The switches are there in this crate's own tests, and with the feature
+//! `testing` in builds with debug assertions; in others they are constants.
 
-#[cfg(any(test, feature = "testing"))]
+#[cfg(any(test, all(feature = "testing", debug_assertions)))]
 mod imp {
     use std::cell::Cell;
+
+    /// Whether there are switches in this build.
+    pub const ON: bool = true;
 
     thread_local! {
         static ACTIVE: Cell<&'static str> = const { Cell::new("") };
     }
 
     /// Whether the calling thread runs with the rule `name` switched off.
-    pub(crate) fn is(name: &str) -> bool {
+    #[doc(hidden)]
+    pub fn is(name: &str) -> bool {
         ACTIVE.get() == name
     }
 
@@ -30,15 +37,23 @@ mod imp {
     }
 }
 
-#[cfg(not(any(test, feature = "testing")))]
+#[cfg(not(any(test, all(feature = "testing", debug_assertions))))]
 mod imp {
+    /// Whether there are switches in this build.
+    pub const ON: bool = false;
+
+    /// Never.
+    #[doc(hidden)]
     #[inline(always)]
-    pub(crate) const fn is(_: &str) -> bool {
+    pub const fn is(_: &str) -> bool {
         false
+    }
+
+    /// Runs `f`, with all rules on.
+    #[doc(hidden)]
+    pub fn with<R>(_: &'static str, f: impl FnOnce() -> R) -> R {
+        f()
     }
 }
 
-pub(crate) use imp::is;
-#[cfg(any(test, feature = "testing"))]
-#[doc(hidden)]
-pub use imp::with;
+pub use imp::{ON, is, with};

@@ -148,6 +148,22 @@ impl<R: Persist> Options<R> {
         self.open_region(region, root)
     }
 
+    /// Opens the region on a medium of the caller's, such as the simulated one, or creates it there with the root that
+    /// `root` makes.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    #[doc(hidden)]
+    pub fn open_on(
+        self,
+        medium: std::sync::Arc<dyn bartender_pm::Medium>,
+        root: impl FnOnce() -> R,
+    ) -> Result<Heap<R>> {
+        let region = self.region.open_on(medium)?;
+        self.open_region(region, root)
+    }
+
     /// Opens the heap in a region that is open already: for tests on the simulated medium.
     ///
     /// # Errors

@@ -46,6 +46,8 @@ mod transaction;
 
 mod heap;
 
+pub mod testing;
+
 pub use bartender_derive::{Persist, PlainData};
 pub use bartender_pm::Durability;
 pub use error::{Error, Result};
