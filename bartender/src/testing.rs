@@ -217,8 +217,10 @@ impl<R: Persist + Default> Crashes<R> {
     ///
     /// What is wrong with which image.
     pub fn try_check(self, mut check: impl FnMut(&Heap<R>, &[u64])) -> Result<Explored, String> {
-        let mut explored = Explored::default();
-        explored.barriers = self.barriers();
+        let mut explored = Explored {
+            barriers: self.barriers(),
+            ..Explored::default()
+        };
         let images = self.trace.explore(self.test.bound, |crash| {
             self.check_one(&crash, &mut check, &mut explored)
         })?;
