@@ -83,6 +83,21 @@ enum Prefixed<T> {
     None,
 }
 
+/// `Self` in a field means the declared type, also where the macro copies the field elsewhere.
+#[derive(Persist, Clone, Debug)]
+#[repr(u8)]
+enum List<T: Persist> {
+    Nil,
+    Cons(T, PBox<Self>),
+}
+
+#[derive(Persist)]
+#[repr(C)]
+struct Tree {
+    r#type: Color,
+    branches: [Option<PBox<Self>>; 2],
+}
+
 fn schema<T: Persist>() -> Schema {
     Schema::of(T::describe).expect("a derived description is well formed")
 }
@@ -122,6 +137,8 @@ fn recursive_and_generic_types_have_descriptions() {
     for shape in [
         schema::<Wrapper<Meters>>(),
         schema::<Nothing>(),
+        schema::<List<PString>>(),
+        schema::<Tree>(),
         schema::<Grid<Color, 3>>(),
         schema::<Pair<Nothing, Shape<Point>>>(),
         schema::<Prefixed<Account>>(),
@@ -245,6 +262,14 @@ fn padding_is_zeroed() {
 }
 
 #[test]
+fn owned_values_are_like_any_others() {
+    let list = List::Cons(1, PBox::new(List::Cons(2, PBox::new(List::Nil))));
+    assert_eq!(format!("{:?}", list.clone()), "Cons(1, Cons(2, Nil))");
+    let List::Cons(1, tail) = list else { panic!() };
+    assert!(matches!(&*tail, List::Cons(2, _)));
+}
+
+#[test]
 fn pointers_are_seen_through_fields() {
     const {
         assert!(Account::HAS_POINTERS && !Account::HAS_LOCKS);
@@ -284,6 +309,18 @@ fn projections_have_the_fields_names_and_visibility() {
             ShapeProj::Last(mut n) => n.set(3)?,
         }
         Ok(())
+    }
+    #[allow(dead_code)]
+    fn selves(
+        mut list: bartender::Mut<'_, List<u8>>,
+        mut tree: bartender::Mut<'_, Tree>,
+    ) -> bartender::Result<()> {
+        if let ListProj::Cons(mut head, mut tail) = list.project() {
+            *head += 1;
+            tail.project().set(List::Cons(3, PBox::new(List::Nil)))?;
+        }
+        *tree.type_mut() = Color::Blue;
+        tree.branches_mut().set([None, None])
     }
     #[allow(dead_code)]
     fn color(mut color: bartender::Mut<'_, Color>) -> ColorProj {

@@ -4,7 +4,7 @@
 //! All errors of a declaration are reported together.
 
 use crate::names;
-use proc_macro2::{Ident, Span, TokenStream};
+use proc_macro2::{Group, Ident, Span, TokenStream, TokenTree};
 use quote::quote;
 use syn::{
     Attribute, Data, DeriveInput, Expr, Generics, Member, Type, Visibility, spanned::Spanned,
@@ -55,6 +55,43 @@ pub(crate) enum Body {
         variants: Vec<Variant>,
         prefixed: bool,
     },
+}
+
+impl Body {
+    /// The same with the type's name for `Self`, which means another type in generated ones.
+    fn naming(mut self, ident: &Ident, generics: &Generics) -> Self {
+        let (_, args, _) = generics.split_for_impl();
+        let name = quote!(#ident #args);
+        let fields: Box<dyn Iterator<Item = &mut Field>> = match &mut self {
+            Body::Struct { fields, .. } => Box::new(fields.iter_mut()),
+            Body::Enum { variants, .. } => {
+                Box::new(variants.iter_mut().flat_map(|v| &mut v.fields))
+            }
+        };
+        for field in fields {
+            let ty = &field.ty;
+            let tokens = without_self(quote!(#ty), &name);
+            field.ty = syn::parse2(tokens.clone()).unwrap_or(Type::Verbatim(tokens));
+        }
+        self
+    }
+}
+
+/// `tokens` with `name` for `Self`.
+fn without_self(tokens: TokenStream, name: &TokenStream) -> TokenStream {
+    let replace = |token: TokenTree| -> TokenStream {
+        match token {
+            TokenTree::Ident(ident) if ident == "Self" => name.clone(),
+            TokenTree::Group(group) => {
+                let inner = without_self(group.stream(), name);
+                let mut replaced = Group::new(group.delimiter(), inner);
+                replaced.set_span(group.span());
+                TokenTree::from(replaced).into()
+            }
+            other => other.into(),
+        }
+    };
+    tokens.into_iter().map(replace).collect()
 }
 
 /// A checked declaration.
@@ -144,6 +181,7 @@ impl Input {
             return Err(error);
         }
         let declared = input.generics;
+        let body = body.naming(&input.ident, &declared);
         let mut generics = declared.clone();
         for parameter in declared.type_params() {
             let name = &parameter.ident;
