@@ -118,7 +118,7 @@ pub(crate) fn of(size: usize, align: usize) -> Option<usize> {
     let size = if align <= 8 {
         size
     } else {
-        size.checked_next_multiple_of(align)?
+        size.checked_add(align - 1)? & !(align - 1)
     };
     if size <= LOOKED_UP {
         Some(LOOKUP[size.div_ceil(8)] as usize)

@@ -4,15 +4,17 @@
 //! here they become addresses, errors and durable records. What is committed,
 //! and when a block may be given back, the transactions above know.
 
-use crate::arena::{Arena, Got, Refused};
+use crate::arena::{Arena, Refused};
 use crate::class;
 use crate::error::{Error, Result};
 use crate::header;
 use crate::layout::{HeapHeader, SnapshotRef, TableEntry, UNIT};
+use crate::local::Local;
 use crate::mark::{MarkReport, View, mark};
 use crate::marks::Marks;
 use crate::snapshot;
 use crate::stats::{CheckReport, OpenReport, Stats};
+use crate::superblock::Ref;
 use crate::table::{self, Extent, entry_offset, entry_unit};
 use crate::tls;
 use crate::types::Schema;
@@ -306,29 +308,28 @@ impl Heap {
     /// `OutOfSpace` and `Io` of the region, `BadLayout`, `Closed`.
     #[inline]
     pub fn alloc(&self, layout: Layout) -> Result<Block> {
+        match self.alloc_at_hand(layout) {
+            Some(ptr) => Ok(Block {
+                ptr,
+                entry: None,
+                fresh: false,
+            }),
+            None => self.alloc_slowly(layout),
+        }
+    }
+
+    /// A block for `layout` without an entry and not fresh, if the thread has
+    /// one at hand. `None` says nothing: ask [`alloc`](Self::alloc). For who
+    /// allocates much: an address comes back in a register, a [`Block`] in
+    /// memory, which takes as long as the rest.
+    #[inline]
+    pub fn alloc_at_hand(&self, layout: Layout) -> Option<NonNull<u8>> {
+        let class = class::of(layout.size(), layout.align())?;
         // SAFETY: `self` keeps the arena alive; the heap is the calling
         // thread's own, and `of` returns classes.
-        unsafe {
-            if let Some(class) = class::of(layout.size(), layout.align())
-                && let Some(local) = tls::last(self.number.load(Relaxed))
-                && let Some((superblock, index)) = local.alloc(class)
-            {
-                let offset = superblock.offset_of(index);
-                if !superblock.is_durable() {
-                    return Ok(self.block(Got {
-                        superblock,
-                        offset,
-                        fresh: false,
-                    }));
-                }
-                return Ok(Block {
-                    ptr: self.address(offset),
-                    entry: None,
-                    fresh: false,
-                });
-            }
-        }
-        self.alloc_slowly(layout)
+        let (superblock, index) =
+            unsafe { tls::last(self.number.load(Relaxed))?.alloc_near(class)? };
+        Some(self.address(superblock.offset_of(index)))
     }
 
     #[inline(always)]
@@ -340,17 +341,13 @@ impl Heap {
 
     /// The block with its entry, if that has to travel along.
     #[cold]
-    fn block(&self, got: Got) -> Block {
-        let superblock = got.superblock;
+    fn block(&self, superblock: Ref, offset: u64, fresh: bool) -> Result<Block> {
         let entry = (!superblock.is_durable()).then(|| Entry {
             offset: entry_offset(superblock.unit(), self.region.max_size() / UNIT),
             bytes: superblock.entry().to_bytes(),
         });
-        Block {
-            ptr: self.address(got.offset),
-            entry,
-            fresh: got.fresh,
-        }
+        let ptr = self.address(offset);
+        Ok(Block { ptr, entry, fresh })
     }
 
     #[cold]
@@ -375,7 +372,8 @@ impl Heap {
                 }
             }
         };
-        Ok(self.block(got?))
+        let got = got?;
+        self.block(got.superblock, got.offset, got.fresh)
     }
 
     fn alloc_large(&self, layout: Layout) -> Result<Block> {
@@ -384,7 +382,10 @@ impl Heap {
             let what = "the region itself is not aligned so far";
             return Err(Error::BadLayout { size, align, what });
         }
-        Ok(self.block(self.arena.alloc_large(size, align, &self.region)?))
+        {
+            let got = self.arena.alloc_large(size, align, &self.region)?;
+            self.block(got.superblock, got.offset, got.fresh)
+        }
     }
 
     /// A record with `entry` in it is durable: blocks of its superblock come without it from now on.
@@ -410,19 +411,25 @@ impl Heap {
         let offset = ptr.addr().get().wrapping_sub(self.base) as u64;
         // SAFETY: `self` keeps the arena alive.
         if let Some(local) = unsafe { tls::last(self.number.load(Relaxed)) }
-            && let Some(superblock) = self.arena.map().at(offset)
-            && local.owns(superblock)
-            && let Some(index) = superblock.index_of(offset)
-            && let Ok(told) = superblock.give(index)
+            // SAFETY: the calling thread's own heap in this arena.
+            && let Some((superblock, index)) = unsafe { local.find(offset, self.arena.map()) }
+            && let Ok(told) = superblock.give_near(index)
         {
             if told {
-                // SAFETY: the calling thread's own heap in this arena.
-                unsafe { self.arena.settle(local, superblock, &self.region) };
+                return self.settle(local, superblock);
             }
             return Ok(());
         }
         // SAFETY: as the caller says; nothing has happened yet.
         unsafe { self.free_slowly(ptr) }
+    }
+
+    /// For the heap of the calling thread and a superblock of it.
+    #[cold]
+    fn settle(&self, local: &Local, superblock: Ref) -> Result<()> {
+        // SAFETY: the calling thread's own heap in this arena.
+        unsafe { self.arena.settle(local, superblock, &self.region) };
+        Ok(())
     }
 
     /// # Safety

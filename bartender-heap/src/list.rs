@@ -18,11 +18,6 @@ impl List {
         List { place, head: None }
     }
 
-    /// The first one.
-    pub(crate) fn first(&self) -> Option<Ref> {
-        self.head
-    }
-
     /// From the front. For the owner of what is in the list.
     pub(crate) fn iter(&self) -> impl Iterator<Item = Ref> {
         // SAFETY: the caller owns what is in the list, and changes nothing meanwhile.

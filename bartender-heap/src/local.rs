@@ -5,27 +5,30 @@
 //! locks. It never gets or gives superblocks by itself: it says which ones
 //! should go, and `arena` passes them on.
 
-use crate::class::CLASSES;
+use crate::class::{CLASSES, MAX_SMALL};
 use crate::list::List;
+use crate::map::UnitMap;
 use crate::superblock::{Mailbox, Place, Ref};
 use bartender_pm::sync::UnsafeCell;
 use std::ptr::NonNull;
 
-/// Superblocks of a class that a thread may keep whatever their use.
-const SLACK: i64 = 2;
+/// Superblocks' worth of free blocks of a class that a thread may keep, of small
+/// and of longer superblocks: so that a thread at the edge, or one that works in
+/// bursts, does not send superblocks back and forth.
+const SLACK: [i64; 2] = [4, 2];
 /// How many superblocks are looked at for one to give up.
 const LOOK: usize = 4;
 
 /// The heap of one thread.
 ///
 /// * `mail` is anyone's: see [`Mailbox`].
-/// * `bins`, and the superblocks whose owner is `mail`, belong to the thread
+/// * `recent`, `bins`, and the superblocks whose owner is `mail`, belong to the thread
 ///   that holds the heap: from `Arena::join` to `Arena::retire`, both of which
 ///   take the global lock, so that a heap which changes threads carries
 ///   everything along. Methods that reach them are unsafe and say so.
 ///
 /// *Hoard's invariant.* For each class, with `u` blocks in use out of `a`:
-/// `u ≥ a − 2 superblocks` or `u ≥ ¾ a`, else a superblock that is at least a
+/// `u ≥ a − SLACK superblocks` or `u ≥ ¾ a`, else a superblock that is at least a
 /// quarter free goes to the global heap. It is looked at, and the superblock
 /// counted, when its use falls through a quarter (`Superblock::arm`): at most
 /// another quarter of each superblock may be free unnoticed, and the blow-up
@@ -33,6 +36,8 @@ const LOOK: usize = 4;
 #[repr(C)]
 pub(crate) struct Local {
     mail: Mailbox,
+    /// The superblock that a block was given back to last, while it is ours.
+    recent: UnsafeCell<Option<Ref>>,
     bins: UnsafeCell<[Bin; CLASSES]>,
 }
 
@@ -58,6 +63,7 @@ impl Local {
     pub(crate) fn new() -> Self {
         Local {
             mail: Mailbox::new(),
+            recent: UnsafeCell::new(None),
             bins: UnsafeCell::new(std::array::from_fn(|_| Bin {
                 current: None,
                 used: 0,
@@ -80,21 +86,67 @@ impl Local {
         std::ptr::eq(superblock.owner(), &self.mail)
     }
 
+    /// The superblock of this heap, and the index in it, of the block that starts
+    /// at home offset `offset`, if it is this heap's. Blocks that are given back
+    /// one after the other are often neighbours, and then nothing that has to be
+    /// loaded depends on `offset`.
+    ///
+    /// # Safety
+    /// Only by the thread that holds this heap.
+    #[inline(always)]
+    pub(crate) unsafe fn find(&self, offset: u64, map: &UnitMap) -> Option<(Ref, u32)> {
+        // SAFETY: the heap's thread.
+        if let Some(recent) = self.recent.with(|recent| unsafe { *recent })
+            && let Some(index) = recent.index_of(offset)
+        {
+            return Some((recent, index));
+        }
+        let superblock = map.at(offset).filter(|superblock| self.owns(*superblock))?;
+        // SAFETY: the heap's thread.
+        self.recent
+            .with_mut(|recent| unsafe { *recent = Some(superblock) });
+        Some((superblock, superblock.index_of(offset)?))
+    }
+
+    /// A superblock is not ours any more.
+    ///
+    /// # Safety
+    /// Only by the thread that holds this heap.
+    unsafe fn forget(&self) {
+        // SAFETY: the heap's thread.
+        self.recent.with_mut(|recent| unsafe { *recent = None });
+    }
+
     /// Whether other threads gave blocks back.
     pub(crate) fn has_mail(&self) -> bool {
         !self.mail.is_empty()
     }
 
-    /// A block of `class` from the current superblock.
+    /// A block of `class` from the current superblock, if one is near and the
+    /// superblock's entry durable.
     ///
     /// # Safety
     /// Only by the thread that holds this heap; `class < CLASSES`.
     #[inline(always)]
-    pub(crate) unsafe fn alloc(&self, class: usize) -> Option<(Ref, u32)> {
-        self.bins.with_mut(|bins| {
+    pub(crate) unsafe fn alloc_near(&self, class: usize) -> Option<(Ref, u32)> {
+        self.bins.with(|bins| {
             // SAFETY: the heap's thread, and `class` is one.
-            let bin = unsafe { (*bins).get_unchecked_mut(class) };
-            let current = bin.current?;
+            let current = unsafe { (*bins).get_unchecked(class) }.current?;
+            if !current.is_durable() {
+                return None;
+            }
+            Some((current, current.take_near()?))
+        })
+    }
+
+    /// A block of `class` from the current superblock.
+    ///
+    /// # Safety
+    /// Only by the thread that holds this heap.
+    pub(crate) unsafe fn alloc(&self, class: usize) -> Option<(Ref, u32)> {
+        self.bins.with(|bins| {
+            // SAFETY: the heap's thread.
+            let current = unsafe { &*bins }[class].current?;
             Some((current, current.take()?))
         })
     }
@@ -106,6 +158,8 @@ impl Local {
     /// Only by the thread that holds this heap, which owns `superblock`.
     #[cold]
     pub(crate) unsafe fn settle(&self, superblock: Ref) -> Option<Ref> {
+        // SAFETY: the heap's thread.
+        unsafe { self.forget() };
         self.bins.with_mut(|bins| {
             // SAFETY: the heap's thread, which owns `superblock` and what is in its lists.
             unsafe { (*bins)[superblock.class()].settle(superblock) }
@@ -117,6 +171,8 @@ impl Local {
     /// # Safety
     /// Only by the thread that holds this heap.
     pub(crate) unsafe fn collect(&self, away: &mut Vec<Ref>) {
+        // SAFETY: the heap's thread.
+        unsafe { self.forget() };
         for superblock in self.mail.take() {
             if !self.owns(superblock) {
                 superblock.post();
@@ -180,6 +236,8 @@ impl Local {
     /// # Safety
     /// Only by the thread that holds this heap.
     pub(crate) unsafe fn surrender(&self, away: &mut Vec<Ref>) {
+        // SAFETY: the heap's thread.
+        unsafe { self.forget() };
         self.bins.with_mut(|bins| {
             // SAFETY: the heap's thread, and what is in its lists is its own.
             for bin in unsafe { &mut *bins } {
@@ -239,14 +297,15 @@ impl Bin {
     /// The superblock that has to go, if one has.
     fn candidate(&self, superblock: Ref) -> Option<Ref> {
         let blocks = i64::from(superblock.blocks());
+        let slack = SLACK[usize::from(superblock.size() > MAX_SMALL as u64)];
+        if self.used + slack * blocks >= self.capacity {
+            return None;
+        }
         let partial = superblock.place() == Place::Partial;
         if partial && superblock.used() == 0 {
-            // One empty superblock may stay, so that a thread at the edge does
-            // not send it back and forth.
-            let alone = self.current.is_none() && is_all_of(&self.partial, superblock);
-            return (!alone).then_some(superblock);
+            return Some(superblock);
         }
-        if self.used + SLACK * blocks >= self.capacity || self.used * 4 >= self.capacity * 3 {
+        if self.used * 4 >= self.capacity * 3 {
             return None;
         }
         let quarter_free =
@@ -256,9 +315,4 @@ impl Bin {
         }
         self.partial.iter().take(LOOK).find(quarter_free)
     }
-}
-
-/// Whether `only` is all that `list` holds.
-fn is_all_of(list: &List, only: Ref) -> bool {
-    list.first() == Some(only) && list.iter().nth(1).is_none()
 }

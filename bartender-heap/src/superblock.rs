@@ -309,55 +309,66 @@ impl Superblock {
         self.owner.store(owner.as_ptr(), Release);
     }
 
-    /// Takes the first free block. Owner only.
+    /// Takes the first free block, if one is in the word that the last came
+    /// from. Owner only.
     #[inline(always)]
-    pub(crate) fn take(&self) -> Option<u32> {
+    pub(crate) fn take_near(&self) -> Option<u32> {
         let at = self.cursor.load(Relaxed);
         let word = self.free_word(at as usize);
         let bits = word.load(Relaxed);
         if bits == 0 {
-            return self.take_further(at);
+            return None;
         }
         word.store(bits & (bits - 1), Relaxed);
         self.used.store(self.used() + 1, Relaxed);
         Some(at * 64 + bits.trailing_zeros())
     }
 
-    /// The word at the cursor is used up.
-    #[cold]
-    fn take_further(&self, at: u32) -> Option<u32> {
-        let words = self.words() as u32;
-        let next = (at + 1..words).find(|at| self.free_word(*at as usize).load(Relaxed) != 0);
-        self.cursor.store(next.unwrap_or(words - 1), Relaxed);
-        next?;
-        self.take()
+    /// Takes the first free block. Owner only.
+    pub(crate) fn take(&self) -> Option<u32> {
+        self.take_near().or_else(|| {
+            let mut words = self.cursor.load(Relaxed)..self.words() as u32;
+            let next = words.find(|at| self.free_word(*at as usize).load(Relaxed) != 0)?;
+            self.cursor.store(next, Relaxed);
+            self.take_near()
+        })
+    }
+
+    /// Gives block `index` back, unless it is free or other threads have given
+    /// some back. `Ok(true)`: the owner wanted to know. Owner only.
+    #[inline(always)]
+    pub(crate) fn give_near(&self, index: u32) -> Result<bool, AlreadyFree> {
+        let at = index / 64;
+        let bit = 1 << (index % 64);
+        let word = self.free_word(at as usize);
+        let bits = word.load(Relaxed);
+        if bits & bit != 0 || self.shared.summary.load(Relaxed) != 0 {
+            return Err(AlreadyFree);
+        }
+        Ok(self.set_free(word, bits | bit, at))
     }
 
     /// Gives block `index` back; returns whether the owner wanted to know. Owner only.
-    #[inline(always)]
     pub(crate) fn give(&self, index: u32) -> Result<bool, AlreadyFree> {
         let at = index / 64;
         let bit = 1 << (index % 64);
         let word = self.free_word(at as usize);
         let bits = word.load(Relaxed);
-        if bits & bit != 0 {
+        if (bits | self.remote_word(at as usize).load(Relaxed)) & bit != 0 {
             return Err(AlreadyFree);
         }
-        if self.shared.summary.load(Relaxed) != 0 && self.is_remote(at, bit) {
-            return Err(AlreadyFree);
-        }
-        word.store(bits | bit, Relaxed);
+        Ok(self.set_free(word, bits | bit, at))
+    }
+
+    #[inline(always)]
+    fn set_free(&self, word: &AtomicU64, bits: u64, at: u32) -> bool {
+        word.store(bits, Relaxed);
         if at < self.cursor.load(Relaxed) {
             self.cursor.store(at, Relaxed);
         }
         let used = self.used() - 1;
         self.used.store(used, Relaxed);
-        Ok(used == self.trigger.load(Relaxed))
-    }
-
-    #[cold]
-    fn is_remote(&self, at: u32, bit: u64) -> bool {
-        self.remote_word(at as usize).load(Relaxed) & bit != 0
+        used == self.trigger.load(Relaxed)
     }
 
     /// Gives block `index` back from another thread than the owner's.
