@@ -645,7 +645,8 @@ proptest! {
         noise in any::<u8>(),
     ) {
         let Sampled { mut image, root, .. } = bank();
-        let len = len.index(image.bytes.len());
+        // The last block may end in room that nobody uses.
+        let len = len.index(image.bytes.len() * 3 / 4);
         image.bytes[len..].fill(noise);
         let _ = both(&image, root, &schema_of::<Bank>());
         image.bytes.truncate(len);
