@@ -361,7 +361,8 @@ impl Heap {
         };
         // SAFETY: `self` keeps the arena alive, and the heap is the calling thread's own.
         let got = unsafe {
-            match tls::search(number).or_else(|| tls::join(number, &self.arena)) {
+            let local = tls::last(number).or_else(|| tls::search(number));
+            match local.or_else(|| tls::join(number, &self.arena)) {
                 Some(local) => self.arena.alloc(local, class, &self.region),
                 None => {
                     // The thread is ending: a heap for this one block.
