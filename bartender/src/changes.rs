@@ -61,14 +61,19 @@ impl Changes {
     }
 
     /// Forgets everything, keeps the buffers (those of a huge transaction are given back).
+    #[inline]
     pub(crate) fn clear(&mut self) {
         const KEEP: usize = 1 << 20;
         self.ranges.clear();
-        self.ranges.shrink_to(KEEP / size_of::<Range>());
         self.old.clear();
-        self.old.shrink_to(KEEP);
         self.sorted.clear();
-        self.sorted.shrink_to(KEEP / size_of::<(usize, usize)>());
+        if self.ranges.capacity() > KEEP / size_of::<Range>() {
+            self.ranges.shrink_to(KEEP / size_of::<Range>());
+            self.sorted.shrink_to(KEEP / size_of::<Range>());
+        }
+        if self.old.capacity() > KEEP {
+            self.old.shrink_to(KEEP);
+        }
         self.round += 1;
         self.ordered = true;
     }

@@ -103,6 +103,17 @@ struct Entry<P> {
 }
 
 impl<P: Position> Entry<P> {
+    fn new() -> Self {
+        Entry {
+            addr: 0,
+            exclusive: None,
+            shared: Vec::new(),
+            waiting: 0,
+            waiting_exclusive: 0,
+            last: None,
+        }
+    }
+
     fn is_unused(&self) -> bool {
         self.exclusive.is_none()
             && self.shared.is_empty()
@@ -143,6 +154,22 @@ impl<P: Position> Entry<P> {
         }
     }
 
+    #[inline]
+    fn give_up(&mut self, mode: Mode, me: &'static Owner) {
+        match mode {
+            Mode::Exclusive => self.exclusive = None,
+            Mode::Shared => {
+                let mine = self
+                    .shared
+                    .iter()
+                    .position(|owner| std::ptr::eq(*owner, me));
+                if let Some(mine) = mine {
+                    self.shared.swap_remove(mine);
+                }
+            }
+        }
+    }
+
     /// The last commit under this lock, if it is still not durable.
     fn unsettled(&mut self) -> Option<P> {
         if self.last.as_ref().is_some_and(P::is_durable) {
@@ -152,43 +179,74 @@ impl<P: Position> Entry<P> {
     }
 }
 
-/// The entries of a shard. Removed ones stay behind `used`, so that their buffers are used again.
+/// The entries of a shard: most have none or one, which lies in the shard itself.
 #[derive(Debug)]
 struct Entries<P> {
-    list: Vec<Entry<P>>,
+    /// Unused while its address is 0.
+    first: Entry<P>,
+    /// Removed ones stay behind `used`, so that their buffers are used again.
+    rest: Vec<Entry<P>>,
     used: usize,
 }
 
+/// Which of the [`Entries`]: 0 is the first, 1 and up are the rest.
+type At = usize;
+
 impl<P: Position> Entries<P> {
-    #[inline]
-    fn find(&self, addr: usize) -> Option<usize> {
-        self.list[..self.used]
-            .iter()
-            .position(|entry| entry.addr == addr)
-    }
-
-    #[inline]
-    fn insert(&mut self, addr: usize) -> usize {
-        if self.used == self.list.len() {
-            self.list.push(Entry {
-                addr,
-                exclusive: None,
-                shared: Vec::new(),
-                waiting: 0,
-                waiting_exclusive: 0,
-                last: None,
-            });
+    fn new() -> Self {
+        Entries {
+            first: Entry::new(),
+            rest: Vec::new(),
+            used: 0,
         }
-        self.list[self.used].addr = addr;
-        self.used += 1;
-        self.used - 1
     }
 
     #[inline]
-    fn remove(&mut self, at: usize) {
+    fn find(&self, addr: usize) -> Option<At> {
+        if self.first.addr == addr {
+            return Some(0);
+        }
+        if self.used == 0 {
+            return None;
+        }
+        let rest = &self.rest[..self.used];
+        rest.iter()
+            .position(|entry| entry.addr == addr)
+            .map(|at| at + 1)
+    }
+
+    #[inline]
+    fn at(&mut self, at: At) -> &mut Entry<P> {
+        match at {
+            0 => &mut self.first,
+            at => &mut self.rest[at - 1],
+        }
+    }
+
+    #[inline]
+    fn insert(&mut self, addr: usize) -> At {
+        let at = if self.first.addr == 0 {
+            0
+        } else {
+            if self.used == self.rest.len() {
+                self.rest.push(Entry::new());
+            }
+            self.used += 1;
+            self.used
+        };
+        self.at(at).addr = addr;
+        at
+    }
+
+    #[inline]
+    fn remove(&mut self, at: At) {
+        if at == 0 {
+            self.first.addr = 0;
+            return;
+        }
         self.used -= 1;
-        if at != self.used {
-            self.list.swap(at, self.used);
+        if at - 1 != self.used {
+            self.rest.swap(at - 1, self.used);
         }
     }
 }
@@ -270,10 +328,7 @@ impl<P: Position> Shard<P> {
     fn new() -> Self {
         Shard {
             busy: Busy::default(),
-            entries: UnsafeCell::new(Entries {
-                list: Vec::new(),
-                used: 0,
-            }),
+            entries: UnsafeCell::new(Entries::new()),
             generation: AtomicU64::new(0),
             sleepers: Mutex::new(0),
             changed: Condvar::new(),
@@ -339,9 +394,22 @@ impl<P: Position> Table<P> {
         (mixed >> 32) as usize % SHARDS
     }
 
+    /// Takes the lock at `addr` if nobody holds or awaits it and its last change is durable: the common case.
+    #[inline]
+    pub(crate) fn acquire_unused(&self, addr: usize, mode: Mode, me: &'static Owner) -> bool {
+        self.shards[self.shard(addr)].with(|entries| {
+            if entries.find(addr).is_some() {
+                return false;
+            }
+            let at = entries.insert(addr);
+            entries.at(at).grant(mode, me);
+            true
+        })
+    }
+
     /// Takes the lock at `addr`. Answers with the last commit under it, if that is not durable yet: what it
     /// protects must not be shown to anybody before.
-    #[inline]
+    #[cfg(test)]
     pub(crate) fn acquire(
         &self,
         addr: usize,
@@ -349,30 +417,23 @@ impl<P: Position> Table<P> {
         me: &'static Owner,
         patience: Patience,
     ) -> Result<Option<P>, Refused> {
-        let index = self.shard(addr);
-        let granted = self.shards[index].with(|entries| {
-            if entries.find(addr).is_some() {
-                return false;
-            }
-            let at = entries.insert(addr);
-            entries.list[at].grant(mode, me);
-            true
-        });
-        if granted {
+        if self.acquire_unused(addr, mode, me) {
             return Ok(None);
         }
-        self.acquire_contended(index, addr, mode, me, patience)
+        self.acquire_contended(addr, mode, me, patience)
     }
 
+    /// Takes the lock at `addr` after all, waiting if that is needed and allowed. Answers with the last commit under
+    /// it, if that is not durable yet: what it protects must not be shown to anybody before.
     #[cold]
-    fn acquire_contended(
+    pub(crate) fn acquire_contended(
         &self,
-        index: usize,
         addr: usize,
         mode: Mode,
         me: &'static Owner,
         patience: Patience,
     ) -> Result<Option<P>, Refused> {
+        let index = self.shard(addr);
         let shard = &self.shards[index];
         let mut registered = false;
         loop {
@@ -380,7 +441,7 @@ impl<P: Position> Table<P> {
                 let at = entries.find(addr).unwrap_or_else(|| entries.insert(addr));
                 // Before the wound is looked for: a wounder wakes us after it has wounded.
                 let seen = shard.generation.load(Ordering::Acquire);
-                let entry = &mut entries.list[at];
+                let entry = entries.at(at);
                 let outcome = match entry.is_free_for(mode, me, patience) {
                     Ok(true) => {
                         entry.grant(mode, me);
@@ -469,30 +530,16 @@ impl<P: Position> Table<P> {
         *last
     }
 
-    /// Gives the lock back. `last` is the holder's commit if others have to wait until it is durable.
+    /// Gives the lock back.
     #[inline]
-    pub(crate) fn release(&self, addr: usize, mode: Mode, me: &'static Owner, last: Option<P>) {
+    pub(crate) fn release(&self, addr: usize, mode: Mode, me: &'static Owner) {
         let shard = &self.shards[self.shard(addr)];
         let awaited = shard.with(|entries| {
             let Some(at) = entries.find(addr) else {
                 return false;
             };
-            let entry = &mut entries.list[at];
-            match mode {
-                Mode::Exclusive => entry.exclusive = None,
-                Mode::Shared => {
-                    let mine = entry
-                        .shared
-                        .iter()
-                        .position(|owner| std::ptr::eq(*owner, me));
-                    if let Some(mine) = mine {
-                        entry.shared.swap_remove(mine);
-                    }
-                }
-            }
-            if last.is_some() {
-                entry.last = last;
-            }
+            let entry = entries.at(at);
+            entry.give_up(mode, me);
             let awaited = entry.waiting != 0;
             if entry.is_unused() {
                 entries.remove(at);
@@ -504,12 +551,29 @@ impl<P: Position> Table<P> {
         }
     }
 
+    /// Gives a lock back that was held exclusively. Others have to wait until `last` is durable.
+    pub(crate) fn release_after(&self, addr: usize, me: &'static Owner, last: P) {
+        let shard = &self.shards[self.shard(addr)];
+        let awaited = shard.with(|entries| {
+            let Some(at) = entries.find(addr) else {
+                return false;
+            };
+            let entry = entries.at(at);
+            entry.give_up(Mode::Exclusive, me);
+            entry.last = Some(last);
+            entry.waiting != 0
+        });
+        if awaited {
+            shard.wake();
+        }
+    }
+
     /// Forgets the last commit under the lock at `addr` if it is durable by now.
     pub(crate) fn settle(&self, addr: usize) {
         self.shards[self.shard(addr)].with(|entries| {
             if let Some(at) = entries.find(addr) {
-                entries.list[at].unsettled();
-                if entries.list[at].is_unused() {
+                entries.at(at).unsettled();
+                if entries.at(at).is_unused() {
                     entries.remove(at);
                 }
             }
@@ -520,8 +584,8 @@ impl<P: Position> Table<P> {
     pub(crate) fn purge(&self, from: usize, to: usize) {
         for shard in &self.shards {
             shard.with(|entries| {
-                for at in (0..entries.used).rev() {
-                    let entry = &mut entries.list[at];
+                for at in (0..=entries.used).rev() {
+                    let entry = entries.at(at);
                     if (from..to).contains(&entry.addr) && entry.waiting == 0 {
                         entry.exclusive = None;
                         entry.shared.clear();
@@ -538,7 +602,7 @@ impl<P: Position> Table<P> {
     pub(crate) fn len(&self) -> usize {
         self.shards
             .iter()
-            .map(|shard| shard.with(|entries| entries.used))
+            .map(|shard| shard.with(|entries| entries.used + usize::from(entries.first.addr != 0)))
             .sum()
     }
 }

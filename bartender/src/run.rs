@@ -104,7 +104,14 @@ impl Core {
         let outer = thread.active();
         let mut started = None;
         loop {
-            let writer = self.region.writer().map_err(Error::from)?;
+            // Stays where it is: moving it would cost as much as taking a lock.
+            let mut entered = self.region.writer();
+            if let Err(error) = entered {
+                return Err(Error::from(error).into());
+            }
+            let Ok(writer) = &mut entered else {
+                unreachable!("an error was returned above")
+            };
             let context = thread.take_context();
             // SAFETY: ours alone from `take_context` to `give_context`, but for `TxRef`s, which exist only
             // while `body` runs and `state` is not used.
@@ -123,17 +130,26 @@ impl Core {
             // SAFETY: as above; `body` has returned, and with it all its `TxRef`s ended.
             let state = unsafe { &mut *context.as_ptr() };
 
-            let doom = state.doom.take();
-            let ended = match (&outcome, &doom) {
-                (Ok(Ok(_)), None) => self.commit(state, writer),
-                _ => {
-                    self.take_back(state);
-                    drop(writer);
-                    self.wait_seen(state)
-                }
-            };
             let owner = state.owner;
-            state.outer = None;
+            if matches!(outcome, Ok(Ok(_))) && state.doom.is_none() {
+                let appended = self.commit(state, writer);
+                drop(entered);
+                let ended = self.complete(state, appended);
+                thread.give_context(context);
+                if outer.is_none() {
+                    owner.end();
+                }
+                // In place: the result is not moved as a whole.
+                return match (outcome, ended) {
+                    (Ok(Ok(value)), Ok(())) => Ok(value),
+                    (_, Err(error)) => Err(error.into()),
+                    _ => unreachable!("the closure returned a value"),
+                };
+            }
+            self.take_back(state);
+            drop(entered);
+            let ended = self.wait_seen(state);
+            let doom = state.doom.take();
             thread.give_context(context);
 
             // A conflict inside another heap's transaction is that one's: its locks are part of it.
@@ -149,32 +165,40 @@ impl Core {
             if outer.is_none() {
                 owner.end();
             }
-            return answer(outcome, doom, ended);
+            return Err(failure(outcome, doom));
         }
     }
 
-    /// Logs what was changed; on an error everything is taken back.
+    /// Logs what was changed, if that is anything; on an error everything is taken back.
     #[inline]
-    fn commit(&self, state: &mut Context, mut writer: Writer<'_>) -> Result<()> {
+    fn commit(&self, state: &mut Context, writer: &mut Writer<'_>) -> Result<Option<Ticket>> {
         if state.changes.is_empty() && state.frees.is_empty() && state.blocks.is_empty() {
-            drop(writer);
-            release(state, None);
-            return self.wait_seen(state);
+            return Ok(None);
         }
-        match self.append(state, &mut writer) {
-            Ok(ticket) if ticket.durable => {
-                drop(writer);
-                release(state, None);
+        match self.append(state, writer) {
+            Ok(ticket) => Ok(Some(ticket)),
+            Err(error) => {
+                self.take_back(state);
+                Err(error)
+            }
+        }
+    }
+
+    /// The end of a transaction that was to commit, after its writer has left.
+    #[inline]
+    fn complete(&self, state: &mut Context, appended: Result<Option<Ticket>>) -> Result<()> {
+        match appended {
+            Ok(Some(ticket)) if ticket.durable => {
+                release(state);
                 self.finish(state);
                 Ok(())
             }
-            Ok(ticket) => {
-                drop(writer);
-                self.await_stream(state, ticket.seq)
+            Ok(Some(ticket)) => self.await_stream(state, ticket.seq),
+            Ok(None) => {
+                release(state);
+                self.wait_seen(state)
             }
             Err(error) => {
-                self.take_back(state);
-                drop(writer);
                 self.wait_seen(state)?;
                 Err(error)
             }
@@ -219,7 +243,7 @@ impl Core {
     /// The rest of a commit on a stream: number `seq` has its position and is not durable yet.
     fn await_stream(&self, state: &mut Context, seq: u64) -> Result<()> {
         if self.durability == Durability::Eventual {
-            release(state, None);
+            release(state);
             let frees = mem::take(&mut state.frees);
             if !frees.is_empty() {
                 self.deferred().push_back((seq, frees));
@@ -230,13 +254,8 @@ impl Core {
             self.finish(state);
             return Ok(());
         }
-        let held = release(
-            state,
-            Some(Commit {
-                seq,
-                region: self.region.clone(),
-            }),
-        );
+        let region = self.region.clone();
+        let held = release_after(state, &Commit { seq, region });
         // What it saw has lower numbers.
         if let Err(error) = self.region.wait_durable(seq) {
             // The region is poisoned: nobody will be shown the effects, and nothing is freed.
@@ -303,7 +322,7 @@ impl Core {
         for block in state.blocks.drain(..) {
             self.free(block.ptr);
         }
-        release(state, None);
+        release(state);
         state.clear();
     }
 
@@ -321,16 +340,25 @@ impl Core {
     }
 }
 
-/// Releases all locks; those held exclusively remember `last`, and are returned then.
+/// Releases all locks.
 #[inline]
-fn release(state: &mut Context, last: Option<Commit>) -> Vec<usize> {
+fn release(state: &mut Context) {
+    for &(addr, mode) in &state.locks {
+        thread::table().release(addr, mode, state.owner);
+    }
+    state.locks.clear();
+}
+
+/// Releases all locks; those that were held exclusively remember `last`, and are returned.
+fn release_after(state: &mut Context, last: &Commit) -> Vec<usize> {
     let mut exclusive = Vec::new();
     for (addr, mode) in state.locks.drain(..) {
-        let last = last.clone().filter(|_| mode == Mode::Exclusive);
-        if last.is_some() {
+        if mode == Mode::Exclusive {
+            thread::table().release_after(addr, state.owner, last.clone());
             exclusive.push(addr);
+        } else {
+            thread::table().release(addr, mode, state.owner);
         }
-        thread::table().release(addr, mode, state.owner, last);
     }
     exclusive
 }
@@ -370,22 +398,14 @@ fn back_off(started: &mut Option<(Instant, u32)>) -> bool {
     start.elapsed() < PATIENCE
 }
 
-/// What the caller gets.
-#[inline]
-fn answer<A, E: From<Error>>(
-    outcome: std::thread::Result<Result<A, E>>,
-    doom: Option<Doom>,
-    ended: Result<()>,
-) -> Result<A, E> {
+/// What the caller of a transaction that was taken back gets.
+#[cold]
+fn failure<A, E: From<Error>>(outcome: std::thread::Result<Result<A, E>>, doom: Option<Doom>) -> E {
     match (outcome, doom) {
-        (Err(panic), _) if panic.is::<ConflictUnwind>() => Err(Error::Conflict.into()),
+        (Err(panic), _) if panic.is::<ConflictUnwind>() => Error::Conflict.into(),
         (Err(panic), _) => panic::resume_unwind(panic),
-        (Ok(Err(error)), _) => Err(error),
-        (Ok(Ok(_)), Some(Doom::Conflict)) => Err(Error::Conflict.into()),
-        (Ok(Ok(_)), Some(Doom::Failed(cause))) => Err(Error::Doomed { cause }.into()),
-        (Ok(Ok(value)), None) => match ended {
-            Ok(()) => Ok(value),
-            Err(error) => Err(error.into()),
-        },
+        (Ok(Err(error)), _) => error,
+        (Ok(Ok(_)), Some(Doom::Failed(cause))) => Error::Doomed { cause }.into(),
+        (Ok(Ok(_)), _) => Error::Conflict.into(),
     }
 }

@@ -148,27 +148,37 @@ impl Thread {
         self.guards.get() != 0 || self.running().any(locked)
     }
 
-    /// Takes a lock for the running transaction.
-    #[inline]
+    /// Takes a lock for the running transaction that was not to be had at once.
+    #[cold]
     pub(crate) fn acquire(&self, addr: usize, mode: Mode) -> Result<Option<Commit>, Refused> {
         let patience = if self.holds_something() {
             Patience::Die
         } else {
             Patience::Free
         };
-        table().acquire(addr, mode, self.owner(), patience)
+        table().acquire_contended(addr, mode, self.owner(), patience)
     }
 
     /// Takes a lock for a read guard.
+    #[inline]
     pub(crate) fn acquire_guard(&self, addr: usize) -> Result<Option<Commit>, Refused> {
+        let last = if table().acquire_unused(addr, Mode::Shared, self.owner()) {
+            None
+        } else {
+            self.acquire_guard_contended(addr)?
+        };
+        self.guards.set(self.guards.get() + 1);
+        Ok(last)
+    }
+
+    #[cold]
+    fn acquire_guard_contended(&self, addr: usize) -> Result<Option<Commit>, Refused> {
         let patience = match (self.holds_something(), self.active.get()) {
             (false, _) => Patience::Free,
             (true, None) => Patience::Wound,
             (true, Some(_)) => Patience::Die,
         };
-        let last = table().acquire(addr, Mode::Shared, self.owner(), patience)?;
-        self.guards.set(self.guards.get() + 1);
-        Ok(last)
+        table().acquire_contended(addr, Mode::Shared, self.owner(), patience)
     }
 
     /// Ends a read guard. Inside of a transaction the lock becomes the transaction's (rule 2 of the typed
@@ -178,7 +188,7 @@ impl Thread {
         match self.running().last() {
             // SAFETY: running contexts are alive; no method holds a borrow while a guard is dropped.
             Some(mut outermost) => unsafe { outermost.as_mut().locks.push((addr, Mode::Shared)) },
-            None => table().release(addr, Mode::Shared, self.owner(), None),
+            None => table().release(addr, Mode::Shared, self.owner()),
         }
     }
 }

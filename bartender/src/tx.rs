@@ -104,11 +104,15 @@ impl Context {
     pub(crate) fn clear(&mut self) {
         const KEEP: usize = 1 << 16;
         self.changes.clear();
-        self.blocks.clear();
-        self.blocks.shrink_to(KEEP);
         self.fresh_bytes = 0;
+        self.blocks.clear();
         self.frees.clear();
-        self.frees.shrink_to(KEEP);
+        if self.blocks.capacity() > KEEP {
+            self.blocks.shrink_to(KEEP);
+        }
+        if self.frees.capacity() > KEEP {
+            self.frees.shrink_to(KEEP);
+        }
         self.entries.clear();
     }
 
@@ -123,17 +127,27 @@ impl Context {
         if !self.view.contains(&addr) {
             return Err(Error::ForeignLock);
         }
-        match thread::with(|thread| thread.acquire(addr, mode)) {
-            Ok(None) => {}
-            Ok(Some(commit)) => self.seen = self.seen.max(commit.seq),
-            Err(Refused::Own) => return Err(Error::AlreadyLocked),
-            Err(Refused::Conflict) => {
-                self.doom(Doom::Conflict);
-                return Err(Error::Conflict);
-            }
+        if !thread::table().acquire_unused(addr, mode, self.owner) {
+            self.lock_contended(addr, mode)?;
         }
         self.locks.push((addr, mode));
         Ok(())
+    }
+
+    #[cold]
+    fn lock_contended(&mut self, addr: usize, mode: Mode) -> Result<()> {
+        match thread::with(|thread| thread.acquire(addr, mode)) {
+            Ok(None) => Ok(()),
+            Ok(Some(commit)) => {
+                self.seen = self.seen.max(commit.seq);
+                Ok(())
+            }
+            Err(Refused::Own) => Err(Error::AlreadyLocked),
+            Err(Refused::Conflict) => {
+                self.doom(Doom::Conflict);
+                Err(Error::Conflict)
+            }
+        }
     }
 }
 

@@ -31,10 +31,10 @@ mod plain {
         assert!(table.acquire(16, Shared, a, Free).unwrap().is_none());
         assert!(table.acquire(16, Shared, b, Free).unwrap().is_none());
         assert_eq!(table.len(), 2);
-        table.release(8, Exclusive, a, None);
-        table.release(16, Shared, a, None);
+        table.release(8, Exclusive, a);
+        table.release(16, Shared, a);
         assert_eq!(table.len(), 1);
-        table.release(16, Shared, b, None);
+        table.release(16, Shared, b);
         assert_eq!(table.len(), 0);
     }
 
@@ -81,10 +81,10 @@ mod plain {
         let table = Table::<Never>::new();
         let a = owner();
         table.acquire(8, Exclusive, a, Free).unwrap();
-        table.release(8, Exclusive, a, Some(Never));
+        table.release_after(8, a, Never);
         assert_eq!(table.len(), 1);
         assert!(table.acquire(8, Shared, a, Free).unwrap().is_some());
-        table.release(8, Shared, a, None);
+        table.release(8, Shared, a);
         table.purge(0, 100);
         assert_eq!(table.len(), 0);
     }
@@ -99,15 +99,15 @@ mod plain {
             let table = table.clone();
             std::thread::spawn(move || {
                 let refused = table.acquire(8, Exclusive, tx, Die).unwrap_err();
-                table.release(16, Exclusive, tx, None);
+                table.release(16, Exclusive, tx);
                 refused
             })
         };
         std::thread::sleep(Duration::from_millis(20));
         table.acquire(16, Shared, reader, Wound).unwrap();
         assert_eq!(other.join().unwrap(), Refused::Conflict);
-        table.release(8, Shared, reader, None);
-        table.release(16, Shared, reader, None);
+        table.release(8, Shared, reader);
+        table.release(16, Shared, reader);
         assert_eq!(table.len(), 0);
     }
 
@@ -138,10 +138,10 @@ mod plain {
                                 // SAFETY: under the lock.
                                 counters.0[a].with_mut(|c| unsafe { *c += 1 });
                                 if a != b {
-                                    table.release(8 * b + 8, Mode::Exclusive, me, None);
+                                    table.release(8 * b + 8, Mode::Exclusive, me);
                                 }
                             }
-                            table.release(8 * a + 8, Mode::Exclusive, me, None);
+                            table.release(8 * a + 8, Mode::Exclusive, me);
                             if second.is_ok() {
                                 break;
                             }
@@ -180,9 +180,9 @@ mod models {
                         .unwrap();
                     let second_taken = table.acquire(second, Mode::Exclusive, me, Patience::Die);
                     if second_taken.is_ok() {
-                        table.release(second, Mode::Exclusive, me, None);
+                        table.release(second, Mode::Exclusive, me);
                     }
-                    table.release(first, Mode::Exclusive, me, None);
+                    table.release(first, Mode::Exclusive, me);
                     if second_taken.is_ok() {
                         break;
                     }
@@ -209,9 +209,9 @@ mod models {
                     .acquire(16, Mode::Exclusive, me, Patience::Free)
                     .unwrap();
                 if other.acquire(8, Mode::Exclusive, me, Patience::Die).is_ok() {
-                    other.release(8, Mode::Exclusive, me, None);
+                    other.release(8, Mode::Exclusive, me);
                 }
-                other.release(16, Mode::Exclusive, me, None);
+                other.release(16, Mode::Exclusive, me);
             });
             let reader = owner();
             table
@@ -220,8 +220,8 @@ mod models {
             table
                 .acquire(16, Mode::Shared, reader, Patience::Wound)
                 .unwrap();
-            table.release(16, Mode::Shared, reader, None);
-            table.release(8, Mode::Shared, reader, None);
+            table.release(16, Mode::Shared, reader);
+            table.release(8, Mode::Shared, reader);
             thread.join().unwrap();
         });
     }
@@ -252,7 +252,7 @@ mod models {
                         .unwrap();
                     value.store(1, Ordering::Relaxed);
                     let commit = Placed(1, durable.clone());
-                    table.release(8, Mode::Exclusive, me, Some(commit));
+                    table.release_after(8, me, commit);
                     durable.store(1, Ordering::Release);
                     table.settle(8);
                 })
@@ -262,7 +262,7 @@ mod models {
             if value.load(Ordering::Relaxed) == 1 && last.is_none() {
                 assert_eq!(durable.load(Ordering::Acquire), 1);
             }
-            table.release(8, Mode::Shared, me, None);
+            table.release(8, Mode::Shared, me);
             writer.join().unwrap();
             assert_eq!(table.len(), 0);
         });
