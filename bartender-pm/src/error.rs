@@ -98,6 +98,21 @@ pub enum Error {
         len: u64,
     },
 
+    /// The region was being moved to another home address when the program
+    /// ended; its pointers are of two ranges.
+    #[error(
+        "{}: moving the region from {from:#x} to {to:#x} was interrupted; open it as a heap, which finishes the move",
+        path.display()
+    )]
+    Relocating {
+        /// The file.
+        path: PathBuf,
+        /// The home address that it leaves.
+        from: u64,
+        /// The home address that it gets.
+        to: u64,
+    },
+
     /// The region has no room for what was asked.
     #[error(
         "the region is full: {requested} bytes asked, {available} of {max_size} left; free something or recreate it with a larger maximum size"

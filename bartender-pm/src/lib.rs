@@ -37,6 +37,7 @@ mod writer;
 mod region;
 
 mod options;
+mod relocate;
 
 #[cfg(all(test, not(loom)))]
 mod crash_tests;
@@ -50,5 +51,6 @@ pub use medium::{LogStyle, Medium, MediumKind, ViewSource};
 pub use options::Options;
 pub use record::Record;
 pub use region::Region;
+pub use relocate::Relocation;
 pub use shared::{Durability, Opened};
 pub use writer::{Ticket, Writer};

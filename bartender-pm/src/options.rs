@@ -123,7 +123,8 @@ impl Options {
     /// # Errors
     ///
     /// `Busy`, `NotARegion`, `NewerFormat`, `Truncated`, `Damaged`,
-    /// `AddressTaken`, `Io`, `BadOption`; the file is then as it was.
+    /// `AddressTaken`, `Relocating`, `Io`, `BadOption`; the file is then as it
+    /// was.
     pub fn open(&self, path: impl AsRef<Path>) -> Result<Region> {
         let path = path.as_ref();
         os::watch_forks();
@@ -146,7 +147,7 @@ impl Options {
                 })
                 .and_then(|made| Ok((made, mapped::publish(&temporary, path)?)));
             match made {
-                Ok(((medium, header), true)) => return self.start(medium, header, true),
+                Ok(((medium, header), true)) => return self.start(medium, header, true, None),
                 Ok((_, false)) => {} // somebody else created it meanwhile
                 Err(error) => {
                     let _ = std::fs::remove_file(&temporary);
@@ -171,7 +172,7 @@ impl Options {
             Found::Blank if medium.is_empty() || medium.kind() != MediumKind::File => {
                 self.check()?;
                 let header = self.format(&*medium)?;
-                self.start(medium, header, true)
+                self.start(medium, header, true, None)
             }
             Found::Blank => Err(Error::NotARegion {
                 path: medium.path().into(),
@@ -180,10 +181,22 @@ impl Options {
             Found::Header(header) => {
                 let header = *header;
                 check_header(&*medium, &header)?;
+                if header.relocate_to != 0 {
+                    return Err(Error::Relocating {
+                        path: medium.path().into(),
+                        from: header.relocate_from,
+                        to: header.relocate_to,
+                    });
+                }
                 medium.reserve(header.home_offset + header.max_size)?;
-                self.start(medium, header, false)
+                self.start(medium, header, false, None)
             }
         }
+    }
+
+    /// Whether shared memory is to be treated as DAX.
+    pub(crate) fn forces_flush(&self) -> bool {
+        self.force_flush
     }
 
     fn check(&self) -> Result<()> {
@@ -277,22 +290,26 @@ impl Options {
         Ok(header)
     }
 
-    fn start(
+    /// The way from a header to a region. `view` is given where it is mapped already.
+    pub(crate) fn start(
         &self,
         medium: std::sync::Arc<dyn Medium>,
         mut header: Header,
         created: bool,
+        view: Option<View>,
     ) -> Result<Region> {
         os::watch_forks();
-        let home_size = (medium.len() - header.home_offset).min(header.max_size);
-        let home_size = home_size / HOME_STEP * HOME_STEP;
+        let home_size = home_size(&*medium, &header);
         // The view first: if its place is taken, nothing has been changed.
-        let view = View::map(
-            &*medium,
-            header.home_address,
-            header.home_offset,
-            header.max_size,
-        )?;
+        let view = match view {
+            Some(view) => view,
+            None => View::map(
+                &*medium,
+                header.home_address,
+                header.home_offset,
+                header.max_size,
+            )?,
+        };
         let clean = header.flags & FLAG_CLEAN != 0;
         let style = medium.log_style();
         let recovered = if clean {
@@ -375,9 +392,14 @@ impl Options {
     }
 }
 
+/// Bytes of home that have their space on the medium.
+pub(crate) fn home_size(medium: &dyn Medium, header: &Header) -> u64 {
+    (medium.len() - header.home_offset).min(header.max_size) / HOME_STEP * HOME_STEP
+}
+
 /// Whether a header's numbers can be: its checksum fits, yet it may have been
 /// written by somebody who meant harm.
-fn check_header(medium: &dyn Medium, header: &Header) -> Result<()> {
+pub(crate) fn check_header(medium: &dyn Medium, header: &Header) -> Result<()> {
     let damaged = |what: &str| {
         Err(Error::Damaged {
             path: medium.path().into(),
@@ -412,6 +434,15 @@ fn check_header(medium: &dyn Medium, header: &Header) -> Result<()> {
         || header.home_address.checked_add(header.max_size).is_none()
     {
         return damaged("home address");
+    }
+    let (from, to) = (header.relocate_from, header.relocate_to);
+    if (from, to) != (0, 0)
+        && (to != header.home_address
+            || !from.is_multiple_of(4096)
+            || from.checked_add(header.max_size).is_none()
+            || from.abs_diff(to) < header.max_size)
+    {
+        return damaged("addresses of a relocation");
     }
     let aligned = |&head: &u64| head.is_multiple_of(layout::RECORD_ALIGN) && head < 1 << 60;
     if !header.heads.iter().all(aligned) || header.checkpoint >= 1 << 60 || header.epoch >= 1 << 31

@@ -22,12 +22,31 @@ const SLOT_ALIGN: u64 = 1 << 30;
 
 /// A random slot of the address space for a region of `len` bytes.
 pub(crate) fn random_slot(len: u64) -> u64 {
+    SLOTS_START + random_number(len) * SLOT_ALIGN
+}
+
+/// All slots for a region of `len` bytes that are apart from each other, from
+/// a random one on, round and round.
+pub(crate) fn slots_from_random(len: u64) -> impl Iterator<Item = u64> {
+    let first = random_number(len);
+    let step = len.div_ceil(SLOT_ALIGN);
+    let next = move |i: u64| (first + i * step) % slots(len);
+    (0..).map(move |i| SLOTS_START + next(i) * SLOT_ALIGN)
+}
+
+/// How many slots there are.
+fn slots(len: u64) -> u64 {
     let slots = (SLOTS_END - SLOTS_START).saturating_sub(len) / SLOT_ALIGN;
+    slots.max(1)
+}
+
+/// The number of a random slot.
+fn random_number(len: u64) -> u64 {
     let mut bytes = [0u8; 8];
     // Without entropy every region gets the first slot; a clash is noticed
     // when the view is mapped.
     let _ = getrandom::fill(&mut bytes);
-    SLOTS_START + u64::from_le_bytes(bytes) % slots.max(1) * SLOT_ALIGN
+    u64::from_le_bytes(bytes) % slots(len)
 }
 
 /// The mapping at the home address.
