@@ -43,6 +43,12 @@ pub(crate) trait Blocks: Sync {
     /// Sets the block's mark; false if it was set already.
     fn mark(&self, block: &BlockRef) -> bool;
 
+    /// Notes that the word at home offset `offset` points to a block.
+    #[inline]
+    fn pointer(&self, offset: u64) {
+        let _ = offset;
+    }
+
     /// Brings what `locate` and `mark` will read for `offset` into the cache; any offset will do.
     fn prefetch(&self, offset: u64) {
         let _ = offset;

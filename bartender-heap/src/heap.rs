@@ -232,8 +232,10 @@ impl Heap {
         let (end, max) = (region.size() / UNIT, region.max_size() / UNIT);
         let (extents, newest) = table::resolve(table::read(home, max), end, max)?;
         let marks = Marks::new(extents.into_values(), end);
+        let home_base = region.base().expose_provenance() as u64;
         let view = View {
-            home_base: region.base().expose_provenance() as u64,
+            home_base,
+            other_base: home_base,
             bytes: home,
         };
         let MarkReport { blocks, bytes, .. } = mark(schema, header.root, view, &marks)?;
@@ -522,6 +524,7 @@ impl Heap {
         let home_base = self.region.base().expose_provenance() as u64;
         let view = View {
             home_base,
+            other_base: home_base,
             bytes: home(&self.region),
         };
         let root = self.root().map_or(0, |root| root.addr().get() as u64);

@@ -45,10 +45,12 @@ mod snapshot;
 mod stats;
 
 mod heap;
+mod relocate;
 
 pub use block::NotABlock;
 pub use error::{Error, Result};
 pub use heap::{Block, Entry, Heap};
 pub use mark::MarkReport;
+pub use relocate::{open_region, open_region_on};
 pub use stats::{CheckReport, OpenReport, Stats};
 pub use types::{BadSchema, Kind, Schema, SchemaBuilder, Type, TypeRef};

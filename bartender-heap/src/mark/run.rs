@@ -300,6 +300,7 @@ impl<'s, B: Blocks> Worker<'s, B> {
                     if !(or_null && ptr == 0) {
                         let Elem { size, align, body } = program.elems[elem as usize];
                         if let Some(target) = self.view.boxed(ptr, size, align)? {
+                            self.shared.blocks.pointer(base + at);
                             self.found(elem, body, target)?;
                         }
                     }
@@ -308,11 +309,13 @@ impl<'s, B: Blocks> Worker<'s, B> {
                     let Elem { size, align, body } = program.elems[elem as usize];
                     let raw = &value[at as usize..];
                     if let Some(target) = self.view.vec(raw, size, align)? {
+                        self.shared.blocks.pointer(base + at);
                         self.found(elem, body, target)?;
                     }
                 }
                 Op::Text { at } => {
                     if let Some(target) = self.view.vec(&value[at as usize..], 1, 1)? {
+                        self.shared.blocks.pointer(base + at);
                         self.stack.push(Piece {
                             offset: target.offset,
                             a: target.need,
@@ -324,6 +327,7 @@ impl<'s, B: Blocks> Worker<'s, B> {
                 Op::Map { at, map } => {
                     let entry = &program.maps[map as usize].entry;
                     if let Some((target, _)) = self.view.table(&value[at as usize..], entry)? {
+                        self.shared.blocks.pointer(base + at);
                         self.stack.push(Piece {
                             offset: target.offset,
                             a: target.need,

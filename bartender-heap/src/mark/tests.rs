@@ -232,6 +232,7 @@ fn the_bytes_may_lie_elsewhere_than_their_pointers_say() {
     let copy = sampled.image.bytes.clone();
     let view = View {
         home_base: BASE,
+        other_base: BASE,
         bytes: &copy,
     };
     assert!(mark(&schema_of::<Bank>(), sampled.root, view, &sampled.image).is_ok());

@@ -17,6 +17,9 @@ use std::mem::offset_of;
 pub(crate) struct View<'a> {
     /// The address of home offset 0 in the program's pointers.
     pub(crate) home_base: u64,
+    /// A second address that pointers count from, apart from the first: while a
+    /// region moves, it holds pointers of both. Else the same.
+    pub(crate) other_base: u64,
     /// Home offsets 0 to the region's size.
     pub(crate) bytes: &'a [u8],
 }
@@ -61,11 +64,16 @@ impl<'a> View<'a> {
     #[inline]
     pub(super) fn follow(&self, ptr: u64, align: u64) -> Result<u64, Fault> {
         dangling(ptr, align)?;
+        let len = self.bytes.len() as u64;
         let offset = ptr.wrapping_sub(self.home_base);
-        if offset >= self.bytes.len() as u64 {
-            return Err(Fault::Outside(ptr));
+        if offset < len {
+            return Ok(offset);
         }
-        Ok(offset)
+        let offset = ptr.wrapping_sub(self.other_base);
+        if offset < len {
+            return Ok(offset);
+        }
+        Err(Fault::Outside(ptr))
     }
 
     /// The block of the box `ptr`; none if the value has no bytes.

@@ -44,6 +44,7 @@ impl Image {
     pub(crate) fn view(&self) -> View<'_> {
         View {
             home_base: BASE,
+            other_base: BASE,
             bytes: &self.bytes,
         }
     }

@@ -154,6 +154,7 @@ fn report<R: Sample>(what: &str, count: u64, root: u64, bytes: &[u8], blocks: &S
             // The run has no mark of its own: its bit is the first of superblock 0.
             let view = View {
                 home_base: BASE,
+                other_base: BASE,
                 bytes,
             };
             let report = pool.install(|| mark(&schema, root, view, blocks)).unwrap();

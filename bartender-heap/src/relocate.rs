@@ -1,0 +1,135 @@
+//! Opening a region whose home address is taken: a copy of it is open already,
+//! or something else lies there. The region is moved.
+//!
+//! The stored types say where the pointers are. All data are checked, and
+//! their pointers found, before the first one is rewritten; in which order
+//! that survives a crash, `bartender_pm` knows. What a clean close saved holds
+//! offsets only, so a moved region need not be marked again for the allocator.
+//! What moves is precise data only: a region without types has no move.
+
+#![allow(unsafe_code)]
+
+use crate::block::{BlockRef, Blocks, NotABlock};
+use crate::error::Result;
+use crate::header;
+use crate::layout::UNIT;
+use crate::mark::{View, mark};
+use crate::marks::Marks;
+use crate::table;
+use bartender_pm::medium::Medium;
+use bartender_pm::sync::atomic::{AtomicU64, Ordering::*};
+use bartender_pm::{Options, Region, Relocation};
+use std::path::Path;
+use std::sync::Arc;
+
+/// Moves that are tried when somebody else takes the place meanwhile.
+const MOVES: usize = 4;
+
+/// Opens the region at `path`, as `options` say, at another home address if
+/// its own is taken: then every pointer in it is rewritten, and stays so.
+/// Finishes a move that a crash interrupted, wherever the region is then.
+///
+/// Cost: as [`Options::open`]; of a move, marking, and a write of each pointer.
+///
+/// # Errors
+///
+/// As [`Options::open`] but for `AddressTaken` and `Relocating`. Of a move:
+/// `NotAHeap`, `NewerFormat`, `Damaged`, `BadSchema`, `BadData`, and the region
+/// stays where it was.
+pub fn open_region(options: &Options, path: impl AsRef<Path>) -> Result<Region> {
+    let path = path.as_ref();
+    place(|| options.open(path), || options.relocate(path))
+}
+
+/// [`open_region`] for a region on a medium of the caller's.
+///
+/// # Errors
+///
+/// As [`open_region`].
+pub fn open_region_on(options: &Options, medium: Arc<dyn Medium>) -> Result<Region> {
+    place(
+        || options.open_on(medium.clone()),
+        || options.relocate_on(medium.clone()),
+    )
+}
+
+fn place(
+    open: impl Fn() -> bartender_pm::Result<Region>,
+    relocate: impl Fn() -> bartender_pm::Result<Relocation>,
+) -> Result<Region> {
+    use bartender_pm::Error::{AddressTaken, Relocating};
+    let mut result = open();
+    for _ in 0..MOVES {
+        if !matches!(result, Err(AddressTaken { .. } | Relocating { .. })) {
+            break;
+        }
+        let relocation = relocate()?;
+        let words = pointers(&relocation)?;
+        result = relocation.run(words.each());
+    }
+    Ok(result?)
+}
+
+/// Checks all data and finds their pointers.
+fn pointers(relocation: &Relocation) -> Result<Words> {
+    let home = relocation.home();
+    // SAFETY: `size` bytes are there while the relocation is, and nobody
+    // changes them: the region is locked, and open nowhere.
+    let home = unsafe { std::slice::from_raw_parts(home.base(), home.size() as usize) };
+    if home.iter().take(header::LEN).all(|byte| *byte == 0) {
+        // No heap was created yet.
+        return Ok(Words(Vec::new()));
+    }
+    let (header, schema) = header::read(home)?;
+    let (end, max) = (home.len() as u64 / UNIT, relocation.max_size() / UNIT);
+    let (extents, _) = table::resolve(table::read(home, max), end, max)?;
+    let found = Finder {
+        marks: Marks::new(extents.into_values(), end),
+        words: (0..home.len().div_ceil(512)).map(|_| 0.into()).collect(),
+    };
+    let view = View {
+        home_base: relocation.to(),
+        other_base: relocation.from(),
+        bytes: home,
+    };
+    found.pointer(header::ROOT);
+    mark(&schema, header.root, view, &found)?;
+    Ok(Words(found.words))
+}
+
+/// Home offsets of pointers: a bit for each word of 8 bytes.
+struct Words(Vec<AtomicU64>);
+
+impl Words {
+    /// The offsets, ascending.
+    fn each(&self) -> impl Iterator<Item = u64> {
+        self.0.iter().enumerate().flat_map(|(i, bits)| {
+            let bits = bits.load(Relaxed);
+            let here = (0..64).filter(move |bit| bits >> bit & 1 == 1);
+            here.map(move |bit| (i as u64 * 64 + bit) * 8)
+        })
+    }
+}
+
+/// Marks, and keeps where the pointers are.
+///
+/// `words` is set by anyone (`fetch_or`) while marking runs, and read when all
+/// of its threads are through.
+struct Finder {
+    marks: Marks,
+    words: Vec<AtomicU64>,
+}
+
+impl Blocks for Finder {
+    fn locate(&self, offset: u64) -> Result<BlockRef, NotABlock> {
+        self.marks.locate(offset)
+    }
+
+    fn mark(&self, block: &BlockRef) -> bool {
+        self.marks.mark(block)
+    }
+
+    fn pointer(&self, offset: u64) {
+        self.words[offset as usize / 512].fetch_or(1 << (offset / 8 % 64), Relaxed);
+    }
+}
