@@ -125,7 +125,8 @@ impl<R: Persist> Options<R> {
         self
     }
 
-    /// Opens the region at `path`, or creates it with a default root.
+    /// Opens the region at `path`, or creates it with a default root. Where its address is taken, because a copy of it
+    /// is open, the region is moved: all of it is checked, and each pointer rewritten.
     ///
     /// # Errors
     ///
@@ -144,7 +145,7 @@ impl<R: Persist> Options<R> {
     ///
     /// As [`open`](Self::open).
     pub fn open_with(self, path: impl AsRef<Path>, root: impl FnOnce() -> R) -> Result<Heap<R>> {
-        let region = self.region.open(path)?;
+        let region = bartender_heap::open_region(&self.region, path)?;
         self.open_region(region, root)
     }
 
