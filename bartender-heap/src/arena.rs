@@ -256,4 +256,4 @@ impl Arena {
 #[cfg(all(test, loom))]
 mod models;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

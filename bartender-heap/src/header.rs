@@ -150,3 +150,58 @@ pub(crate) fn slice(home: &[u8], offset: u64, len: u64) -> Option<&[u8]> {
     let end = start.checked_add(usize::try_from(len).ok()?)?;
     home.get(start..end)
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::types::{Kind, Type};
+    use proptest::prelude::*;
+
+    fn home_with_header() -> Vec<u8> {
+        let int = Kind::Int {
+            signed: false,
+            nonzero: false,
+        };
+        let schema = Schema::of(|b| b.define::<u64>(|_| Type::of::<u64>("u64", int)));
+        let schema = schema.expect("sound");
+        let encoded = schema.encode();
+        let mut home = vec![0; 64 << 10];
+        let bytes = to_bytes(&new(&schema, &encoded, 8192));
+        home[..LEN].copy_from_slice(&bytes);
+        home[8192..8192 + encoded.len()].copy_from_slice(&encoded);
+        home
+    }
+
+    #[test]
+    fn a_header_reads_back() {
+        let home = home_with_header();
+        let (header, schema) = read(&home).expect("as it was written");
+        assert_eq!(to_bytes(&header), home[..LEN]);
+        assert_eq!(schema.types().len(), 1);
+    }
+
+    #[test]
+    fn a_newer_header_says_so() {
+        let mut home = home_with_header();
+        home[8] = 9;
+        let error = read(&home).expect_err("from the future");
+        assert!(matches!(error, Error::NewerFormat { found: 9, known: 1 }));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_or_refused(
+            hits in prop::collection::vec((0usize..LEN + 200, any::<u8>()), 1..8),
+            len in 0usize..20_000,
+        ) {
+            let mut home = home_with_header();
+            for (at, value) in hits {
+                let at = if at < LEN { at } else { 8192 + at - LEN };
+                home[at] = value;
+            }
+            let _ = read(&home);
+            home.truncate(len);
+            let _ = read(&home);
+        }
+    }
+}

@@ -521,6 +521,8 @@ impl Heap {
             (extent, superblock.free_words().collect())
         });
         let marks = Marks::with_free(extents, global.units.end());
+        // Marking runs on a pool of threads, whose other work may allocate.
+        drop(global);
         let home_base = self.region.base().expose_provenance() as u64;
         let view = View {
             home_base,

@@ -8,7 +8,7 @@ use crate::class;
 use crate::global::Global;
 use crate::layout::{SnapshotHeader, SnapshotSuperblock, TableEntry, UNIT};
 use crate::map::UnitMap;
-use crate::table::Extent;
+use crate::table::{Extent, MAX_BIRTH};
 
 /// The state of the superblocks in `global`, whose threads stand still.
 pub(crate) fn save(global: &Global) -> Vec<u8> {
@@ -43,6 +43,9 @@ pub(crate) fn restore(
 ) -> Result<(u64, u64), &'static str> {
     let mut rest = Reader(bytes);
     global.next_birth = rest.u64()?;
+    if global.next_birth > MAX_BIRTH {
+        return Err("the heap is older than it can be");
+    }
     let count = rest.u64()?;
     let (end, max) = (global.units.end(), global.units.max());
     let mut live = (0, 0);
@@ -98,3 +101,73 @@ pub(crate) fn units(len: usize) -> u64 {
 }
 
 const _: () = assert!(size_of::<SnapshotHeader>() == 16 && size_of::<SnapshotSuperblock>() == 24);
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::arena::Arena;
+    use crate::arena::tests::Fake;
+    use crate::class;
+    use crate::home::Home;
+    use proptest::prelude::*;
+
+    const MAX: u64 = 4096;
+
+    fn used() -> (Arena, Fake) {
+        let home = Fake::new(MAX * UNIT);
+        let arena = Arena::new(MAX);
+        // SAFETY: it lives as long as the arena.
+        let local = unsafe { arena.join().as_ref() };
+        for n in 0..3000usize {
+            let class = class::of(n * 7 % 9000 + 1, 8).expect("a class");
+            // SAFETY: the one thread's own heap.
+            let got = unsafe { arena.alloc(local, class, &home) }.expect("room");
+            if n % 3 == 0 {
+                // SAFETY: nobody uses it.
+                unsafe { arena.free(None, got.offset, &home) }.expect("a block");
+            }
+        }
+        arena.alloc_large(1 << 20, 8, &home).expect("room");
+        (arena, home)
+    }
+
+    fn fresh(size: u64) -> Arena {
+        let arena = Arena::new(MAX);
+        arena.lock().0.units.grown(size / UNIT, 0);
+        arena
+    }
+
+    #[test]
+    fn what_was_saved_comes_back() {
+        let (arena, home) = used();
+        let saved = save(&arena.lock().0);
+        let again = fresh(home.size());
+        let (mut global, map) = again.lock();
+        let live = restore(&saved, &mut global, map, |_| true).expect("as it was saved");
+        assert_eq!(live.0, 2001);
+        assert_eq!(save(&global).len(), saved.len());
+        drop(global);
+        let old = arena.lock().0.pool.all().filter(|s| s.is_alive()).count();
+        assert!(old > 50);
+    }
+
+    proptest! {
+        #[test]
+        fn damage_is_refused_or_restores_something_sound(
+            hits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..5),
+            cut in prop::option::of(any::<prop::sample::Index>()),
+        ) {
+            let (arena, home) = used();
+            let mut saved = save(&arena.lock().0);
+            for (at, value) in hits {
+                let at = at.index(saved.len());
+                saved[at] = value;
+            }
+            saved.truncate(cut.map_or(usize::MAX, |cut| cut.index(saved.len())));
+            let again = fresh(home.size());
+            let (mut global, map) = again.lock();
+            // Whatever it says, it ends, and overlaps nothing (`take_at`).
+            let _ = restore(&saved, &mut global, map, |_| true);
+        }
+    }
+}

@@ -12,6 +12,8 @@ use std::collections::BTreeMap;
 
 /// Units that the first piece describes.
 const FIRST_UNITS: u64 = FIRST_PIECE / UNIT;
+/// No heap lives to see so many births.
+pub(crate) const MAX_BIRTH: u64 = 1 << 62;
 /// Entries of the table that one unit holds.
 const ENTRIES_PER_UNIT: u64 = UNIT / size_of::<TableEntry>() as u64;
 
@@ -110,11 +112,14 @@ impl Extent {
             })
         };
         let TableEntry {
+            birth,
             units,
             class,
             flags,
-            ..
         } = self.entry;
+        if birth == 0 || birth > MAX_BIRTH {
+            return bad(format!("superblock entry with birth {birth:#x}"));
+        }
         if flags != 0 {
             return bad(format!("superblock entry with unknown flags {flags:#x}"));
         }
@@ -309,6 +314,36 @@ mod tests {
             ),
         ] {
             assert!(resolve(vec![bad], end, 100).is_err(), "{bad:?}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_table_resolves_or_is_refused(
+            words in proptest::collection::vec(proptest::prelude::any::<[u8; 16]>(), 0..40),
+            at in 0u64..200,
+            tame in proptest::prelude::any::<bool>(),
+        ) {
+            let max = 256;
+            let mut home = vec![0; (max * UNIT) as usize];
+            let from = entry_offset(20 + at, max) as usize;
+            for (n, mut word) in words.into_iter().enumerate() {
+                if tame {
+                    // Low births and no flags: more of them get through.
+                    word[4..8].fill(0);
+                    word[9..].fill(0);
+                    word[12..].fill(0xff);
+                    word[14..].fill(0);
+                }
+                home[from + n * 16..][..16].copy_from_slice(&word);
+            }
+            if let Ok((meant, _)) = resolve(read(&home, max), max, max) {
+                let mut end = 0;
+                for extent in meant.values() {
+                    assert!(extent.unit >= end && extent.end() <= max);
+                    end = extent.end();
+                }
+            }
         }
     }
 }

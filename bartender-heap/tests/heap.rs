@@ -4,7 +4,7 @@
 use bartender_heap::types::{Field, Kind, NoneForm, Schema, SchemaBuilder, Type, TypeRef};
 use bartender_heap::{Block, Error, Heap};
 use bartender_pm::medium::sim::{Bound, Image, SimKind, SimMedium, SimMemory};
-use bartender_pm::{Durability, Options, Record, Region};
+use bartender_pm::{Counts, Durability, Options, Record, Region};
 use std::alloc::Layout;
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -356,6 +356,50 @@ fn threads_come_and_go_in_any_order_with_the_heap() {
     outlives.join().expect("no panic");
 }
 
+#[test]
+fn allocating_and_freeing_touch_no_medium() {
+    let folder = folder();
+    let region = options()
+        .open(folder.path().join("a.region"))
+        .expect("creates");
+    let heap = Heap::create(region, &schema()).expect("formats");
+    let layouts = [16, 64, 5000, 60_000, 300_000]
+        .map(|size| Layout::from_size_align(size, 8).expect("a layout"));
+    let (_, counts) = Counts::of(|| {
+        for layout in layouts {
+            let block = heap.alloc(layout).expect("room");
+            // SAFETY: nobody else knows it.
+            unsafe { heap.free(block.ptr) }.expect("a block");
+        }
+        heap.alloc(layouts[0]).expect("room");
+    });
+    assert_eq!(counts, Counts::default());
+}
+
+#[test]
+fn a_thread_may_use_two_heaps_by_turns() {
+    let folder = folder();
+    let heaps = ["a", "b"].map(|name| {
+        let region = options().open(folder.path().join(name)).expect("creates");
+        Heap::create(region, &schema()).expect("formats")
+    });
+    let mut blocks = Vec::new();
+    for at in 0..3000 {
+        let heap = &heaps[at % 2];
+        let ptr = heap.alloc(Layout::new::<[u64; 8]>()).expect("room").ptr;
+        assert!(heap.region().contains(ptr.addr().get()));
+        blocks.push((at % 2, ptr));
+    }
+    for (at, ptr) in blocks {
+        // SAFETY: not of this heap, which is the point.
+        let foreign = unsafe { heaps[1 - at].free(ptr) };
+        assert!(matches!(foreign, Err(Error::NotABlock { .. })));
+        // SAFETY: nobody uses it.
+        unsafe { heaps[at].free(ptr) }.expect("a block");
+    }
+    assert!(heaps.iter().all(|heap| heap.stats().live_blocks == 0));
+}
+
 /// Every image that a crash may leave within the bound holds exactly the
 /// transactions that were acknowledged, perhaps one more, and nothing leaks.
 #[test]
@@ -396,7 +440,7 @@ fn no_crash_loses_or_leaks_a_block() {
             step(&heap, None);
         }
         heap.region().checkpoint().expect("no I/O error");
-        for size in [200_000, 16, 5000, 64] {
+        for size in [3 << 20, 200_000, 16, 5000, 64] {
             step(&heap, Some(size));
         }
         step(&heap, None);
