@@ -33,6 +33,9 @@ use std::sync::Arc;
 
 /// Bytes of home that are read at once to look at their pointers.
 const CHUNK: u64 = 64 << 10;
+/// Ranges written before a barrier makes them durable, so that their list
+/// stays short.
+const BATCH: usize = if cfg!(test) { 4 } else { 1 << 16 };
 /// Places that are tried before the region counts as impossible to place.
 const PLACES: u64 = 256;
 
@@ -145,7 +148,8 @@ impl Relocation {
     /// pointers, best in ascending order; one that leads out of the region is
     /// left as it is.
     ///
-    /// Cost: three barriers, and a write of each pointer.
+    /// Cost: three barriers, one more for each 65,536 places, and a write of
+    /// each pointer.
     ///
     /// # Errors
     ///
@@ -185,10 +189,7 @@ impl Relocation {
         for word in words {
             moved.word(word)?;
         }
-        let ranges = moved.ranges;
-        if !mutant::is("relocate_no_barrier") {
-            medium.persist(&ranges)?;
-        }
+        moved.barrier()?;
         header.home_address = to;
         header.relocate_from = 0;
         header.relocate_to = 0;
@@ -223,7 +224,7 @@ struct Rewrite<'m> {
     /// Home bytes from `at` on, as they were read.
     chunk: Vec<u8>,
     at: u64,
-    /// File ranges that were written.
+    /// File ranges that were written since the last barrier.
     ranges: Vec<(u64, u64)>,
 }
 
@@ -256,6 +257,18 @@ impl Rewrite<'_> {
             Some((at, len)) if line == *at + *len => *len += 64,
             _ => self.ranges.push((line, 64)),
         }
+        if self.ranges.len() == BATCH {
+            self.barrier()?;
+        }
+        Ok(())
+    }
+
+    /// Makes what was rewritten durable.
+    fn barrier(&mut self) -> Result<()> {
+        if !mutant::is("relocate_no_barrier") {
+            self.medium.persist(&self.ranges)?;
+        }
+        self.ranges.clear();
         Ok(())
     }
 }
