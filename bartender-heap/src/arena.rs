@@ -111,7 +111,7 @@ impl Arena {
         Ok(Got {
             superblock,
             offset: superblock.offset_of(index),
-            fresh: false,
+            fresh: superblock.is_fresh(),
         })
     }
 

@@ -177,14 +177,15 @@ impl Global {
             class: class as u16,
             flags: 0,
         };
-        Ok(self.bear(
-            Extent {
-                unit: run.start,
-                entry,
-            },
-            owner,
-            map,
-        ))
+        let extent = Extent {
+            unit: run.start,
+            entry,
+        };
+        let superblock = self.bear(extent, owner, map);
+        if run.stamp <= home.checkpoint_seq() {
+            superblock.set_fresh();
+        }
+        Ok(superblock)
     }
 
     /// A large run of `units` units at a multiple of `align` units, and whether

@@ -64,7 +64,7 @@ pub struct Block {
     /// be in the record of the transaction that commits the block.
     pub entry: Option<Entry>,
     /// Nothing that a recovery could replay touches it, so it may be written
-    /// straight to the home. Only blocks of more than 64 KiB ever are.
+    /// straight to the home.
     pub fresh: bool,
 }
 

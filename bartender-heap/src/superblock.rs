@@ -34,6 +34,7 @@ const DEAD: u32 = u32::MAX;
 /// |---|---|---|
 /// | `start` … `words`, `birth` | the global heap, when the superblock is born and dies | anyone: whoever holds a block got it after the birth, and the superblock does not die before that block is back |
 /// | `durable` | whoever made the table entry durable | anyone |
+/// | `fresh` | the global heap at birth; whoever gives a block back | who allocates, while the entry is not durable |
 /// | `used`, `counted`, `cursor`, `trigger`, the free bitmap | the owner, plainly | the owner; others for statistics, and one bit by who gives back that bit's block: it is 0, and was when the block was handed out |
 /// | `links` | the owner | the owner |
 /// | `owner` | the global heap's lock holder | anyone |
@@ -75,6 +76,10 @@ pub(crate) struct Superblock {
     durable: AtomicU64,
     /// `used` when the owner last counted it.
     counted: AtomicU32,
+    /// Not 0: nothing that a recovery could replay touched its memory before
+    /// its birth, and no block was given back since; so no block that it hands
+    /// out was ever part of a record.
+    fresh: AtomicU32,
     links: UnsafeCell<Links>,
     shared: Shared,
 }
@@ -155,6 +160,7 @@ impl Superblock {
             birth: AtomicU64::new(0),
             durable: AtomicU64::new(0),
             counted: AtomicU32::new(0),
+            fresh: AtomicU32::new(0),
             links: UnsafeCell::new(Links {
                 place: Place::Nowhere,
                 prev: None,
@@ -185,6 +191,7 @@ impl Superblock {
         self.class.store(u32::from(entry.class), Relaxed);
         self.used.store(0, Relaxed);
         self.counted.store(0, Relaxed);
+        self.fresh.store(0, Relaxed);
         self.cursor.store(0, Relaxed);
         self.trigger.store(NEVER, Relaxed);
         self.birth.store(entry.birth, Relaxed);
@@ -283,6 +290,16 @@ impl Superblock {
         self.durable.store(birth, Relaxed);
     }
 
+    /// Its memory is fresh at birth. Under the global lock.
+    pub(crate) fn set_fresh(&self) {
+        self.fresh.store(1, Relaxed);
+    }
+
+    /// Whether the blocks it hands out now are fresh.
+    pub(crate) fn is_fresh(&self) -> bool {
+        self.fresh.load(Relaxed) != 0
+    }
+
     /// Home offset of block `index`.
     #[inline(always)]
     pub(crate) fn offset_of(&self, index: u32) -> u64 {
@@ -363,6 +380,7 @@ impl Superblock {
     #[inline(always)]
     fn set_free(&self, word: &AtomicU64, bits: u64, at: u32) -> bool {
         word.store(bits, Relaxed);
+        self.fresh.store(0, Relaxed);
         if at < self.cursor.load(Relaxed) {
             self.cursor.store(at, Relaxed);
         }
@@ -406,6 +424,9 @@ impl Superblock {
                     self.cursor.store(at as u32, Relaxed);
                 }
             }
+        }
+        if count != 0 {
+            self.fresh.store(0, Relaxed);
         }
         self.used.store(self.used() - count, Relaxed);
         count

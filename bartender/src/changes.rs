@@ -21,6 +21,10 @@ struct Range {
     old: usize,
 }
 
+/// Ranges that may still grow: a bulk load fills several places in turns (new blocks, the slots that
+/// point to them), each from its start on.
+const OPEN: usize = 4;
+
 /// A range that is recorded already.
 #[derive(Debug, Clone, Copy)]
 struct Recent {
@@ -36,6 +40,9 @@ pub(crate) struct Changes {
     /// Old bytes of the ranges, one after the other.
     old: Vec<u8>,
     recent: [Recent; RECENT],
+    /// The last ranges without old bytes, by index.
+    open: [usize; OPEN],
+    next_open: usize,
     /// Counts the transactions, so that `recent` never needs to be cleared.
     round: u64,
     /// Ranges start in rising order and do not overlap: no sorting at the end.
@@ -54,6 +61,8 @@ impl Changes {
             ranges: Vec::new(),
             old: Vec::new(),
             recent: [nothing; RECENT],
+            open: [usize::MAX; OPEN],
+            next_open: 0,
             round: 1,
             ordered: true,
             sorted: Vec::new(),
@@ -74,6 +83,7 @@ impl Changes {
         if self.old.capacity() > KEEP {
             self.old.shrink_to(KEEP);
         }
+        self.open = [usize::MAX; OPEN];
         self.round += 1;
         self.ordered = true;
     }
@@ -118,14 +128,20 @@ impl Changes {
         if len == 0 || self.is_recent(addr, len) {
             return;
         }
-        match self.ranges.last_mut() {
-            Some(last) if last.addr + last.len == addr && last.old == FRESH => last.len += len,
-            last => {
-                self.ordered &= last.is_none_or(|last| last.addr + last.len <= addr);
-                let old = FRESH;
-                self.ranges.push(Range { addr, len, old });
+        for &i in &self.open {
+            if let Some(open) = self.ranges.get_mut(i)
+                && open.addr + open.len == addr
+            {
+                open.len += len;
+                return;
             }
         }
+        self.open[self.next_open] = self.ranges.len();
+        self.next_open = (self.next_open + 1) % OPEN;
+        let last = self.ranges.last();
+        self.ordered &= last.is_none_or(|last| last.addr + last.len <= addr);
+        let old = FRESH;
+        self.ranges.push(Range { addr, len, old });
     }
 
     /// Whether the range lies in one that is recorded; if not, the filter takes it for recorded.
