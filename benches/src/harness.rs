@@ -1,0 +1,164 @@
+//! Timing that survives noisy machines: the subjects of a workload take turns,
+//! every round measures all of them, and what counts is the median of the
+//! rounds and the ratio of medians within one run.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::PathBuf;
+
+/// One result: a subject in a workload.
+#[derive(Debug, Clone)]
+pub(crate) struct Row {
+    pub(crate) workload: &'static str,
+    pub(crate) threads: usize,
+    pub(crate) subject: String,
+    pub(crate) median: f64,
+    pub(crate) min: f64,
+    pub(crate) max: f64,
+    pub(crate) unit: &'static str,
+}
+
+/// A goal and what was reached.
+#[derive(Debug)]
+struct Verdict {
+    goal: String,
+    reached: f64,
+    bound: f64,
+    at_least: bool,
+}
+
+/// Results gathered over a run.
+#[derive(Debug, Default)]
+pub(crate) struct Report {
+    rows: Vec<Row>,
+    verdicts: Vec<Verdict>,
+}
+
+/// A subject of a workload: its name, and a closure that does one round and
+/// returns its figure (time for an operation, or a rate).
+pub(crate) type Subject<'a> = (&'a str, Box<dyn FnMut() -> f64 + 'a>);
+
+impl Report {
+    /// Measures the subjects in turns, `rounds` times after one warm-up.
+    pub(crate) fn measure(
+        &mut self,
+        workload: &'static str,
+        threads: usize,
+        unit: &'static str,
+        rounds: usize,
+        mut subjects: Vec<Subject<'_>>,
+    ) {
+        let mut figures = vec![Vec::new(); subjects.len()];
+        for round in 0..=rounds {
+            for (i, (_, run)) in subjects.iter_mut().enumerate() {
+                let figure = run();
+                if round > 0 {
+                    figures[i].push(figure);
+                }
+            }
+        }
+        println!(
+            "\n{workload} ({threads} thread{}), {unit}",
+            if threads == 1 { "" } else { "s" }
+        );
+        for ((subject, _), mut figures) in subjects.into_iter().zip(figures) {
+            figures.sort_by(f64::total_cmp);
+            let row = Row {
+                workload,
+                threads,
+                subject: subject.into(),
+                median: figures[figures.len() / 2],
+                min: figures[0],
+                max: figures[figures.len() - 1],
+                unit,
+            };
+            println!(
+                "  {:<34} {:>12.2}   ({:.2} to {:.2})",
+                row.subject, row.median, row.min, row.max
+            );
+            self.rows.push(row);
+        }
+    }
+
+    /// The median of a subject.
+    pub(crate) fn median(&self, workload: &str, threads: usize, subject: &str) -> f64 {
+        self.rows
+            .iter()
+            .find(|r| r.workload == workload && r.threads == threads && r.subject == subject)
+            .map_or(f64::NAN, |r| r.median)
+    }
+
+    /// Records that `reached` should be at most `bound`.
+    pub(crate) fn at_most(&mut self, goal: impl Into<String>, reached: f64, bound: f64) {
+        self.verdicts.push(Verdict {
+            goal: goal.into(),
+            reached,
+            bound,
+            at_least: false,
+        });
+    }
+
+    /// Records that `reached` should be at least `bound`.
+    pub(crate) fn at_least(&mut self, goal: impl Into<String>, reached: f64, bound: f64) {
+        self.verdicts.push(Verdict {
+            goal: goal.into(),
+            reached,
+            bound,
+            at_least: true,
+        });
+    }
+
+    /// Prints the verdicts and writes the table to `target/bench/<name>.csv`.
+    pub(crate) fn finish(self, name: &str) -> std::io::Result<()> {
+        println!("\ngoals");
+        for v in &self.verdicts {
+            let met = if v.at_least {
+                v.reached >= v.bound
+            } else {
+                v.reached <= v.bound
+            };
+            println!(
+                "  {:<66} {:>9.2} {} {:<6} {}",
+                v.goal,
+                v.reached,
+                if v.at_least { "≥" } else { "≤" },
+                v.bound,
+                if met { "met" } else { "MISSED" }
+            );
+        }
+        let mut csv = String::from("workload,threads,subject,median,min,max,unit\n");
+        for r in &self.rows {
+            let _ = writeln!(
+                csv,
+                "{},{},{},{:.3},{:.3},{:.3},{}",
+                r.workload, r.threads, r.subject, r.median, r.min, r.max, r.unit
+            );
+        }
+        let folder = PathBuf::from("target/bench");
+        fs::create_dir_all(&folder)?;
+        let path = folder.join(format!("{name}.csv"));
+        fs::write(&path, csv)?;
+        println!("\nwritten to {}", path.display());
+        Ok(())
+    }
+}
+
+/// Nanoseconds for one of `n` operations that `f` does.
+pub(crate) fn nanos(n: u64, f: impl FnOnce()) -> f64 {
+    let start = std::time::Instant::now();
+    f();
+    start.elapsed().as_nanos() as f64 / n as f64
+}
+
+/// Machine, kernel and processor, for the head of a report.
+pub(crate) fn print_machine() {
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    let cpu = read("/proc/cpuinfo");
+    let model = cpu
+        .lines()
+        .find_map(|l| l.strip_prefix("model name")?.split(": ").nth(1))
+        .unwrap_or("?");
+    let cores = std::thread::available_parallelism().map_or(0, |n| n.get());
+    let kernel = read("/proc/sys/kernel/osrelease");
+    println!("{model}, {cores} cores, Linux {}", kernel.trim());
+}
