@@ -4,27 +4,26 @@
 //! here they become addresses, errors and durable records. What is committed,
 //! and when a block may be given back, the transactions above know.
 
+mod inspect;
+mod open;
+
 use crate::arena::{Arena, Refused};
 use crate::class;
 use crate::error::{Error, Result};
 use crate::header;
-use crate::layout::{HeapHeader, SnapshotRef, TableEntry, UNIT};
+use crate::layout::{TableEntry, UNIT};
 use crate::local::Local;
-use crate::mark::{MarkReport, View, mark};
-use crate::marks::Marks;
-use crate::snapshot;
-use crate::stats::{CheckReport, OpenReport, Stats};
+use crate::stats::OpenReport;
 use crate::superblock::Ref;
-use crate::table::{self, Extent, entry_offset, entry_unit};
+use crate::table::{entry_offset, entry_unit};
 use crate::tls;
 use crate::types::Schema;
+use bartender_pm::Region;
 use bartender_pm::sync::Mutex;
-use bartender_pm::{Durability, Record, Region, Writer};
 use std::alloc::Layout;
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::*};
-use std::time::Instant;
 
 /// Number of a heap that is closed: no thread ever has a heap in it.
 const CLOSED: u64 = u64::MAX;
@@ -80,195 +79,6 @@ pub struct Entry {
 }
 
 impl Heap {
-    /// Formats the home of a region that holds no heap yet, in one durable record.
-    ///
-    /// # Errors
-    /// `HeapExists`; what the region says.
-    pub fn create(region: Region, schema: &Schema) -> Result<Heap> {
-        let start = Instant::now();
-        if Heap::exists(&region) {
-            return Err(Error::HeapExists);
-        }
-        let arena = Self::arena(&region)?;
-        let encoded = schema.encode();
-        let units = (encoded.len() as u64).div_ceil(UNIT);
-        let at = arena.lock().0.run(units, 1, &region)?.start * UNIT;
-        let bytes = header::to_bytes(&header::new(schema, &encoded, at));
-        let mut writer = region.writer()?;
-        let mut record = Record::new();
-        for (offset, bytes) in [(at, &encoded[..]), (0, &bytes[..])] {
-            // SAFETY: allocated home space that nobody else knows of yet, and
-            // a writer keeps the view in place.
-            unsafe {
-                let to = region.base().add(offset as usize);
-                to.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
-            }
-            record.change(offset, bytes);
-        }
-        let ticket = writer.append(&mut record, Durability::Immediate)?;
-        drop(writer);
-        region.wait_durable(ticket.seq)?;
-        let report = OpenReport {
-            created: true,
-            took: start.elapsed(),
-            ..OpenReport::default()
-        };
-        Ok(Self::new(region, arena, schema.clone(), units, report))
-    }
-
-    /// Whether the region's home holds a heap.
-    pub fn exists(region: &Region) -> bool {
-        header::is_there(home(region))
-    }
-
-    /// Opens the heap in a region: restores what a clean close saved, or else
-    /// marks what the root leads to.
-    ///
-    /// # Errors
-    /// `NotAHeap`, `NewerFormat`, `Damaged`, `BadSchema`, `BadData`: nothing was changed.
-    pub fn open(region: Region) -> Result<Heap> {
-        let start = Instant::now();
-        let (header, schema) = header::read(home(&region))?;
-        let schema_units = header.schema_len.div_ceil(UNIT);
-        let restored = match Self::restore(&region, &header)? {
-            Some(restored) => restored,
-            None => Self::rebuild(&region, &header, &schema)?,
-        };
-        let (arena, mut report) = restored;
-        report.took = start.elapsed();
-        Ok(Self::new(region, arena, schema, schema_units, report))
-    }
-
-    fn new(
-        region: Region,
-        arena: Arena,
-        schema: Schema,
-        schema_units: u64,
-        report: OpenReport,
-    ) -> Heap {
-        Heap {
-            number: AtomicU64::new(NEXT.fetch_add(1, Relaxed)),
-            base: region.base().expose_provenance(),
-            arena: Arc::new(arena),
-            region,
-            schema,
-            schema_units,
-            report,
-            closing: Mutex::new(()),
-        }
-    }
-
-    /// The allocator of a region, with all of the home that is there free but the table.
-    fn arena(region: &Region) -> Result<Arena> {
-        let max = region.max_size() / UNIT;
-        let arena = Arena::new(max);
-        // What was freed before is stamped as if it were freed now.
-        arena
-            .lock()
-            .0
-            .units
-            .grown(region.size() / UNIT, region.last_seq());
-        Ok(arena)
-    }
-
-    /// An allocator in which the schema has its place.
-    fn arena_around(region: &Region, header: &HeapHeader) -> Result<Arena> {
-        let arena = Self::arena(region)?;
-        let units = header.schema_len.div_ceil(UNIT);
-        let at = header.schema_offset;
-        if !at.is_multiple_of(UNIT) || !arena.lock().0.units.take_at(at / UNIT, units) {
-            let what = "the description of the types lies where it cannot lie".into();
-            return Err(Error::Damaged { offset: at, what });
-        }
-        Ok(arena)
-    }
-
-    /// What the last clean close saved, if this open is the next one.
-    fn restore(region: &Region, header: &HeapHeader) -> Result<Option<(Arena, OpenReport)>> {
-        let SnapshotRef {
-            offset,
-            len,
-            generation,
-            crc,
-            ..
-        } = header.snapshot;
-        let opened = region.opened();
-        if !opened.clean || offset == 0 || generation.checked_add(1) != Some(opened.generation) {
-            return Ok(None);
-        }
-        let home = home(region);
-        let Some(bytes) = header::slice(home, offset, len).filter(|b| crc32c::crc32c(b) == crc)
-        else {
-            return Ok(None);
-        };
-        let arena = Self::arena_around(region, header)?;
-        let max = region.max_size() / UNIT;
-        let durable = |extent: &Extent| {
-            let at = entry_offset(extent.unit, max);
-            header::slice(home, at, 16) == Some(&extent.entry.to_bytes())
-        };
-        let (mut global, map) = arena.lock();
-        let Ok((blocks, bytes)) = snapshot::restore(bytes, &mut global, map, durable) else {
-            return Ok(None);
-        };
-        drop(global);
-        Ok(Some((
-            arena,
-            OpenReport {
-                blocks,
-                bytes,
-                ..OpenReport::default()
-            },
-        )))
-    }
-
-    /// The allocator's state from the table and the marks.
-    fn rebuild(
-        region: &Region,
-        header: &HeapHeader,
-        schema: &Schema,
-    ) -> Result<(Arena, OpenReport)> {
-        let home = home(region);
-        let (end, max) = (region.size() / UNIT, region.max_size() / UNIT);
-        let (extents, newest) = table::resolve(table::read(home, max), end, max)?;
-        let marks = Marks::new(extents.into_values(), end);
-        let home_base = region.base().expose_provenance() as u64;
-        let view = View {
-            home_base,
-            other_base: home_base,
-            bytes: home,
-        };
-        let MarkReport { blocks, bytes, .. } = mark(schema, header.root, view, &marks)?;
-        let arena = Self::arena_around(region, header)?;
-        let (mut global, map) = arena.lock();
-        global.next_birth = newest.checked_add(1).ok_or_else(|| Error::Damaged {
-            offset: 0,
-            what: "a superblock has the highest number there is".into(),
-        })?;
-        for (extent, _, words) in marks.each() {
-            let words: Vec<u64> = words.map(|(mark, _)| mark).collect();
-            if words.iter().all(|word| *word == 0) {
-                continue;
-            }
-            if !global.units.take_at(extent.unit, extent.entry.units.into()) {
-                let offset = entry_offset(extent.unit, max);
-                let what = "a superblock lies over the description of the types".into();
-                return Err(Error::Damaged { offset, what });
-            }
-            global.restore(extent, true, words.into_iter().map(|word| !word), map);
-        }
-        drop(global);
-        Ok((
-            arena,
-            OpenReport {
-                marked: true,
-                blocks,
-                bytes,
-                ..OpenReport::default()
-            },
-        ))
-    }
-
     /// How the heap was opened.
     pub fn report(&self) -> &OpenReport {
         &self.report
@@ -469,137 +279,6 @@ impl Heap {
             Ok((superblock, _)) => Ok(superblock.size() as usize),
             Err(why) => Err(Self::refused(ptr, Refused::NotABlock(why))),
         }
-    }
-
-    /// The heap in numbers. Cost: the global lock, and a look at each bitmap.
-    pub fn stats(&self) -> Stats {
-        let (mut global, map) = self.arena.lock();
-        global.collect();
-        global.flush(map, &self.region);
-        let (end, max) = (global.units.end(), global.units.max());
-        let pieces = table::pieces(max).filter(|piece| piece.at < end);
-        let table: u64 = pieces.map(|piece| piece.behind().min(end) - piece.at).sum();
-        let mut stats = Stats {
-            free_bytes: global.units.free() * UNIT,
-            table_bytes: (1 + table + self.schema_units) * UNIT,
-            home_bytes: self.region.size(),
-            max_bytes: self.region.max_size(),
-            dram_bytes: global.pool.bytes() + global.local_bytes() + end * 8,
-            ..Stats::default()
-        };
-        for superblock in global.pool.all().filter(|superblock| superblock.is_alive()) {
-            let live = u64::from(superblock.live());
-            stats.live_blocks += live;
-            stats.live_bytes += live * superblock.size();
-            stats.reserved_bytes += u64::from(superblock.entry().units) * UNIT;
-            if superblock.is_large() {
-                stats.large_runs += 1;
-            } else if global.owns(superblock) {
-                stats.global_superblocks += 1;
-            } else {
-                stats.thread_superblocks += 1;
-            }
-        }
-        stats
-    }
-
-    /// Marks what the root leads to and compares it with what is allocated,
-    /// changing nothing. No transaction may run meanwhile.
-    ///
-    /// # Errors
-    /// `BadData` with the path to what cannot be, which may be a free block;
-    /// `Leaked` if something allocated cannot be reached.
-    pub fn check(&self) -> Result<CheckReport> {
-        let start = Instant::now();
-        let (global, _) = self.arena.lock();
-        let alive = global.pool.all().filter(|superblock| superblock.is_alive());
-        let extents = alive.map(|superblock| {
-            let extent = Extent {
-                unit: superblock.unit(),
-                entry: superblock.entry(),
-            };
-            (extent, superblock.free_words().collect())
-        });
-        let marks = Marks::with_free(extents, global.units.end());
-        // Marking runs on a pool of threads, whose other work may allocate.
-        drop(global);
-        let home_base = self.region.base().expose_provenance() as u64;
-        let view = View {
-            home_base,
-            other_base: home_base,
-            bytes: home(&self.region),
-        };
-        let root = self.root().map_or(0, |root| root.addr().get() as u64);
-        let MarkReport { blocks, bytes, .. } = mark(&self.schema, root, view, &marks)?;
-        let mut leaked = (0, 0, None);
-        for (extent, size, words) in marks.each() {
-            let in_all = class::TABLE
-                .get(extent.entry.class as usize)
-                .map_or(1, |c| c.blocks);
-            for (at, (mark, free)) in words.enumerate() {
-                let rest = in_all as usize - at * 64;
-                let all = if rest < 64 { (1 << rest) - 1 } else { !0 };
-                let lost: u64 = !(mark | free) & all;
-                if lost != 0 {
-                    let index = at as u64 * 64 + u64::from(lost.trailing_zeros());
-                    leaked.0 += u64::from(lost.count_ones());
-                    leaked.1 += u64::from(lost.count_ones()) * size;
-                    leaked.2.get_or_insert(extent.unit * UNIT + index * size);
-                }
-            }
-        }
-        if let (blocks, bytes, Some(first)) = leaked {
-            return Err(Error::Leaked {
-                blocks,
-                bytes,
-                first,
-            });
-        }
-        Ok(CheckReport {
-            blocks,
-            bytes,
-            took: start.elapsed(),
-        })
-    }
-
-    /// Waits for running transactions, saves the allocator's state for the next
-    /// open, and closes the region. Later calls do nothing; dropping the heap
-    /// does the same and ignores errors.
-    ///
-    /// # Errors
-    /// What the region says: the next open then marks.
-    pub fn close(&self) -> Result<()> {
-        let _one = self.closing.lock();
-        if self.number.load(Relaxed) == CLOSED {
-            return Ok(());
-        }
-        Ok(self.region.close_with(|writer| {
-            self.number.store(CLOSED, Relaxed);
-            self.save(writer)
-        })?)
-    }
-
-    /// Saves the allocator's state. No transaction runs, everything is in the
-    /// home, so all free space is fresh.
-    fn save(&self, writer: &mut Writer<'_>) -> bartender_pm::Result<()> {
-        let (mut global, _) = self.arena.lock();
-        let bytes = snapshot::save(&global);
-        // Without room for it, the next open marks.
-        let Ok(run) = global.run(snapshot::units(bytes.len()), 1, &self.region) else {
-            return Ok(());
-        };
-        let snapshot = SnapshotRef {
-            offset: run.start * UNIT,
-            len: bytes.len() as u64,
-            generation: self.region.opened().generation,
-            crc: crc32c::crc32c(&bytes),
-            reserved: 0,
-        };
-        writer.write_fresh(snapshot.offset, &bytes)?;
-        let mut record = Record::new();
-        record.change(header::SNAPSHOT, &header::snapshot_to_bytes(&snapshot));
-        writer.append(&mut record, Durability::Immediate)?;
-        Ok(())
     }
 }
 

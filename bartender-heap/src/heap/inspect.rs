@@ -1,0 +1,107 @@
+//! Counting and checking what a heap holds, without changing it.
+//!
+//! It promises that a check which succeeds has seen every block, and that one
+//! which fails names a place. It does not repair anything.
+
+use super::{Heap, home};
+use crate::class;
+use crate::error::{Error, Result};
+use crate::layout::UNIT;
+use crate::mark::{MarkReport, View, mark};
+use crate::marks::Marks;
+use crate::stats::{CheckReport, Stats};
+use crate::table::{self, Extent};
+use std::time::Instant;
+
+impl Heap {
+    /// The heap in numbers. Cost: the global lock, and a look at each bitmap.
+    pub fn stats(&self) -> Stats {
+        let (mut global, map) = self.arena.lock();
+        global.collect();
+        global.flush(map, &self.region);
+        let (end, max) = (global.units.end(), global.units.max());
+        let pieces = table::pieces(max).filter(|piece| piece.at < end);
+        let table: u64 = pieces.map(|piece| piece.behind().min(end) - piece.at).sum();
+        let mut stats = Stats {
+            free_bytes: global.units.free() * UNIT,
+            table_bytes: (1 + table + self.schema_units) * UNIT,
+            home_bytes: self.region.size(),
+            max_bytes: self.region.max_size(),
+            dram_bytes: global.pool.bytes() + global.local_bytes() + end * 8,
+            ..Stats::default()
+        };
+        for superblock in global.pool.all().filter(|superblock| superblock.is_alive()) {
+            let live = u64::from(superblock.live());
+            stats.live_blocks += live;
+            stats.live_bytes += live * superblock.size();
+            stats.reserved_bytes += u64::from(superblock.entry().units) * UNIT;
+            if superblock.is_large() {
+                stats.large_runs += 1;
+            } else if global.owns(superblock) {
+                stats.global_superblocks += 1;
+            } else {
+                stats.thread_superblocks += 1;
+            }
+        }
+        stats
+    }
+
+    /// Marks what the root leads to and compares it with what is allocated,
+    /// changing nothing. No transaction may run meanwhile.
+    ///
+    /// # Errors
+    /// `BadData` with the path to what cannot be, which may be a free block;
+    /// `Leaked` if something allocated cannot be reached.
+    pub fn check(&self) -> Result<CheckReport> {
+        let start = Instant::now();
+        let (global, _) = self.arena.lock();
+        let alive = global.pool.all().filter(|superblock| superblock.is_alive());
+        let extents = alive.map(|superblock| {
+            let extent = Extent {
+                unit: superblock.unit(),
+                entry: superblock.entry(),
+            };
+            (extent, superblock.free_words().collect())
+        });
+        let marks = Marks::with_free(extents, global.units.end());
+        // Marking runs on a pool of threads, whose other work may allocate.
+        drop(global);
+        let home_base = self.region.base().expose_provenance() as u64;
+        let view = View {
+            home_base,
+            other_base: home_base,
+            bytes: home(&self.region),
+        };
+        let root = self.root().map_or(0, |root| root.addr().get() as u64);
+        let MarkReport { blocks, bytes, .. } = mark(&self.schema, root, view, &marks)?;
+        let mut leaked = (0, 0, None);
+        for (extent, size, words) in marks.each() {
+            let in_all = class::TABLE
+                .get(extent.entry.class as usize)
+                .map_or(1, |c| c.blocks);
+            for (at, (mark, free)) in words.enumerate() {
+                let rest = in_all as usize - at * 64;
+                let all = if rest < 64 { (1 << rest) - 1 } else { !0 };
+                let lost: u64 = !(mark | free) & all;
+                if lost != 0 {
+                    let index = at as u64 * 64 + u64::from(lost.trailing_zeros());
+                    leaked.0 += u64::from(lost.count_ones());
+                    leaked.1 += u64::from(lost.count_ones()) * size;
+                    leaked.2.get_or_insert(extent.unit * UNIT + index * size);
+                }
+            }
+        }
+        if let (blocks, bytes, Some(first)) = leaked {
+            return Err(Error::Leaked {
+                blocks,
+                bytes,
+                first,
+            });
+        }
+        Ok(CheckReport {
+            blocks,
+            bytes,
+            took: start.elapsed(),
+        })
+    }
+}

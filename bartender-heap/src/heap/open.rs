@@ -1,0 +1,254 @@
+//! Creating, opening and closing a heap.
+//!
+//! It promises that a heap is created in one durable record, that opening
+//! changes nothing on the medium, and that what a close saves is used by the
+//! very next open or not at all. What the bytes mean, `header`, `table`,
+//! `snapshot` and `mark` know.
+
+use super::{CLOSED, Heap, NEXT, home};
+use crate::arena::Arena;
+use crate::error::{Error, Result};
+use crate::header;
+use crate::layout::{HeapHeader, SnapshotRef, UNIT};
+use crate::mark::{MarkReport, View, mark};
+use crate::marks::Marks;
+use crate::snapshot;
+use crate::stats::OpenReport;
+use crate::table::{self, Extent, entry_offset};
+use crate::types::Schema;
+use bartender_pm::sync::Mutex;
+use bartender_pm::{Durability, Record, Region, Writer};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::*};
+use std::time::Instant;
+
+impl Heap {
+    /// Formats the home of a region that holds no heap yet, in one durable record.
+    ///
+    /// # Errors
+    /// `HeapExists`; what the region says.
+    pub fn create(region: Region, schema: &Schema) -> Result<Heap> {
+        let start = Instant::now();
+        if Heap::exists(&region) {
+            return Err(Error::HeapExists);
+        }
+        let arena = Self::arena(&region)?;
+        let encoded = schema.encode();
+        let units = (encoded.len() as u64).div_ceil(UNIT);
+        let at = arena.lock().0.run(units, 1, &region)?.start * UNIT;
+        let bytes = header::to_bytes(&header::new(schema, &encoded, at));
+        let mut writer = region.writer()?;
+        let mut record = Record::new();
+        for (offset, bytes) in [(at, &encoded[..]), (0, &bytes[..])] {
+            // SAFETY: allocated home space that nobody else knows of yet, and
+            // a writer keeps the view in place.
+            unsafe {
+                let to = region.base().add(offset as usize);
+                to.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
+            }
+            record.change(offset, bytes);
+        }
+        let ticket = writer.append(&mut record, Durability::Immediate)?;
+        drop(writer);
+        region.wait_durable(ticket.seq)?;
+        let report = OpenReport {
+            created: true,
+            took: start.elapsed(),
+            ..OpenReport::default()
+        };
+        Ok(Self::new(region, arena, schema.clone(), units, report))
+    }
+
+    /// Whether the region's home holds a heap.
+    pub fn exists(region: &Region) -> bool {
+        header::is_there(home(region))
+    }
+
+    /// Opens the heap in a region: restores what a clean close saved, or else
+    /// marks what the root leads to.
+    ///
+    /// # Errors
+    /// `NotAHeap`, `NewerFormat`, `Damaged`, `BadSchema`, `BadData`: nothing was changed.
+    pub fn open(region: Region) -> Result<Heap> {
+        let start = Instant::now();
+        let (header, schema) = header::read(home(&region))?;
+        let schema_units = header.schema_len.div_ceil(UNIT);
+        let restored = match Self::restore(&region, &header)? {
+            Some(restored) => restored,
+            None => Self::rebuild(&region, &header, &schema)?,
+        };
+        let (arena, mut report) = restored;
+        report.took = start.elapsed();
+        Ok(Self::new(region, arena, schema, schema_units, report))
+    }
+
+    fn new(
+        region: Region,
+        arena: Arena,
+        schema: Schema,
+        schema_units: u64,
+        report: OpenReport,
+    ) -> Heap {
+        Heap {
+            number: AtomicU64::new(NEXT.fetch_add(1, Relaxed)),
+            base: region.base().expose_provenance(),
+            arena: Arc::new(arena),
+            region,
+            schema,
+            schema_units,
+            report,
+            closing: Mutex::new(()),
+        }
+    }
+
+    /// The allocator of a region, with all of the home that is there free but the table.
+    fn arena(region: &Region) -> Result<Arena> {
+        let max = region.max_size() / UNIT;
+        let arena = Arena::new(max);
+        // What was freed before is stamped as if it were freed now.
+        arena
+            .lock()
+            .0
+            .units
+            .grown(region.size() / UNIT, region.last_seq());
+        Ok(arena)
+    }
+
+    /// An allocator in which the schema has its place.
+    fn arena_around(region: &Region, header: &HeapHeader) -> Result<Arena> {
+        let arena = Self::arena(region)?;
+        let units = header.schema_len.div_ceil(UNIT);
+        let at = header.schema_offset;
+        if !at.is_multiple_of(UNIT) || !arena.lock().0.units.take_at(at / UNIT, units) {
+            let what = "the description of the types lies where it cannot lie".into();
+            return Err(Error::Damaged { offset: at, what });
+        }
+        Ok(arena)
+    }
+
+    /// What the last clean close saved, if this open is the next one.
+    fn restore(region: &Region, header: &HeapHeader) -> Result<Option<(Arena, OpenReport)>> {
+        let SnapshotRef {
+            offset,
+            len,
+            generation,
+            crc,
+            ..
+        } = header.snapshot;
+        let opened = region.opened();
+        if !opened.clean || offset == 0 || generation.checked_add(1) != Some(opened.generation) {
+            return Ok(None);
+        }
+        let home = home(region);
+        let Some(bytes) = header::slice(home, offset, len).filter(|b| crc32c::crc32c(b) == crc)
+        else {
+            return Ok(None);
+        };
+        let arena = Self::arena_around(region, header)?;
+        let max = region.max_size() / UNIT;
+        let durable = |extent: &Extent| {
+            let at = entry_offset(extent.unit, max);
+            header::slice(home, at, 16) == Some(&extent.entry.to_bytes())
+        };
+        let (mut global, map) = arena.lock();
+        let Ok((blocks, bytes)) = snapshot::restore(bytes, &mut global, map, durable) else {
+            return Ok(None);
+        };
+        drop(global);
+        Ok(Some((
+            arena,
+            OpenReport {
+                blocks,
+                bytes,
+                ..OpenReport::default()
+            },
+        )))
+    }
+
+    /// The allocator's state from the table and the marks.
+    fn rebuild(
+        region: &Region,
+        header: &HeapHeader,
+        schema: &Schema,
+    ) -> Result<(Arena, OpenReport)> {
+        let home = home(region);
+        let (end, max) = (region.size() / UNIT, region.max_size() / UNIT);
+        let (extents, newest) = table::resolve(table::read(home, max), end, max)?;
+        let marks = Marks::new(extents.into_values(), end);
+        let home_base = region.base().expose_provenance() as u64;
+        let view = View {
+            home_base,
+            other_base: home_base,
+            bytes: home,
+        };
+        let MarkReport { blocks, bytes, .. } = mark(schema, header.root, view, &marks)?;
+        let arena = Self::arena_around(region, header)?;
+        let (mut global, map) = arena.lock();
+        global.next_birth = newest.checked_add(1).ok_or_else(|| Error::Damaged {
+            offset: 0,
+            what: "a superblock has the highest number there is".into(),
+        })?;
+        for (extent, _, words) in marks.each() {
+            let words: Vec<u64> = words.map(|(mark, _)| mark).collect();
+            if words.iter().all(|word| *word == 0) {
+                continue;
+            }
+            if !global.units.take_at(extent.unit, extent.entry.units.into()) {
+                let offset = entry_offset(extent.unit, max);
+                let what = "a superblock lies over the description of the types".into();
+                return Err(Error::Damaged { offset, what });
+            }
+            global.restore(extent, true, words.into_iter().map(|word| !word), map);
+        }
+        drop(global);
+        Ok((
+            arena,
+            OpenReport {
+                marked: true,
+                blocks,
+                bytes,
+                ..OpenReport::default()
+            },
+        ))
+    }
+
+    /// Waits for running transactions, saves the allocator's state for the next
+    /// open, and closes the region. Later calls do nothing; dropping the heap
+    /// does the same and ignores errors.
+    ///
+    /// # Errors
+    /// What the region says: the next open then marks.
+    pub fn close(&self) -> Result<()> {
+        let _one = self.closing.lock();
+        if self.number.load(Relaxed) == CLOSED {
+            return Ok(());
+        }
+        Ok(self.region.close_with(|writer| {
+            self.number.store(CLOSED, Relaxed);
+            self.save(writer)
+        })?)
+    }
+
+    /// Saves the allocator's state. No transaction runs, everything is in the
+    /// home, so all free space is fresh.
+    fn save(&self, writer: &mut Writer<'_>) -> bartender_pm::Result<()> {
+        let (mut global, _) = self.arena.lock();
+        let bytes = snapshot::save(&global);
+        // Without room for it, the next open marks.
+        let Ok(run) = global.run(snapshot::units(bytes.len()), 1, &self.region) else {
+            return Ok(());
+        };
+        let snapshot = SnapshotRef {
+            offset: run.start * UNIT,
+            len: bytes.len() as u64,
+            generation: self.region.opened().generation,
+            crc: crc32c::crc32c(&bytes),
+            reserved: 0,
+        };
+        writer.write_fresh(snapshot.offset, &bytes)?;
+        let mut record = Record::new();
+        record.change(header::SNAPSHOT, &header::snapshot_to_bytes(&snapshot));
+        writer.append(&mut record, Durability::Immediate)?;
+        Ok(())
+    }
+}
