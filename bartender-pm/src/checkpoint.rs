@@ -3,10 +3,14 @@
 //!
 //! Order is everything here. (1) Records up to the horizon are read back, their
 //! checksums verified. (2) Frozen mappings get their copies of the pages that
-//! will change. (3) The bytes are stored into the home, oldest record first, so
-//! the newest wins. (4) The home's barrier. (5) The header, durable, with the
+//! will change. (3) The newest bytes of each place, and no others, are stored
+//! into the home. (4) The home's barrier. (5) The header, durable, with the
 //! new checkpoint number and heads. (6) Only now may the log space be used
 //! again. A crash before (5) leaves the log whole: recovery applies it again.
+//!
+//! Older bytes must not even pass through the home: pages of the view that the
+//! program has not changed since they were mapped or given back follow the
+//! file, and readers would see them.
 
 use crate::error::{Error, Result};
 use crate::frozen::FrozenSet;
@@ -17,7 +21,7 @@ use crate::medium::{Medium, MediumKind};
 use crate::record::{Change, Parsed};
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicU64, Ordering};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 const PAGE: u64 = 4096;
@@ -107,6 +111,54 @@ impl Dirty {
             }
         }
         ranges
+    }
+}
+
+/// Parts of pages that a newer record has stored already, as sorted runs that
+/// neither overlap nor touch.
+#[derive(Debug, Default)]
+struct Told {
+    pages: HashMap<u64, Vec<(u16, u16)>>,
+}
+
+impl Told {
+    /// Calls `f` with each part (offset, length) of the range that is new here.
+    fn rest_of(
+        &mut self,
+        offset: u64,
+        len: u64,
+        mut f: impl FnMut(u64, u64) -> Result<()>,
+    ) -> Result<()> {
+        let mut at = offset;
+        while at < offset + len {
+            let page = at / PAGE;
+            let next = (page + 1) * PAGE;
+            let (start, end) = (at - page * PAGE, next.min(offset + len) - page * PAGE);
+            at = next;
+            let (start, end) = (start as u16, end as u16);
+            let runs = self.pages.entry(page).or_default();
+            let first = runs.partition_point(|run| run.1 < start);
+            let mut part =
+                |from: u16, to: u16| f(page * PAGE + u64::from(from), u64::from(to - from));
+            let (mut from, mut last) = (start, first);
+            while let Some(&run) = runs.get(last).filter(|run| run.0 <= end) {
+                if from < run.0 {
+                    part(from, run.0)?;
+                }
+                from = from.max(run.1);
+                last += 1;
+            }
+            if from < end {
+                part(from, end)?;
+            }
+            if first == last {
+                runs.insert(first, (start, end));
+            } else {
+                runs[first] = (start.min(runs[first].0), end.max(runs[last - 1].1));
+                runs.drain(first + 1..last);
+            }
+        }
+        Ok(())
     }
 }
 
@@ -237,18 +289,45 @@ impl Home {
         }
         dirty.settle();
         self.frozen.before_change(dirty.pages());
-        for change in records.iter().flat_map(|r| parse(r).changes()) {
-            store(
-                medium,
-                self.offset,
-                self.size.load(Ordering::Acquire),
-                change,
-            )?;
+        let size = self.size.load(Ordering::Acquire);
+        if crate::mutant::is("oldest_first") {
+            for change in records.iter().flat_map(|r| parse(r).changes()) {
+                store(medium, self.offset, size, change)?;
+            }
+        } else {
+            store_newest(medium, self.offset, size, records.iter().rev().map(parse))?;
         }
         self.changed_pages
             .fetch_add(dirty.pages.len() as u64, Ordering::Relaxed);
         Ok((dirty, taken.iter().map(|lane| lane.end).collect()))
     }
+}
+
+/// Stores the newest bytes of each place that `records`, the newest first,
+/// change, and no older ones.
+pub(crate) fn store_newest<'r>(
+    medium: &dyn Medium,
+    home: u64,
+    size: u64,
+    records: impl Iterator<Item = Parsed<'r>>,
+) -> Result<()> {
+    let mut told = Told::default();
+    let mut changes = Vec::new();
+    for record in records {
+        changes.extend(record.changes());
+        while let Some(change) = changes.pop() {
+            let Change::Bytes { offset, bytes } = change else {
+                store(medium, home, size, change)?;
+                continue;
+            };
+            told.rest_of(offset, bytes.len() as u64, |at, len| {
+                let from = (at - offset) as usize;
+                let bytes = &bytes[from..from + len as usize];
+                store(medium, home, size, Change::Bytes { offset: at, bytes })
+            })?;
+        }
+    }
+    Ok(())
 }
 
 /// Stores one range of a record into the home.
@@ -286,6 +365,26 @@ mod tests {
     use std::collections::BTreeSet;
 
     proptest! {
+        #[test]
+        fn what_is_told_once_is_not_told_again(
+            ranges in prop::collection::vec((0u64..9_000, 1u64..9_000), 1..60)
+        ) {
+            let mut told = Told::default();
+            let mut naive = BTreeSet::new();
+            for &(offset, len) in &ranges {
+                // Short ones too, which are what there is most of.
+                let len = if offset % 3 == 0 { len } else { len % 40 + 1 };
+                let mut new = Vec::new();
+                told.rest_of(offset, len, |at, n| {
+                    new.extend(at..at + n);
+                    Ok(())
+                }).expect("no error");
+                let expected: Vec<u64> =
+                    (offset..offset + len).filter(|b| naive.insert(*b)).collect();
+                prop_assert_eq!(new, expected);
+            }
+        }
+
         #[test]
         fn dirty_lines_are_those_of_the_ranges(
             ranges in prop::collection::vec((0u64..20_000, 1u64..9_000), 1..20)

@@ -503,3 +503,51 @@ fn an_io_error_poisons_and_what_was_acknowledged_survives() {
         }
     }
 }
+
+/// Commits ten transactions over the same words, ends as a crash would, opens
+/// again, and checkpoints: whether everything that is stored into the home
+/// then is what stays there.
+fn checkpoint_stores_what_stays(kind: SimKind) -> bool {
+    let memory = SimMemory::new(MAX_SIZE);
+    let sim = SimMedium::new(kind, Image::default(), &memory);
+    let region = options().open_on(sim.clone()).expect("creates");
+    let home = sim.image().len() - region.size();
+    let mut words = vec![0; WORDS];
+    let mut rng = Rng(1);
+    let run = Workload {
+        width: 40,
+        ..workload(kind)
+    };
+    for k in 1..=10 {
+        let seq = run.commit(&region, &mut words, k, &mut rng);
+        region.wait_durable(seq).expect("no I/O error");
+    }
+    let image = sim.image();
+    drop((region, sim));
+    let sim = SimMedium::new(kind, image, &memory);
+    let region = options().open_on(sim.clone()).expect("recovers");
+    let before = sim.trace().events().len();
+    region.checkpoint().expect("no I/O error");
+    let (trace, now) = (sim.trace(), sim.image());
+    let mut stored = 0;
+    let stays = trace.events()[before..].iter().all(|event| match event {
+        Event::Write(offset, bytes) if *offset >= home => {
+            stored += 1;
+            let mut last = vec![0; bytes.len()];
+            now.read(*offset, &mut last);
+            last == *bytes
+        }
+        _ => true,
+    });
+    assert!(stored > 0, "the checkpoint stored something");
+    stays
+}
+
+#[test]
+fn a_checkpoint_shows_no_older_bytes_to_readers_of_the_view() {
+    for kind in [SimKind::Dax, SimKind::Disk] {
+        assert!(checkpoint_stores_what_stays(kind));
+        let mutant = mutant::with("oldest_first", || checkpoint_stores_what_stays(kind));
+        assert!(!mutant, "the mutant oldest_first was not noticed");
+    }
+}

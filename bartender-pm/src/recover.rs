@@ -3,10 +3,12 @@
 //! Each lane is parsed from its head while records are whole, in epochs that
 //! never step back. Where parsing stops, the lane ends, unless a later record
 //! says that this place was durable once: then it is damage, and an error.
-//! Records are stored into the home in the order of their numbers (on lanes a
-//! number may be missing: its transaction was never acknowledged, and no other
-//! depended on it, because locks are released when a record is durable; on a
-//! stream nothing may be missing). The log stays as it is until the next
+//! The newest bytes of each place, by the records' numbers, are stored into the
+//! home (on lanes a number may be missing: its transaction was never
+//! acknowledged, and no other depended on it, because locks are released when a
+//! record is durable; on a stream nothing may be missing). Older bytes are not:
+//! the home may be further than the header that counts, whose newer copy was
+//! torn, and must not be taken back. The log stays as it is until the next
 //! checkpoint has made the home durable, so a crash during or after recovery
 //! is recovered the same way: the pass is idempotent.
 //!
@@ -15,7 +17,7 @@
 //! after others came to depend on them), and the next epoch in the header, so
 //! that what stands behind a torn record can never be parsed again.
 
-use crate::checkpoint::store;
+use crate::checkpoint::store_newest;
 use crate::error::{Error, Result};
 use crate::layout::{Header, LOG_OFFSET, RECORD_ALIGN, RecordHeader, read_from};
 use crate::log::{Lane, ring_pieces};
@@ -207,8 +209,9 @@ pub(crate) fn recover(
         if let Change::Bytes { bytes: b, .. } = change {
             bytes += b.len() as u64;
         }
-        store(medium, header.home_offset, home_size, *change)?;
     }
+    let newest_first = found.iter().rev().map(record);
+    store_newest(medium, header.home_offset, home_size, newest_first)?;
     let last = found.last().map_or(header.checkpoint, |&(seq, ..)| seq);
     Ok(Recovered {
         lanes,
