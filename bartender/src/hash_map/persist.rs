@@ -4,6 +4,7 @@
 use super::{PHashMap, Slot};
 use crate::error::Result;
 use crate::persist::{Adopt, Evict, Persist, Release};
+use crate::raw::table::Table;
 use crate::raw::{Ordinary, Store};
 use bartender_heap::types::{EntryLayout, Kind, SchemaBuilder, Type, TypeRef};
 use std::ptr::NonNull;
@@ -28,6 +29,12 @@ unsafe impl<K: Persist, V: Persist> Persist for PHashMap<K, V> {
             let Some((owned, layout)) = table.block() else {
                 return Ok(());
             };
+            if table.len() == 0 {
+                // Room that is not used would be lost in the region.
+                table.free_owned();
+                *table = Table::new(table.seed());
+                return Ok(());
+            }
             let stored = a.tx().alloc(layout)?;
             owned.copy_to_nonoverlapping(stored, layout.size());
             a.tx().wrote(stored.as_ptr(), layout.size());

@@ -327,6 +327,22 @@ impl<T: Persist> Mut<'_, PVec<T>> {
         Some(unsafe { mut_at((*array).as_ptr().add(index), tx) })
     }
 
+    /// All elements as a slice that can be written, for sorting or filling it. All of them go into
+    /// the transaction's record.
+    pub fn as_mut_slice(&mut self) -> &mut [T]
+    where
+        T: PlainData,
+    {
+        let (array, tx) = self.array();
+        // SAFETY: plain data can be written as it is; the elements are borrowed as long as the
+        // vector.
+        unsafe {
+            let (ptr, len) = ((*array).as_ptr(), (*array).len());
+            tx.change(ptr.cast(), len * size_of::<T>());
+            std::slice::from_raw_parts_mut(ptr, len)
+        }
+    }
+
     /// The first element, to be changed.
     pub fn first_mut(&mut self) -> Option<Mut<'_, T>> {
         self.get_mut(0)

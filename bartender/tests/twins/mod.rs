@@ -50,10 +50,10 @@ pub(crate) type Op = (u8, usize, u32, String);
 /// The operations on each collection; all below the last end.
 pub(crate) const KINDS: [(&str, std::ops::Range<u8>); 5] = [
     ("a vector of strings", 0..14),
-    ("a vector of numbers", 14..20),
-    ("a string", 20..26),
-    ("a map", 26..37),
-    ("a map of maps", 37..44),
+    ("a vector of numbers", 14..21),
+    ("a string", 21..27),
+    ("a map", 27..38),
+    ("a map of maps", 38..45),
 ];
 
 fn words(op: &Op, words: &mut Mut<'_, PVec<PString>>, twin: &mut Vec<String>) -> Result<()> {
@@ -144,7 +144,11 @@ fn numbers(op: &Op, ours: &mut Mut<'_, PVec<u64>>, twin: &mut Vec<u64>) -> Resul
     let (which, at, number, _) = op;
     let slice: Vec<u64> = (0..u64::from(number % 50)).collect();
     let at = at % (twin.len() + 1);
-    match which % 6 {
+    match which % 7 {
+        6 => {
+            ours.as_mut_slice().sort_unstable_by(|a, b| b.cmp(a));
+            twin.sort_unstable_by(|a, b| b.cmp(a));
+        }
         0 => {
             ours.extend_from_slice(&slice)?;
             twin.extend_from_slice(&slice);
@@ -260,9 +264,9 @@ fn nested(
 pub(crate) fn apply(op: &Op, root: &mut Mut<'_, Root>, twin: &mut Twin) -> Result<()> {
     match op.0 {
         0..=13 => words(op, &mut root.words_mut(), &mut twin.words),
-        14..=19 => numbers(op, &mut root.numbers_mut(), &mut twin.numbers),
-        20..=25 => text(op, &mut root.text_mut(), &mut twin.text),
-        26..=36 => map(op, &mut root.map_mut(), &mut twin.map),
+        14..=20 => numbers(op, &mut root.numbers_mut(), &mut twin.numbers),
+        21..=26 => text(op, &mut root.text_mut(), &mut twin.text),
+        27..=37 => map(op, &mut root.map_mut(), &mut twin.map),
         _ => nested(op, &mut root.nested_mut(), &mut twin.nested),
     }
 }
