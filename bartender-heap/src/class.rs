@@ -22,7 +22,7 @@ pub(crate) const MEDIUM_UNITS: u32 = 64;
 pub(crate) const MAX_SMALL: usize = 8 << 10;
 /// Words of the largest bitmap: 8-byte blocks in a small superblock.
 pub(crate) const MAX_WORDS: usize = SMALL_UNITS as usize * UNIT as usize / 8 / 64;
-/// Shift of the reciprocals, see [`Class::reciprocal`].
+/// Shift of the reciprocals, see [`divide`].
 pub(crate) const RECIPROCAL_SHIFT: u32 = 40;
 
 /// What all superblocks of one class have in common.
@@ -34,8 +34,7 @@ pub(crate) struct Class {
     pub(crate) units: u32,
     /// Blocks of a superblock.
     pub(crate) blocks: u32,
-    /// `ceil(2^40 / size)`: `offset · reciprocal >> 40` is the index of the block
-    /// that `offset` (in its superblock, below 2^19) lies in.
+    /// `ceil(2^40 / size)`, for [`divide`].
     pub(crate) reciprocal: u64,
 }
 
@@ -82,6 +81,18 @@ const fn size_of_class(class: usize) -> usize {
         let step = (class - 16) % 8 + 1;
         (128 << doubling) + step * (16 << doubling)
     }
+}
+
+/// `offset` by a class's size through its reciprocal, if that leaves no rest.
+///
+/// With `r = ceil(2^40 / size)`, `offset · r` is the quotient in units of 2^40
+/// and, below them, less than `r` exactly when there is no rest: each rest adds
+/// `r`, and the error of the reciprocal at most 2^19, as `offset` is below that.
+#[inline(always)]
+pub(crate) fn divide(offset: u64, reciprocal: u64) -> Option<u32> {
+    let product = offset * reciprocal;
+    let rest = product & ((1 << RECIPROCAL_SHIFT) - 1);
+    (rest < reciprocal).then_some((product >> RECIPROCAL_SHIFT) as u32)
 }
 
 /// Sizes up to this one are looked up, longer ones computed.
@@ -179,10 +190,8 @@ mod tests {
         for class in &TABLE {
             let size = u64::from(class.size);
             for offset in 0..u64::from(class.units) * UNIT {
-                assert_eq!(
-                    (offset * class.reciprocal) >> RECIPROCAL_SHIFT,
-                    offset / size
-                );
+                let quotient = (offset % size == 0).then_some((offset / size) as u32);
+                assert_eq!(divide(offset, class.reciprocal), quotient);
             }
         }
     }

@@ -44,6 +44,8 @@ pub(crate) struct Local {
 /// One class of a thread heap.
 #[repr(align(64))]
 struct Bin {
+    /// `current`, if its entry is durable and somebody has noticed.
+    ready: Option<Ref>,
     current: Option<Ref>,
     /// Blocks in use when each superblock was counted last.
     used: i64,
@@ -65,6 +67,7 @@ impl Local {
             mail: Mailbox::new(),
             recent: UnsafeCell::new(None),
             bins: UnsafeCell::new(std::array::from_fn(|_| Bin {
+                ready: None,
                 current: None,
                 used: 0,
                 capacity: 0,
@@ -131,11 +134,8 @@ impl Local {
     pub(crate) unsafe fn alloc_near(&self, class: usize) -> Option<(Ref, u32)> {
         self.bins.with(|bins| {
             // SAFETY: the heap's thread, and `class` is one.
-            let current = unsafe { (*bins).get_unchecked(class) }.current?;
-            if !current.is_durable() {
-                return None;
-            }
-            Some((current, current.take_near()?))
+            let ready = unsafe { (*bins).get_unchecked(class) }.ready?;
+            Some((ready, ready.take_near()?))
         })
     }
 
@@ -144,9 +144,11 @@ impl Local {
     /// # Safety
     /// Only by the thread that holds this heap.
     pub(crate) unsafe fn alloc(&self, class: usize) -> Option<(Ref, u32)> {
-        self.bins.with(|bins| {
+        self.bins.with_mut(|bins| {
             // SAFETY: the heap's thread.
-            let current = unsafe { &*bins }[class].current?;
+            let bin = unsafe { &mut (*bins)[class] };
+            let current = bin.current?;
+            bin.ready = current.is_durable().then_some(current);
             Some((current, current.take()?))
         })
     }
@@ -204,6 +206,7 @@ impl Local {
                     current.arm();
                     bin.used += current.count();
                     bin.current = None;
+                    bin.ready = None;
                     bin.full.push(current);
                 }
                 let Some(next) = bin.partial.pop() else {
@@ -242,6 +245,7 @@ impl Local {
             // SAFETY: the heap's thread, and what is in its lists is its own.
             for bin in unsafe { &mut *bins } {
                 away.extend(bin.current.take());
+                bin.ready = None;
                 // SAFETY: as above.
                 while let Some(superblock) = unsafe { bin.partial.pop() } {
                     away.push(superblock);
@@ -266,6 +270,7 @@ impl Bin {
         superblock.disarm();
         superblock.set_place(Place::Current);
         self.current = Some(superblock);
+        self.ready = superblock.is_durable().then_some(superblock);
     }
 
     /// # Safety

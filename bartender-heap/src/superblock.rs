@@ -61,7 +61,8 @@ const DEAD: u32 = u32::MAX;
 #[repr(C, align(64))]
 pub(crate) struct Superblock {
     start: AtomicU64,
-    size: AtomicU64,
+    /// Bytes of its blocks together (of a large run: 1, only its start is one).
+    span: AtomicU64,
     reciprocal: AtomicU64,
     /// Free bitmap, then remote bitmap, `words` each.
     bits: AtomicPtr<AtomicU64>,
@@ -74,6 +75,7 @@ pub(crate) struct Superblock {
     cursor: AtomicU32,
     /// The owner wants to know when `used` falls to this.
     trigger: AtomicU32,
+    size: AtomicU64,
     birth: AtomicU64,
     /// Birth of the superblock whose entry is durable.
     durable: AtomicU64,
@@ -150,6 +152,7 @@ impl Superblock {
     pub(crate) fn dead(owner: NonNull<Mailbox>) -> Self {
         Superblock {
             start: AtomicU64::new(0),
+            span: AtomicU64::new(0),
             size: AtomicU64::new(0),
             reciprocal: AtomicU64::new(0),
             bits: AtomicPtr::new(std::ptr::null_mut()),
@@ -179,13 +182,21 @@ impl Superblock {
     /// A superblock is born, with all blocks free. Under the global lock, on a dead descriptor.
     pub(crate) fn be(&self, birth: &Birth) {
         let entry = birth.entry;
-        let (size, blocks, reciprocal) = match class::TABLE.get(entry.class as usize) {
-            Some(class) => (u64::from(class.size), class.blocks, class.reciprocal),
-            // Anything divides to block 0.
-            None => (u64::from(entry.units) * UNIT, 1, 0),
+        let (size, blocks, span, reciprocal) = match class::TABLE.get(entry.class as usize) {
+            Some(class) => {
+                let size = u64::from(class.size);
+                (
+                    size,
+                    class.blocks,
+                    size * u64::from(class.blocks),
+                    class.reciprocal,
+                )
+            }
+            None => (u64::from(entry.units) * UNIT, 1, 1, 1),
         };
         let words = words(&entry);
         self.start.store(birth.unit * UNIT, Relaxed);
+        self.span.store(span, Relaxed);
         self.size.store(size, Relaxed);
         self.reciprocal.store(reciprocal, Relaxed);
         self.bits.store(birth.bits.as_ptr(), Relaxed);
@@ -211,6 +222,7 @@ impl Superblock {
         debug_assert_eq!(self.used(), 0);
         self.class.store(DEAD, Relaxed);
         self.blocks.store(0, Relaxed);
+        self.span.store(0, Relaxed);
         self.set_place(Place::Nowhere);
         NonNull::new(self.bits.load(Relaxed)).expect("a living superblock has bitmaps")
     }
@@ -313,9 +325,10 @@ impl Superblock {
     #[inline(always)]
     pub(crate) fn index_of(&self, offset: u64) -> Option<u32> {
         let within = offset.wrapping_sub(self.start.load(Relaxed));
-        let index = within.wrapping_mul(self.reciprocal.load(Relaxed)) >> class::RECIPROCAL_SHIFT;
-        (index.wrapping_mul(self.size()) == within && index < u64::from(self.blocks()))
-            .then_some(index as u32)
+        if within >= self.span.load(Relaxed) {
+            return None;
+        }
+        class::divide(within, self.reciprocal.load(Relaxed))
     }
 
     /// The owner's mailbox; out of date unless it is the caller's.
