@@ -13,6 +13,9 @@ const FRESH: usize = usize::MAX;
 /// Slots of the filter that drops repeated changes of the same place.
 const RECENT: usize = 16;
 
+/// How many rising sequences of new bytes are followed at a time.
+const TAILS: usize = 4;
+
 #[derive(Debug, Clone, Copy)]
 struct Range {
     addr: usize,
@@ -20,10 +23,6 @@ struct Range {
     /// Where the old bytes start in `old`, or [`FRESH`].
     old: usize,
 }
-
-/// Ranges that may still grow: a bulk load fills several places in turns (new blocks, the slots that
-/// point to them), each from its start on.
-const OPEN: usize = 4;
 
 /// A range that is recorded already.
 #[derive(Debug, Clone, Copy)]
@@ -40,9 +39,10 @@ pub(crate) struct Changes {
     /// Old bytes of the ranges, one after the other.
     old: Vec<u8>,
     recent: [Recent; RECENT],
-    /// The last ranges without old bytes, by index.
-    open: [usize; OPEN],
-    next_open: usize,
+    /// Ranges without old bytes that the next ones may continue, by index: a bulk load writes blocks and the vector
+    /// that refers to them in turns.
+    tails: [usize; TAILS],
+    next_tail: usize,
     /// Counts the transactions, so that `recent` never needs to be cleared.
     round: u64,
     /// Ranges start in rising order and do not overlap: no sorting at the end.
@@ -61,8 +61,8 @@ impl Changes {
             ranges: Vec::new(),
             old: Vec::new(),
             recent: [nothing; RECENT],
-            open: [usize::MAX; OPEN],
-            next_open: 0,
+            tails: [usize::MAX; TAILS],
+            next_tail: 0,
             round: 1,
             ordered: true,
             sorted: Vec::new(),
@@ -83,7 +83,7 @@ impl Changes {
         if self.old.capacity() > KEEP {
             self.old.shrink_to(KEEP);
         }
-        self.open = [usize::MAX; OPEN];
+        self.tails = [usize::MAX; TAILS];
         self.round += 1;
         self.ordered = true;
     }
@@ -125,21 +125,28 @@ impl Changes {
     /// Records a range whose old bytes nobody will miss.
     #[inline]
     pub(crate) fn wrote(&mut self, addr: usize, len: usize) {
-        if len == 0 || self.is_recent(addr, len) {
+        let end = addr + len;
+        for tail in self.tails {
+            let Some(range) = self.ranges.get_mut(tail) else {
+                continue;
+            };
+            if addr < range.addr || addr > range.addr + range.len {
+                continue;
+            }
+            if end > range.addr + range.len {
+                range.len = end - range.addr;
+                let next = self.ranges.get(tail + 1);
+                self.ordered &= next.is_none_or(|next| end <= next.addr);
+            }
             return;
         }
-        for &i in &self.open {
-            if let Some(open) = self.ranges.get_mut(i)
-                && open.addr + open.len == addr
-            {
-                open.len += len;
-                return;
-            }
+        if len == 0 {
+            return;
         }
-        self.open[self.next_open] = self.ranges.len();
-        self.next_open = (self.next_open + 1) % OPEN;
         let last = self.ranges.last();
         self.ordered &= last.is_none_or(|last| last.addr + last.len <= addr);
+        self.tails[self.next_tail] = self.ranges.len();
+        self.next_tail = (self.next_tail + 1) % TAILS;
         let old = FRESH;
         self.ranges.push(Range { addr, len, old });
     }
@@ -197,5 +204,59 @@ impl Changes {
             }
         }
         to(addr, len);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn emitted(changes: &mut Changes) -> Vec<(usize, usize)> {
+        let mut ranges = Vec::new();
+        changes.emit(|addr, len| ranges.push((addr, len)));
+        ranges
+    }
+
+    #[test]
+    fn new_bytes_written_in_turns_are_few_ranges() {
+        let mut changes = Changes::new();
+        for i in 0..1000 {
+            changes.wrote(100_000 + 64 * i, 64);
+            changes.wrote(8 * i, 8);
+        }
+        assert_eq!(changes.ranges.len(), 2);
+        assert_eq!(emitted(&mut changes), [(0, 8000), (100_000, 64_000)]);
+        changes.clear();
+        changes.wrote(8, 8);
+        changes.wrote(16, 8);
+        changes.wrote(8, 4);
+        assert_eq!(emitted(&mut changes), [(8, 16)]);
+    }
+
+    #[test]
+    fn ranges_that_grow_into_others_are_merged() {
+        let mut changes = Changes::new();
+        changes.wrote(0, 10);
+        changes.wrote(20, 10);
+        changes.wrote(10, 15);
+        assert_eq!(emitted(&mut changes), [(0, 30)]);
+    }
+
+    #[test]
+    fn old_bytes_come_back_whatever_the_order() {
+        let mut place = [7u64; 8];
+        let at = (&raw mut place).cast::<u8>();
+        at.expose_provenance();
+        let mut changes = Changes::new();
+        // SAFETY: within `place`, which this test has for itself.
+        unsafe {
+            for (offset, len, byte) in [(8, 8, 1), (16, 8, 2), (0, 64, 3), (8, 16, 4), (60, 4, 5)] {
+                changes.change(at.add(offset), len);
+                at.add(offset).write_bytes(byte, len);
+            }
+            assert_eq!(emitted(&mut changes), [(at.addr(), 64)]);
+            changes.restore();
+        }
+        assert_eq!(place, [7; 8]);
     }
 }

@@ -16,6 +16,7 @@ use crate::fresh::{self, Left};
 use crate::lock_table::Mode;
 use crate::thread::{self, Commit, Thread};
 use crate::tx::{Context, Doom, TxRef};
+use bartender_heap::Entry;
 use bartender_pm::{Durability, Region, Ticket, Writer};
 use std::collections::VecDeque;
 use std::mem;
@@ -35,9 +36,17 @@ pub(crate) struct Core {
     pub(crate) heap: bartender_heap::Heap,
     pub(crate) region: Region,
     pub(crate) durability: Durability,
-    /// Blocks whose frees are committed but not durable (`Durability::Eventual` on a stream).
-    deferred: Mutex<VecDeque<(u64, Vec<NonNull<u8>>)>>,
+    /// What is committed but not durable (`Durability::Eventual` on a stream), by rising number.
+    deferred: Mutex<VecDeque<Deferred>>,
     any_deferred: AtomicBool,
+}
+
+/// What takes effect in the allocator once number `seq` is durable.
+#[derive(Debug)]
+struct Deferred {
+    seq: u64,
+    frees: Vec<NonNull<u8>>,
+    entries: Vec<Entry>,
 }
 
 // SAFETY: the raw pointers are blocks that nobody uses any more.
@@ -189,6 +198,7 @@ impl Core {
     fn complete(&self, state: &mut Context, appended: Result<Option<Ticket>>) -> Result<()> {
         match appended {
             Ok(Some(ticket)) if ticket.durable => {
+                self.entries_durable(&mut state.entries);
                 release(state);
                 self.finish(state);
                 Ok(())
@@ -234,6 +244,10 @@ impl Core {
                 });
             });
         });
+        if entries.len() > 1 {
+            entries.sort_unstable_by_key(|entry| entry.offset);
+            entries.dedup();
+        }
         for entry in entries {
             record.change(entry.offset, &entry.bytes);
         }
@@ -243,14 +257,18 @@ impl Core {
     /// The rest of a commit on a stream: number `seq` has its position and is not durable yet.
     fn await_stream(&self, state: &mut Context, seq: u64) -> Result<()> {
         if self.durability == Durability::Eventual {
-            release(state);
             let frees = mem::take(&mut state.frees);
-            if !frees.is_empty() {
-                self.deferred().push_back((seq, frees));
+            let entries = mem::take(&mut state.entries);
+            if !frees.is_empty() || !entries.is_empty() {
+                self.deferred().push_back(Deferred {
+                    seq,
+                    frees,
+                    entries,
+                });
                 self.any_deferred.store(true, Ordering::Relaxed);
             }
-            // They travel with further records until one is known to be durable.
-            state.entries.clear();
+            // Only now: who frees what this one made comes behind it.
+            release(state);
             self.finish(state);
             return Ok(());
         }
@@ -274,9 +292,7 @@ impl Core {
     /// What a durable transaction allocated and freed takes effect; the context is empty afterwards.
     #[inline]
     fn finish(&self, state: &mut Context) {
-        for entry in state.entries.drain(..) {
-            self.heap.entry_durable(&entry);
-        }
+        self.entries_durable(&mut state.entries);
         for block in state.frees.drain(..) {
             self.free(block);
         }
@@ -286,15 +302,23 @@ impl Core {
         state.clear();
     }
 
+    /// Entries that stand in a durable record need not travel any more. Before any block of their superblocks is freed:
+    /// one that is free and has no durable entry counts as fresh.
+    #[inline]
+    fn entries_durable(&self, entries: &mut Vec<Entry>) {
+        for entry in entries.drain(..) {
+            self.heap.entry_durable(&entry);
+        }
+    }
+
     #[cold]
     fn free_deferred(&self) {
         let durable = self.region.durable_seq();
         let mut deferred = self.deferred();
-        while let Some((seq, _)) = deferred.front()
-            && *seq <= durable
-        {
-            let (_, blocks) = deferred.pop_front().expect("there is a front");
-            blocks.into_iter().for_each(|block| self.free(block));
+        while deferred.front().is_some_and(|first| first.seq <= durable) {
+            let mut first = deferred.pop_front().expect("there is a front");
+            self.entries_durable(&mut first.entries);
+            first.frees.into_iter().for_each(|block| self.free(block));
         }
         self.any_deferred
             .store(!deferred.is_empty(), Ordering::Relaxed);
@@ -335,7 +359,7 @@ impl Core {
         }
     }
 
-    fn deferred(&self) -> MutexGuard<'_, VecDeque<(u64, Vec<NonNull<u8>>)>> {
+    fn deferred(&self) -> MutexGuard<'_, VecDeque<Deferred>> {
         self.deferred.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

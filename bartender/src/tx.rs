@@ -9,7 +9,7 @@ use crate::changes::Changes;
 use crate::error::{Error, Result};
 use crate::lock_table::{Mode, Owner, Refused};
 use crate::thread;
-use bartender_heap::Entry;
+use bartender_heap::{Block, Entry};
 use bartender_pm::Record;
 use std::alloc::Layout;
 use std::marker::PhantomData;
@@ -234,22 +234,24 @@ impl TxRef<'_> {
     #[doc(hidden)]
     pub fn alloc(self, layout: Layout) -> Result<NonNull<u8>> {
         let context = self.context();
-        let block = context.heap().alloc(layout)?;
-        if let Some(entry) = block.entry
-            && context.entries.last() != Some(&entry)
-            && !context.entries.contains(&entry)
+        let size = layout.size();
+        if let Some(ptr) = context.heap().alloc_at_hand(layout) {
+            let fresh = false;
+            context.blocks.push(NewBlock { ptr, fresh, size });
+            return Ok(ptr);
+        }
+        let Block { ptr, entry, fresh } = context.heap().alloc(layout)?;
+        if let Some(entry) = entry
+            // Those of other classes stand a few places back; what is still twice in the end is sorted out then.
+            && !context.entries.iter().rev().take(8).any(|known| *known == entry)
         {
             context.entries.push(entry);
         }
-        context.blocks.push(NewBlock {
-            ptr: block.ptr,
-            fresh: block.fresh,
-            size: layout.size(),
-        });
-        if block.fresh {
-            context.fresh_bytes += layout.size();
+        context.blocks.push(NewBlock { ptr, fresh, size });
+        if fresh {
+            context.fresh_bytes += size;
         }
-        Ok(block.ptr)
+        Ok(ptr)
     }
 
     /// Gives a block back once the transaction is durable; nothing happens if it aborts.
