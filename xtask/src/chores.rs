@@ -71,13 +71,13 @@ fn mentions(folder: &Path, text: &str) -> bool {
     })
 }
 
-/// `cargo xtask crash [FILTER]`: the tests with `crash` or `death` in their
-/// name (or the filter), optimised, one at a time, with what they print.
+/// `cargo xtask crash [FILTER]`: the tests whose names speak of crashes and
+/// deaths (or the filter), optimised, one at a time, with what they print.
 pub(crate) fn crash(filter: Option<&str>) -> Result<(), Failure> {
     let mut command = cargo(["test", "--workspace", "--release", "--"]);
     match filter {
         Some(filter) => command.arg(filter),
-        None => command.args(["crash", "death"]),
+        None => command.args(["crash", "mutant", "death", "dies", "killed"]),
     };
     command.args(["--nocapture", "--test-threads=1"]);
     Runner::default().run("crash", &mut command)

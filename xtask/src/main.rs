@@ -17,7 +17,7 @@ Usage: cargo xtask COMMAND [ARGUMENT...]
   ci              everything a change has to pass; stops at the first failure
   loom [CRATE]    the loom models, of one crate or of all
   crash [FILTER]  crash exploration and real deaths, in release mode, with
-                  output; BARTENDER_CRASH_SCALE=N asks for N times the work
+                  what they print
   bench [ARG...]  the benchmarks; arguments go to the benchmark program
   help            this text
 
