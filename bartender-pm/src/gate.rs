@@ -148,6 +148,9 @@ impl Gate {
     }
 
     fn wait_empty(&self, patience: Option<Duration>) -> bool {
+        if crate::mutant::is("impatient_gate") {
+            return true;
+        }
         fence(Ordering::SeqCst);
         let start = Instant::now();
         let mut spins = 0u32;
@@ -191,22 +194,40 @@ mod loom_tests {
     /// entered before is seen whole.
     #[test]
     fn loom_gate_excludes_writers() {
+        writers_against_the_closer();
+    }
+
+    /// The same with a closer that does not wait.
+    #[test]
+    #[should_panic]
+    fn loom_a_closer_that_does_not_wait_is_noticed() {
+        crate::mutant::with("impatient_gate", writers_against_the_closer);
+    }
+
+    fn writers_against_the_closer() {
         loom::model(|| {
             let gate = Arc::new(Gate::new(1));
             let data = Arc::new(UnsafeCell::new(0u32));
-            let writer = {
+            let write = || {
                 let (gate, data) = (gate.clone(), data.clone());
-                thread::spawn(move || {
+                move || {
                     let Ok(place) = gate.enter(0) else { return };
                     // SAFETY: the model checks this very claim.
                     data.with_mut(|d| unsafe { *d += 1 });
                     gate.leave(place);
+                }
+            };
+            let closer = {
+                let (gate, data) = (gate.clone(), data.clone());
+                thread::spawn(move || {
+                    assert!(gate.close());
+                    // SAFETY: as above.
+                    data.with(|d| unsafe { assert!(*d <= 1) });
                 })
             };
-            assert!(gate.close());
-            // SAFETY: as above.
-            data.with(|d| unsafe { assert!(*d <= 1) });
+            let writer = thread::spawn(write());
             writer.join().expect("the model's thread");
+            closer.join().expect("the model's thread");
         });
     }
 }

@@ -43,6 +43,8 @@ mod relocate;
 mod crash_tests;
 #[cfg(all(test, loom))]
 mod loom_tests;
+#[cfg(all(test, not(loom)))]
+mod rule_tests;
 
 pub use counts::Counts;
 pub use error::{Error, Result};

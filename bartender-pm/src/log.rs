@@ -332,7 +332,10 @@ impl Log {
     /// Waits until number `seq` is durable, leading a batch if nobody does.
     pub(crate) fn wait_durable(&self, medium: &dyn Medium, seq: u64) -> Result<()> {
         // On lanes nobody learns a number before its record is durable.
-        if self.style == LogStyle::Lanes || self.durable.load(Ordering::Acquire) >= seq {
+        if self.style == LogStyle::Lanes
+            || self.durable.load(Ordering::Acquire) >= seq
+            || crate::mutant::is("answer_early")
+        {
             return Ok(());
         }
         let mut batch = self.batch.lock();

@@ -77,78 +77,121 @@ fn record(word: u64) -> Record {
 /// Whatever the checkpoint takes for durable is durable and inside the tails.
 #[test]
 fn loom_horizon_never_passes_a_pending_commit() {
-    loom::model(|| {
+    commits_against_the_horizon();
+}
+
+/// The same without the rule that makes it so (2, sequence gaps).
+#[test]
+#[should_panic(expected = "the horizon")]
+fn loom_a_horizon_that_ignores_pending_commits_is_noticed() {
+    crate::mutant::with("ignore_pending", commits_against_the_horizon);
+}
+
+fn commits_against_the_horizon() {
+    // `std`'s own: it counts over the executions of the model, not inside.
+    let beyond = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0));
+    let seen = beyond.clone();
+    loom::model(move || {
         let log = Arc::new(log(LogStyle::Lanes, 3));
         let medium = Arc::new(Appended::default());
-        let committers: Vec<_> = (0..2)
-            .map(|slot| {
-                let (log, medium) = (log.clone(), medium.clone());
-                thread::spawn(move || {
-                    assert!(
-                        log.append(&*medium, Some(slot), &mut record(slot as u64))
-                            .is_ok()
-                    );
-                })
+        let commit = |slot| {
+            let (log, medium) = (log.clone(), medium.clone());
+            move || {
+                let appended = log.append(&*medium, Some(slot), &mut record(slot as u64));
+                assert!(appended.is_ok());
+            }
+        };
+        let other = thread::spawn(commit(0));
+        let checkpoint = {
+            let (log, medium, seen) = (log.clone(), medium.clone(), seen.clone());
+            thread::spawn(move || {
+                let horizon = log.horizon();
+                let tails: u64 = log
+                    .lanes
+                    .iter()
+                    .map(|l| l.tail.load(Ordering::Acquire))
+                    .sum();
+                let durable = medium.0.lock().clone();
+                for seq in 1..=horizon {
+                    let durable = durable.contains(&seq);
+                    assert!(durable, "{seq} is not durable, the horizon is {horizon}");
+                }
+                assert!(
+                    tails >= horizon * 64,
+                    "a record below the horizon is not inside its tail"
+                );
+                seen.fetch_max(horizon, std::sync::atomic::Ordering::Relaxed);
             })
-            .collect();
-        let horizon = log.horizon();
-        let tails: u64 = log
-            .lanes
-            .iter()
-            .map(|l| l.tail.load(Ordering::Acquire))
-            .sum();
-        let durable = medium.0.lock().clone();
-        for seq in 1..=horizon {
-            assert!(
-                durable.contains(&seq),
-                "{seq} is not durable, the horizon is {horizon}"
-            );
-        }
-        assert!(
-            tails >= horizon * 64,
-            "a record below the horizon is not inside its tail"
-        );
-        for committer in committers {
-            committer.join().expect("the model's thread");
-        }
+        };
+        commit(1)();
+        other.join().expect("the model's thread");
+        checkpoint.join().expect("the model's thread");
         assert_eq!(log.horizon(), 2);
     });
+    // Otherwise the model would show nothing.
+    assert_eq!(beyond.load(std::sync::atomic::Ordering::Relaxed), 2);
 }
 
 /// A stream: the lock is released as soon as the record has its position; who
 /// is answered is durable, with everything it could have seen.
 #[test]
 fn loom_group_commit_answers_only_what_is_durable() {
-    loom::model(|| {
+    assert!(!answers_what_is_not_durable());
+}
+
+/// The same where nobody waits (rule 3, when locks are released).
+#[test]
+fn loom_an_answer_before_the_barrier_is_noticed() {
+    assert!(crate::mutant::with(
+        "answer_early",
+        answers_what_is_not_durable
+    ));
+}
+
+/// Whether somebody was answered too early in some execution. (A panic inside
+/// of the model, while others hold locks, would abort the tests.)
+fn answers_what_is_not_durable() -> bool {
+    let early = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let result = early.clone();
+    loom::model(move || {
         let log = Arc::new(log(LogStyle::Stream, 1));
         let medium = Arc::new(Appended::default());
         // The last number committed under this lock.
         let lock = Arc::new(Mutex::new(0u64));
-        let commit = |log: &Log, medium: &Appended, lock: &Mutex<u64>| {
-            let mut last = lock.lock();
-            let seen = *last;
-            let Ok(seq) = log.append(medium, None, &mut record(1)) else {
-                panic!("room")
-            };
-            *last = seq;
-            drop(last);
-            assert!(log.wait_durable(medium, seq).is_ok());
-            let durable = medium.0.lock().clone();
-            assert!(durable.contains(&seq) && (seen == 0 || durable.contains(&seen)));
-            assert!(
-                durable.is_sorted(),
-                "the stream is in the order of its numbers"
-            );
-        };
-        let other = {
+        let commit = || {
             let (log, medium, lock) = (log.clone(), medium.clone(), lock.clone());
-            thread::spawn(move || commit(&log, &medium, &lock))
+            let early = early.clone();
+            move || {
+                let mut last = lock.lock();
+                let seen = *last;
+                let Ok(seq) = log.append(&*medium, None, &mut record(1)) else {
+                    panic!("room")
+                };
+                *last = seq;
+                drop(last);
+                assert!(log.wait_durable(&*medium, seq).is_ok());
+                let durable = medium.0.lock().clone();
+                let whole = durable.contains(&seq) && (seen == 0 || durable.contains(&seen));
+                let ordered = durable.is_sorted();
+                early.fetch_or(!whole || !ordered, std::sync::atomic::Ordering::Relaxed);
+            }
         };
-        commit(&log, &medium, &lock);
-        // A reader under the lock waits for the lock's number.
-        let last = *lock.lock();
-        assert!(log.wait_durable(&*medium, last).is_ok());
-        assert!(medium.0.lock().contains(&last));
-        other.join().expect("the model's thread");
+        let reader = {
+            let (log, medium, lock) = (log.clone(), medium.clone(), lock.clone());
+            let early = early.clone();
+            move || {
+                // A reader under the lock waits for the lock's number.
+                let last = *lock.lock();
+                assert!(log.wait_durable(&*medium, last).is_ok());
+                let durable = last == 0 || medium.0.lock().contains(&last);
+                early.fetch_or(!durable, std::sync::atomic::Ordering::Relaxed);
+            }
+        };
+        let others = [thread::spawn(commit()), thread::spawn(reader)];
+        commit()();
+        for other in others {
+            other.join().expect("the model's thread");
+        }
     });
+    result.load(std::sync::atomic::Ordering::Relaxed)
 }

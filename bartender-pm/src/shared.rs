@@ -125,18 +125,21 @@ impl Shared {
         let ViewSource::Map(file) = self.medium.view() else {
             return Ok(false);
         };
+        let catch_up = || {
+            if crate::mutant::is("trim_unapplied") {
+                return Ok(());
+            }
+            self.log.wait_durable(&*self.medium, self.log.last_seq())?;
+            self.home.apply_only(&*self.medium, &self.log)
+        };
         // Most of the work outside of the gate, the rest inside.
-        self.log.wait_durable(&*self.medium, self.log.last_seq())?;
-        self.home.apply_only(&*self.medium, &self.log)?;
+        catch_up()?;
         let size = self.home.size.load(Ordering::Acquire);
         let mut at = 0;
         while at < size {
             let end = (at + TRIM_CHUNK).min(size);
             let done = self.gate.shut_for(TRIM_PATIENCE, || {
-                if !crate::mutant::is("trim_unapplied") {
-                    self.log.wait_durable(&*self.medium, self.log.last_seq())?;
-                    self.home.apply_only(&*self.medium, &self.log)?;
-                }
+                catch_up()?;
                 self.view.give_back(&*self.medium, file, at..end)
             });
             match done {

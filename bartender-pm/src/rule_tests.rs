@@ -1,0 +1,94 @@
+//! Rules about the mappings, each with what goes wrong without it: freezing
+//! (rule 8) and giving the view back (rule 9). Real files, because the
+//! simulated medium has no mappings.
+
+use crate::{Durability, Options, Record, Region, mutant};
+
+fn region(folder: &tempfile::TempDir) -> Region {
+    let mut options = Options::new();
+    options
+        .max_size(64 << 20)
+        .log_size(1 << 20)
+        .background(false);
+    options
+        .open(folder.path().join("a.region"))
+        .expect("creates")
+}
+
+fn put(region: &Region, offset: u64, word: u64) {
+    let mut writer = region.writer().expect("open");
+    // SAFETY: inside the first 2 MiB; one thread.
+    unsafe { region.base().add(offset as usize).cast::<u64>().write(word) };
+    let mut record = Record::new();
+    record.change(offset, &word.to_le_bytes());
+    let ticket = writer
+        .append(&mut record, Durability::Immediate)
+        .expect("room");
+    region.wait_durable(ticket.seq).expect("no I/O error");
+}
+
+fn get(region: &Region, offset: u64) -> u64 {
+    // SAFETY: as in `put`.
+    unsafe { region.base().add(offset as usize).cast::<u64>().read() }
+}
+
+/// What a picture shows of a word that a checkpoint changed after it was taken.
+fn frozen_word() -> u64 {
+    let folder = tempfile::tempdir().expect("a folder");
+    let region = region(&folder);
+    put(&region, 4096, 1);
+    region.checkpoint().expect("no I/O error");
+    let frozen = region.freeze().expect("maps");
+    put(&region, 4096, 2);
+    region.checkpoint().expect("no I/O error");
+    let mut word = [0; 8];
+    frozen.read(4096, &mut word);
+    u64::from_le_bytes(word)
+}
+
+#[test]
+fn a_checkpoint_copies_pages_for_frozen_pictures_first() {
+    assert_eq!(frozen_word(), 1);
+    assert_eq!(
+        mutant::with("no_freeze", frozen_word),
+        2,
+        "the rule is what keeps it"
+    );
+}
+
+/// What the view shows of a committed word after its pages were given back.
+fn word_after_trim() -> u64 {
+    let folder = tempfile::tempdir().expect("a folder");
+    let region = region(&folder);
+    put(&region, 4096, 1);
+    region.checkpoint().expect("no I/O error");
+    put(&region, 4096, 2);
+    assert!(region.trim().expect("no I/O error"));
+    get(&region, 4096)
+}
+
+#[test]
+fn the_view_is_given_back_only_where_the_home_has_caught_up() {
+    assert_eq!(word_after_trim(), 2);
+    assert_eq!(
+        mutant::with("trim_unapplied", word_after_trim),
+        1,
+        "the rule is what keeps it"
+    );
+}
+
+#[test]
+fn an_open_writer_keeps_the_view() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let region = region(&folder);
+    put(&region, 4096, 1);
+    let writer = region.writer().expect("open");
+    // SAFETY: as in `put`. A store that no record holds yet.
+    unsafe { region.base().add(8192).cast::<u64>().write(7) };
+    assert!(
+        !region.trim().expect("no I/O error"),
+        "the gate did not wait"
+    );
+    assert_eq!(get(&region, 8192), 7);
+    drop(writer);
+}
