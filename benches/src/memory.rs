@@ -16,7 +16,7 @@ fn allocation(report: &mut Report) -> Result<(), Box<dyn Error>> {
     let mut options = bartender_pm::Options::new();
     options.max_size(1 << 30);
     let region = options.open(folder.path().join("a.region"))?;
-    let schema = Schema::of(|b| <u64 as Persist>::describe(b))?;
+    let schema = Schema::of(<u64 as Persist>::describe)?;
     let heap = Blocks::create(region, &schema)?;
     let layout = Layout::from_size_align(64, 8)?;
     // As after the first transaction: the superblock's entry is durable.
