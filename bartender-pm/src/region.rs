@@ -21,7 +21,9 @@ use crate::sync::{Arc, Mutex};
 use crate::writer::Writer;
 use std::fmt;
 use std::marker::PhantomData;
+use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
+use std::time::Duration;
 
 /// Home grows in steps of an eighth, but of no more bytes than this.
 const MAX_GROWTH: u64 = 256 << 20;
@@ -278,6 +280,17 @@ impl Region {
     /// As [`checkpoint`](Self::checkpoint).
     pub fn trim(&self) -> Result<bool> {
         self.shared.named(self.shared.trim())
+    }
+
+    /// Runs `f` while no writer is inside: nobody changes the view. Those that
+    /// come meanwhile wait. `None`, without a call, if writers stayed inside
+    /// for longer than `patience`, or the region is closed. `f` must not ask
+    /// for a writer, nor wait for anybody who does.
+    pub fn quiesce<R>(&self, patience: Duration, f: impl FnOnce() -> R) -> Option<R> {
+        let caught = || panic::catch_unwind(AssertUnwindSafe(f));
+        let outcome = self.shared.gate.shut_for(patience, caught)?;
+        // The gate is open again.
+        Some(outcome.unwrap_or_else(|cause| panic::resume_unwind(cause)))
     }
 
     /// A picture of the home as it is now, which later checkpoints do not
