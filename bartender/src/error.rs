@@ -61,6 +61,10 @@ pub enum Error {
     #[error("the two values belong to different transactions")]
     ForeignValue,
 
+    /// Something that needs the heap to stand still was asked for while a transaction runs.
+    #[error("a transaction is running; ask again when it has ended")]
+    Busy,
+
     /// The closure's own reason to abort; see [`Error::abort`].
     #[error("{0}")]
     Aborted(#[source] Box<dyn std::error::Error + Send + Sync>),

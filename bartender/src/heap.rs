@@ -15,6 +15,7 @@ use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
 use std::path::Path;
 use std::ptr::{self, NonNull};
+use std::time::Duration;
 
 pub use bartender_heap::{CheckReport, Stats};
 
@@ -309,15 +310,24 @@ impl<R: Persist> Heap<R> {
     }
 
     /// Follows every pointer from the root, checks every value on the way, and that exactly what was reached is
-    /// allocated. No transaction may run meanwhile.
+    /// allocated. Transactions that begin meanwhile wait.
     ///
     /// # Errors
     ///
-    /// What does not fit, with its path from the root.
+    /// What does not fit, with its path from the root; [`Error::Busy`] if a transaction goes on for longer than ten
+    /// seconds, or is this thread's own.
     pub fn check(&self) -> Result<CheckReport> {
+        const PATIENCE: Duration = Duration::from_secs(10);
+        if thread::with(|thread| thread.active().is_some()) {
+            return Err(Error::Busy);
+        }
         // Frees that are committed and not durable yet would look like leaks.
         self.core.settle()?;
-        Ok(self.core.heap.check()?)
+        let check = || self.core.heap.check();
+        match self.core.region.quiesce(PATIENCE, check) {
+            Some(report) => Ok(report?),
+            None => Err(Error::Busy),
+        }
     }
 
     /// Live blocks and bytes, superblocks, overhead.

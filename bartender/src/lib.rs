@@ -46,6 +46,7 @@ mod transaction;
 
 mod heap;
 
+#[cfg(not(loom))]
 pub mod testing;
 
 pub use bartender_derive::{Persist, PlainData};

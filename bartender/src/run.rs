@@ -141,9 +141,17 @@ impl Core {
 
             let owner = state.owner;
             if matches!(outcome, Ok(Ok(_))) && state.doom.is_none() {
-                let appended = self.commit(state, writer);
-                drop(entered);
-                let ended = self.complete(state, appended);
+                let ended = match self.commit(state, writer) {
+                    Ok(Some(ticket)) if !ticket.durable => {
+                        drop(entered);
+                        self.await_stream(state, ticket.seq)
+                    }
+                    done => {
+                        let ended = self.complete(state, done);
+                        drop(entered);
+                        ended.and(self.wait_seen(state))
+                    }
+                };
                 thread.give_context(context);
                 if outer.is_none() {
                     owner.end();
@@ -193,26 +201,17 @@ impl Core {
         }
     }
 
-    /// The end of a transaction that was to commit, after its writer has left.
+    /// The end of a transaction that was to commit, but for what is not durable yet.
     #[inline]
     fn complete(&self, state: &mut Context, appended: Result<Option<Ticket>>) -> Result<()> {
-        match appended {
-            Ok(Some(ticket)) if ticket.durable => {
-                self.entries_durable(&mut state.entries);
-                release(state);
-                self.finish(state);
-                Ok(())
-            }
-            Ok(Some(ticket)) => self.await_stream(state, ticket.seq),
-            Ok(None) => {
-                release(state);
-                self.wait_seen(state)
-            }
-            Err(error) => {
-                self.wait_seen(state)?;
-                Err(error)
-            }
+        if let Some(_durable) = appended? {
+            self.entries_durable(&mut state.entries);
+            release(state);
+            self.finish(state);
+        } else {
+            release(state);
         }
+        Ok(())
     }
 
     /// Builds the record and appends it.
@@ -256,6 +255,8 @@ impl Core {
 
     /// The rest of a commit on a stream: number `seq` has its position and is not durable yet.
     fn await_stream(&self, state: &mut Context, seq: u64) -> Result<()> {
+        // What it saw has lower numbers.
+        state.seen = 0;
         if self.durability == Durability::Eventual {
             let frees = mem::take(&mut state.frees);
             let entries = mem::take(&mut state.entries);
@@ -269,12 +270,12 @@ impl Core {
             }
             // Only now: who frees what this one made comes behind it.
             release(state);
+            let _inside = self.region.writer();
             self.finish(state);
             return Ok(());
         }
         let region = self.region.clone();
         let held = release_after(state, &Commit { seq, region });
-        // What it saw has lower numbers.
         if let Err(error) = self.region.wait_durable(seq) {
             // The region is poisoned: nobody will be shown the effects, and nothing is freed.
             state.frees.clear();
@@ -285,6 +286,8 @@ impl Core {
         for addr in held {
             thread::table().settle(addr);
         }
+        // Blocks come and go inside of the gate only: who shuts it finds the allocator in order.
+        let _inside = (!state.frees.is_empty()).then(|| self.region.writer());
         self.finish(state);
         Ok(())
     }

@@ -361,6 +361,25 @@ fn a_doomed_transaction_cannot_commit() {
     assert_eq!(*heap.read(), 0);
 }
 
+#[test]
+fn a_check_and_transactions_keep_out_of_each_others_way() {
+    let folder = folder();
+    let heap = open::<Pair>(&folder);
+    std::thread::scope(|scope| {
+        let work = scope.spawn(|| {
+            for i in 0..3000 {
+                heap.transaction(|tx| tx.lock(&heap.root().a)?.set(Some(PBox::new(i))))
+                    .unwrap();
+            }
+        });
+        while !work.is_finished() {
+            heap.check().unwrap();
+        }
+    });
+    let inside = heap.transaction(|_| Ok(heap.check().map(|_| ())));
+    assert!(matches!(inside, Ok(Err(Error::Busy))), "{inside:?}");
+}
+
 // Rule 6: padding never reaches the log.
 
 #[test]
