@@ -6,7 +6,7 @@ use std::error::Error;
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -141,7 +141,9 @@ fn rate(threads: usize, f: impl Fn(usize) + Sync) -> f64 {
     total as f64 / start.elapsed().as_secs_f64()
 }
 
-pub(crate) fn run(report: &mut Report, folder: &Path) -> Result<(), Box<dyn Error>> {
+pub(crate) fn run(report: &mut Report) -> Result<(), Box<dyn Error>> {
+    let folder = std::env::var_os("BARTENDER_BENCH_DIR").map_or("target".into(), PathBuf::from);
+    std::fs::create_dir_all(&folder)?;
     let folder = tempfile::tempdir_in(folder)?;
     let heap = Heap::<Bank>::options()
         .max_size(1 << 30)

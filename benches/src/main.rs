@@ -1,4 +1,4 @@
-//! Benchmarks of bartender beside its peers: `cargo xtask bench [commit|disk|memory]…`.
+//! Benchmarks of bartender beside its peers: `cargo xtask bench [commit|disk|alloc|read|bulk]…`.
 //!
 //! Each prints a table and, per goal, the ratio reached, and writes
 //! `target/bench/<name>.csv`. The disk is the one that holds the build folder,
@@ -12,28 +12,33 @@ mod memory;
 mod pmemobj;
 
 use std::error::Error;
-use std::path::PathBuf;
+
+/// A workload: fills a report in.
+type Workload = fn(&mut harness::Report) -> Result<(), Box<dyn Error>>;
+
+const WORKLOADS: &[(&str, Workload)] = &[
+    ("commit", commit::run),
+    ("disk", disk::run),
+    ("alloc", memory::allocation),
+    ("read", memory::reading),
+    ("bulk", memory::bulk),
+];
 
 fn main() -> Result<(), Box<dyn Error>> {
     let asked: Vec<String> = std::env::args().skip(1).collect();
-    let wanted = |name: &str| asked.is_empty() || asked.iter().any(|a| a == name);
+    if let Some(unknown) = asked
+        .iter()
+        .find(|a| !WORKLOADS.iter().any(|(name, _)| name == a))
+    {
+        return Err(format!("no workload {unknown}").into());
+    }
     harness::print_machine();
-    if wanted("commit") {
-        let mut report = harness::Report::default();
-        commit::run(&mut report)?;
-        report.finish("commit")?;
-    }
-    if wanted("disk") {
-        let folder = std::env::var_os("BARTENDER_BENCH_DIR").map_or("target".into(), PathBuf::from);
-        std::fs::create_dir_all(&folder)?;
-        let mut report = harness::Report::default();
-        disk::run(&mut report, &folder)?;
-        report.finish("disk")?;
-    }
-    if wanted("memory") {
-        let mut report = harness::Report::default();
-        memory::run(&mut report)?;
-        report.finish("memory")?;
+    for (name, run) in WORKLOADS {
+        if asked.is_empty() || asked.iter().any(|a| a == name) {
+            let mut report = harness::Report::default();
+            run(&mut report)?;
+            report.finish(name)?;
+        }
     }
     Ok(())
 }

@@ -11,7 +11,7 @@ use std::hint::black_box;
 
 const PAIRS: u64 = 2_000_000;
 
-fn allocation(report: &mut Report) -> Result<(), Box<dyn Error>> {
+pub(crate) fn allocation(report: &mut Report) -> Result<(), Box<dyn Error>> {
     let folder = tempfile::tempdir_in("/dev/shm")?;
     let mut options = bartender_pm::Options::new();
     options.max_size(1 << 30);
@@ -83,7 +83,7 @@ struct Data {
 
 const KEYS: u64 = 1_000_000;
 
-fn reading(report: &mut Report) -> Result<(), Box<dyn Error>> {
+pub(crate) fn reading(report: &mut Report) -> Result<(), Box<dyn Error>> {
     let folder = tempfile::tempdir_in("/dev/shm")?;
     let heap = Heap::<PMutex<Data>>::options()
         .max_size(4 << 30)
@@ -179,7 +179,7 @@ const OBJECT: usize = 64;
 const BULK: usize = 1 << 30;
 
 /// A gigabyte of 64-byte objects, and the same stores into a plain mapping.
-fn bulk(report: &mut Report) -> Result<(), Box<dyn Error>> {
+pub(crate) fn bulk(report: &mut Report) -> Result<(), Box<dyn Error>> {
     let w = "bulk load of 1 GiB of 64-byte objects";
     let plain = || {
         let folder = tempfile::tempdir_in("/dev/shm").expect("shared memory");
@@ -244,10 +244,4 @@ fn bulk(report: &mut Report) -> Result<(), Box<dyn Error>> {
         1.5,
     );
     Ok(())
-}
-
-pub(crate) fn run(report: &mut Report) -> Result<(), Box<dyn Error>> {
-    allocation(report)?;
-    reading(report)?;
-    bulk(report)
 }
