@@ -182,7 +182,7 @@ impl Global {
             entry,
         };
         let superblock = self.bear(extent, owner, map);
-        if run.stamp <= home.checkpoint_seq() {
+        if is_fresh(run.stamp, home) {
             superblock.set_fresh();
         }
         Ok(superblock)
@@ -216,7 +216,7 @@ impl Global {
             map,
         );
         superblock.take();
-        Ok((superblock, run.stamp <= home.checkpoint_seq()))
+        Ok((superblock, is_fresh(run.stamp, home)))
     }
 
     /// A superblock comes back, with the blocks of `free` free; `durable`: the table has its entry.
@@ -282,6 +282,11 @@ impl Global {
             .take(len, align)
             .expect("the region has grown to hold the run"))
     }
+}
+
+/// Whether no record that a recovery could replay touches space with this stamp.
+fn is_fresh(stamp: u64, home: &dyn Home) -> bool {
+    stamp <= home.checkpoint_seq() || bartender_pm::mutant::is("stale_fresh")
 }
 
 impl Drop for Global {

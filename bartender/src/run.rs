@@ -17,7 +17,7 @@ use crate::lock_table::Mode;
 use crate::thread::{self, Commit, Thread};
 use crate::tx::{Context, Doom, TxRef};
 use bartender_heap::Entry;
-use bartender_pm::{Durability, Region, Ticket, Writer};
+use bartender_pm::{Durability, Region, Ticket, Writer, mutant};
 use std::collections::VecDeque;
 use std::mem;
 use std::panic::{self, AssertUnwindSafe};
@@ -247,8 +247,10 @@ impl Core {
             entries.sort_unstable_by_key(|entry| entry.offset);
             entries.dedup();
         }
-        for entry in entries {
-            record.change(entry.offset, &entry.bytes);
+        if !mutant::is("no_entries") {
+            for entry in entries {
+                record.change(entry.offset, &entry.bytes);
+            }
         }
         Ok(writer.append(record, self.durability)?)
     }
@@ -358,6 +360,7 @@ impl Core {
     fn wait_seen(&self, state: &mut Context) -> Result<()> {
         match mem::take(&mut state.seen) {
             0 => Ok(()),
+            _ if mutant::is("no_wait_for_seen") => Ok(()),
             seen => Ok(self.region.wait_durable(seen)?),
         }
     }

@@ -262,7 +262,13 @@ impl TxRef<'_> {
     #[doc(hidden)]
     #[inline]
     pub unsafe fn free(self, ptr: NonNull<u8>) {
-        self.context().frees.push(ptr);
+        let context = self.context();
+        if bartender_pm::mutant::is("free_at_once") {
+            // SAFETY: not what `Heap::free` asks for: the transaction may abort.
+            let _ = unsafe { context.heap().free(ptr) };
+            return;
+        }
+        context.frees.push(ptr);
     }
 
     /// Holds the lock at `addr` to the end of the transaction (it may hold it already).
