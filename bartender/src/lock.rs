@@ -250,7 +250,9 @@ impl<T> ReadGuard<'_, T> {
                     addr,
                     life: PhantomData,
                 };
-                if let Some(commit) = last {
+                if let Some(commit) = last
+                    && !bartender_pm::mutant::is("no_wait_for_shown")
+                {
                     commit.region.wait_durable(commit.seq)?;
                 }
                 Ok(guard)

@@ -646,7 +646,7 @@ impl Story for Reused {
         model: &mut Self::Model,
     ) -> Result<()> {
         match (root.project(), model.as_mut()) {
-            (Some(mut list), Some(plain)) if k % 3 != 0 => {
+            (Some(mut list), Some(plain)) if !k.is_multiple_of(3) => {
                 for _ in 0..20 {
                     let at = rng.below(plain.len() as u64) as usize;
                     *list.get_mut(at).expect("as long") = k;
