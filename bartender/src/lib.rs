@@ -1,5 +1,54 @@
 //! Typed persistent memory: ordinary Rust data that survives any crash with exactly the transactions
 //! that were committed.
+//!
+//! A [`Heap`] keeps a root value, and everything it owns, in a *region*: a file on persistent memory, on a disk or
+//! in shared memory. What changes lies behind a [`PMutex`] or a [`PRwLock`]; a transaction changes it through
+//! [`Mut`], and what it changed is durable when it returns, or was never there.
+//!
+//! ```
+//! use bartender::{Heap, PHashMap, PRwLock, PString, Persist};
+//!
+//! #[derive(Persist)]
+//! #[repr(C)]
+//! struct Account {
+//!     owner: PString,
+//!     cents: u64,
+//! }
+//!
+//! # fn main() -> Result<(), bartender::Error> {
+//! # let folder = tempfile::tempdir().expect("a folder");
+//! # let path = folder.path().join("bank.region");
+//! let heap = Heap::<PRwLock<PHashMap<u64, Account>>>::options().max_size(1 << 30).open(&path)?;
+//! heap.update(|mut accounts| {
+//!     accounts.insert(7, Account { owner: "Ada".into(), cents: 100 })?;
+//!     *accounts.get_mut(&7).expect("just inserted").cents_mut() += 50;
+//!     Ok(())
+//! })?;
+//! assert_eq!(heap.read()[&7].cents, 150);
+//! heap.close()?;
+//!
+//! // Another run, after a crash or not.
+//! let heap = Heap::<PRwLock<PHashMap<u64, Account>>>::options().open(&path)?;
+//! assert_eq!(&*heap.read()[&7].owner, "Ada");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Owned and stored
+//!
+//! A [`PBox`], [`PVec`], [`PString`] or [`PHashMap`] that the program owns is ordinary memory and behaves like its
+//! `std` twin. Storing it moves it into the region, taking it out ([`Mut::take`], [`Mut::replace`]) moves it back.
+//! What is stored is only borrowed: `&T` for reading, [`Mut`] for changing. [`Mut`] hands out `&mut T` for
+//! [`PlainData`] alone, because whoever has `&mut` of a value with persistent pointers can carry them away.
+//!
+//! # What is promised
+//!
+//! - A transaction that returned `Ok` survives whatever the medium survives, unless [`Durability::Eventual`] was asked
+//!   for. One that returned `Err`, panicked or was interrupted has left no trace.
+//! - Readers outside of transactions see durable data only.
+//! - Transactions are serialised by the locks they take. Nobody waits in a circle: `transaction` starts again when it has
+//!   to make way, `update` takes one lock first and has nothing to give up.
+//! - Opening checks the root's type against the one that is stored, and says what differs.
 
 // So that the derive macros' paths hold within this crate, too.
 extern crate self as bartender;
