@@ -1,6 +1,8 @@
 //! The lock table by itself: what is granted and refused, and (under loom) that no schedule blocks for ever.
 
 use super::*;
+#[cfg(loom)]
+use bartender_pm::sync::thread;
 
 #[derive(Debug, Clone)]
 struct Never;
@@ -20,7 +22,7 @@ mod plain {
     use super::*;
     use Mode::{Exclusive, Shared};
     use Patience::{Die, Free, Wound};
-    use bartender_pm::sync::Arc;
+    use bartender_pm::sync::{Arc, UnsafeCell};
     use std::time::Duration;
 
     #[test]
