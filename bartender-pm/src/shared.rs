@@ -159,7 +159,7 @@ impl Shared {
 }
 
 /// A lane this full, in 256ths, wakes the background thread.
-const CHECKPOINT_FILL: u64 = 64;
+pub(crate) const CHECKPOINT_FILL: u64 = 64;
 /// View given back per closing of the gate, in bytes.
 const TRIM_CHUNK: u64 = 64 << 20;
 /// How long the gate may stay shut for writers inside to leave.

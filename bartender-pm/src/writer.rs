@@ -5,7 +5,7 @@ use crate::gate::Place;
 use crate::log::Refused;
 use crate::medium::LogStyle;
 use crate::record::Record;
-use crate::shared::{Durability, Shared};
+use crate::shared::{CHECKPOINT_FILL, Durability, Shared};
 use crate::sync::atomic::Ordering;
 use std::marker::PhantomData;
 use std::time::Duration;
@@ -126,7 +126,8 @@ impl Writer<'_> {
                 .log
                 .wait_durable(&*shared.medium, shared.log.last_seq()),
         )?;
-        if shared.background {
+        // Below its mark the background thread would not: one long record does not fit, and nothing else comes.
+        if shared.background && shared.log.fill() >= CHECKPOINT_FILL {
             shared.kick();
             shared.log.wait_space(Duration::from_millis(2));
             if shared.log.fill() < 255 {

@@ -272,3 +272,29 @@ fn eventual_commits_are_durable_after_sync() {
         assert!(region.durable_seq() >= last);
     }
 }
+
+#[test]
+fn a_long_record_behind_a_few_short_ones_gets_through() {
+    for folder in folders() {
+        let path = folder.path().join("a.region");
+        let region = options().open(&path).expect("creates");
+        // Too little for the background thread to do anything about, too much for what comes.
+        let bytes = vec![7; region.log_capacity() as usize * 15 / 16];
+        for len in [bytes.len() / 6, bytes.len(), bytes.len() / 6, bytes.len()] {
+            let mut writer = region.writer().expect("open");
+            let mut record = Record::new();
+            // SAFETY: inside the first 2 MiB, which only this thread uses.
+            unsafe {
+                let to = region.base().add(4096);
+                to.copy_from_nonoverlapping(bytes.as_ptr(), len);
+            }
+            record.change(4096, &bytes[..len]);
+            let ticket = writer
+                .append(&mut record, Durability::Immediate)
+                .expect("fits the log");
+            drop(writer);
+            region.wait_durable(ticket.seq).expect("no I/O error");
+        }
+        region.close().expect("closes");
+    }
+}
