@@ -58,7 +58,9 @@ impl Drop for Cleanup {
     fn drop(&mut self) {
         THREAD.with(|thread| {
             // A guard that outlives the thread's end keeps its owner.
-            if let (Some(owner), 0) = (thread.owner.take(), thread.guards.get()) {
+            if thread.guards.get() == 0
+                && let Some(owner) = thread.owner.take()
+            {
                 OWNERS
                     .lock()
                     .unwrap_or_else(PoisonError::into_inner)

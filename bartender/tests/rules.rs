@@ -400,3 +400,28 @@ fn equal_values_have_equal_bytes() {
     assert_eq!(ones(&bytes[..size]), 1 + 1 + 1 + 2);
     assert_eq!(ones(&bytes[size..]), 1 + 1);
 }
+
+#[test]
+fn a_guard_that_is_dropped_at_the_very_end_of_its_thread_lets_go() {
+    use std::cell::RefCell;
+    thread_local! {
+        // Made before the thread's first lock, so dropped after the thread gave its things back.
+        static KEPT: RefCell<Option<bartender::ReadGuard<'static, u64>>> = const { RefCell::new(None) };
+    }
+    let folder = folder();
+    // Never closed: the guard wants it for ever.
+    let heap: &'static Heap<PMutex<u64>> = Box::leak(Box::new(open(&folder)));
+    std::thread::spawn(move || KEPT.with(|kept| *kept.borrow_mut() = Some(heap.read())))
+        .join()
+        .unwrap();
+    let (done, wait) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let result = heap.update(|mut n| {
+            *n += 1;
+            Ok(())
+        });
+        done.send(result.is_ok()).unwrap();
+    });
+    let minute = std::time::Duration::from_secs(60);
+    assert_eq!(wait.recv_timeout(minute), Ok(true));
+}
