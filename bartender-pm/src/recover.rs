@@ -248,21 +248,33 @@ fn check_numbers(
 /// Extents that no other record of the log touches must read back as they were
 /// written. (Of one that another touches, a checkpoint may have changed bytes.)
 fn check_extents(medium: &dyn Medium, home: u64, size: u64, changes: &[Change<'_>]) -> Result<()> {
-    for (i, change) in changes.iter().enumerate() {
+    let mut starts = Vec::new();
+    let mut ends = Vec::new();
+    if changes.iter().any(|c| matches!(c, Change::Extent { .. })) {
+        for change in changes {
+            let (at, n) = match *change {
+                Change::Bytes { offset, bytes } => (offset, bytes.len() as u64),
+                Change::Extent { offset, len, .. } => (offset, len),
+                Change::Malformed => (0, 0),
+            };
+            starts.push(at);
+            ends.push(at.saturating_add(n));
+        }
+        starts.sort_unstable();
+        ends.sort_unstable();
+    }
+    for change in changes {
         let Change::Extent { offset, len, crc } = *change else {
             continue;
         };
         if offset.checked_add(len).is_none_or(|end| end > size) {
             continue; // `store` says what is wrong with it.
         }
-        let touched = changes.iter().enumerate().any(|(j, other)| {
-            let (at, n) = match *other {
-                Change::Bytes { offset, bytes } => (offset, bytes.len() as u64),
-                Change::Extent { offset, len, .. } => (offset, len),
-                Change::Malformed => (0, 0),
-            };
-            i != j && at < offset + len && offset < at + n
-        });
+        // Ranges that start before its end, less those that end before its
+        // start: those that touch it, itself among them.
+        let begun = starts.partition_point(|&start| start < offset + len);
+        let over = ends.partition_point(|&end| end <= offset);
+        let touched = begun - over > 1;
         if touched {
             continue;
         }
