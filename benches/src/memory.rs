@@ -46,9 +46,13 @@ pub(crate) fn allocation(report: &mut Report) -> Result<(), Box<dyn Error>> {
             Box::new(|| {
                 nanos(PAIRS, || {
                     for _ in 0..PAIRS {
-                        let block = black_box(heap.alloc(layout).expect("room"));
+                        // As the transactions do.
+                        let at_hand = heap.alloc_at_hand(layout);
+                        let block =
+                            at_hand.unwrap_or_else(|| heap.alloc(layout).expect("room").ptr);
+                        let block = black_box(block);
                         // SAFETY: allocated just now and never committed.
-                        unsafe { heap.free(block.ptr).expect("a block") };
+                        unsafe { heap.free(block).expect("a block") };
                     }
                 })
             }),
