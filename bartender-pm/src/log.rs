@@ -156,6 +156,9 @@ pub(crate) struct Log {
     /// for writers without one.
     shared_lane: Mutex<()>,
     batch: Mutex<Batch>,
+    /// `batch.records`, for the leader that waits for its cohort: it must not
+    /// fight its members for the lock.
+    joined: AtomicU64,
     written: Condvar,
     /// The first error, which made the region unusable.
     poison: OnceLock<String>,
@@ -195,6 +198,7 @@ impl Log {
                 last: next - 1,
                 ..Batch::default()
             }),
+            joined: AtomicU64::new(0),
             written: Condvar::new(),
             poison: OnceLock::new(),
             poisoned: AtomicBool::new(false),
@@ -316,6 +320,7 @@ impl Log {
         debug_assert!(batch.bytes.len().is_multiple_of(RECORD_ALIGN as usize));
         batch.last = seq;
         batch.records += 1;
+        self.joined.store(batch.records as u64, Ordering::Relaxed);
         Ok(seq)
     }
 
@@ -354,8 +359,9 @@ impl Log {
             }
             batch.leader = true;
             if batch.records < batch.cohort {
+                let cohort = batch.cohort as u64;
                 drop(batch);
-                self.await_cohort();
+                self.await_cohort(cohort);
                 batch = self.batch.lock();
             }
             let spare = std::mem::take(&mut batch.spare);
@@ -385,18 +391,15 @@ impl Log {
         }
     }
 
-    /// Gives the members of the last batch a moment to join this one.
-    fn await_cohort(&self) {
+    /// Gives the members of the last batch, `cohort` of them, a moment to join
+    /// this one.
+    fn await_cohort(&self, cohort: u64) {
         if cfg!(loom) {
             return;
         }
         let start = Instant::now();
-        loop {
+        while self.joined.load(Ordering::Relaxed) < cohort && start.elapsed() < COHORT_WAIT {
             thread::yield_now();
-            let batch = self.batch.lock();
-            if batch.records >= batch.cohort || start.elapsed() >= COHORT_WAIT {
-                return;
-            }
         }
     }
 

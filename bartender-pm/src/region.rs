@@ -262,13 +262,14 @@ impl Region {
     }
 
     /// Copies all durable records to the home and truncates the log: two barriers.
+    /// On a file it takes its time, so that commits beside it do not wait long.
     ///
     /// # Errors
     ///
     /// `Poisoned`, or the I/O error that has now poisoned the region.
     pub fn checkpoint(&self) -> Result<()> {
         let shared = &*self.shared;
-        shared.named(shared.home.checkpoint(&*shared.medium, &shared.log, false))
+        shared.named(shared.home.checkpoint(&*shared.medium, &shared.log, true))
     }
 
     /// Gives the view's private pages back, as far as no writer stands in the
