@@ -227,7 +227,9 @@ impl Home {
             return medium.persist(&dirty.ranges(self.offset));
         }
         let ranges = dirty.page_ranges(self.offset);
-        if paced {
+        // A little is written as fast as it is announced.
+        let much = ranges.iter().map(|&(_, len)| len).sum::<u64>() >= PACE_CHUNK;
+        if paced && much {
             let mut since_pause = 0;
             for &(offset, len) in &ranges {
                 medium.write_back(offset, len);
