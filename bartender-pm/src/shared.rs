@@ -95,6 +95,8 @@ impl Shared {
     /// The background thread: writes what nobody waits for, checkpoints, and
     /// gives pages of the view back.
     pub(crate) fn work(&self) {
+        // What was replayed is taken home once; after that only a filling log counts.
+        let mut recovered = self.opened.records > 0;
         loop {
             {
                 let mut control = self.control.lock();
@@ -112,7 +114,7 @@ impl Shared {
             self.kicked.store(false, Ordering::Release);
             // Errors poison the region; commits then say so.
             let _ = self.log.wait_durable(&*self.medium, self.log.last_seq());
-            if self.log.fill() >= CHECKPOINT_FILL || self.opened.records > 0 {
+            if self.log.fill() >= CHECKPOINT_FILL || std::mem::take(&mut recovered) {
                 let _ = self.home.checkpoint(&*self.medium, &self.log, true);
             }
             if self.home.changed_pages.load(Ordering::Relaxed) > self.view_pages {
