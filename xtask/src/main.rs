@@ -2,12 +2,14 @@
 //! wherever the workspace does.
 //!
 //! This file reads the command line. [`step`] runs one command after the other
-//! and stops at the first that fails; [`ci`] and [`chores`] say which commands.
+//! and stops at the first that fails; [`ci`] and [`chores`] say which commands;
+//! [`vm`] runs them on persistent memory.
 //! Nothing here is needed to build or to use bartender.
 
 mod chores;
 mod ci;
 mod step;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -19,6 +21,9 @@ Usage: cargo xtask COMMAND [ARGUMENT...]
   crash [FILTER]  crash exploration and real deaths, in release mode, with
                   what they print
   bench [ARG...]  the benchmarks; arguments go to the benchmark program
+  vm COMMAND...   runs a command in a virtual machine with persistent memory,
+                  in the same folder, and exits with its status;
+    vm setup            once before: fetches what the machine is made of
   help            this text
 
 CARGO_TARGET_DIR is respected. LOOM_MAX_PREEMPTIONS bounds the models (default 2).
@@ -33,6 +38,10 @@ fn main() -> ExitCode {
         Some("loom") if rest.len() <= 1 => chores::loom(rest.first().map(String::as_str)),
         Some("crash") if rest.len() <= 1 => chores::crash(rest.first().map(String::as_str)),
         Some("bench") => chores::bench(&rest),
+        Some("vm") => match vm::run(&rest) {
+            Ok(status) => return ExitCode::from(status),
+            Err(failure) => Err(failure),
+        },
         Some("help" | "--help" | "-h") => {
             print!("{HELP}");
             return ExitCode::SUCCESS;

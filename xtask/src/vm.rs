@@ -1,0 +1,48 @@
+//! `cargo xtask vm`: a machine with persistent memory, for those who have none.
+//!
+//! A QEMU guest under software emulation has two virtual NVDIMMs and sees the
+//! host's files, so binaries built on the host run in it unchanged: [`setup`]
+//! fetches what it is made of, [`machine`] boots it for one command. Everything
+//! it keeps lies in `vm` in the target folder.
+//!
+//! Not part of `cargo xtask ci`: it needs Linux on x86-64 with QEMU. No figure
+//! measured in it says anything about real hardware, and a missing flush goes
+//! unnoticed there: stores reach the file behind an NVDIMM without it. That is
+//! the crash simulator's work.
+
+mod archive;
+mod machine;
+mod setup;
+
+use crate::step::Failure;
+
+/// `cargo xtask vm setup | COMMAND`; the status to exit with.
+pub(crate) fn run(arguments: &[String]) -> Result<u8, Failure> {
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        [] => Err("vm: say `setup` or a command to run".into()),
+        ["setup"] => setup::install().map(|()| 0),
+        ["--", command @ ..] | command => machine::run(command),
+    }
+}
+
+/// `text` as one word of a shell command.
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::quoted;
+
+    #[test]
+    fn a_quoted_word_is_one_word_to_the_shell() {
+        for text in ["", "a b", "it's", "$HOME `id` \\ \"x\"\n'"] {
+            let output = std::process::Command::new("sh")
+                .args(["-c", &format!("printf %s {}", quoted(text))])
+                .output()
+                .expect("there is a shell");
+            assert_eq!(String::from_utf8_lossy(&output.stdout), text);
+        }
+    }
+}
