@@ -18,13 +18,11 @@ use crate::header;
 use crate::layout::{Header, RECORD_ALIGN};
 use crate::log::Log;
 use crate::medium::{Medium, MediumKind};
+use crate::newest::{Lines, Newest};
 use crate::record::{Change, Parsed};
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicU64, Ordering};
-use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
-
-const PAGE: u64 = 4096;
 
 /// Bytes handed to the device at once while a checkpoint is paced.
 const PACE_CHUNK: u64 = 1 << 20;
@@ -48,120 +46,6 @@ pub(crate) struct Home {
     pub(crate) frozen: FrozenSet,
 }
 
-/// Lines of the home that records touched, to be made durable: per page a bit
-/// per line.
-#[derive(Debug, Default)]
-pub(crate) struct Dirty {
-    pages: BTreeMap<u64, u64>,
-    /// The page touched last, not yet in `pages`: hot words repeat.
-    last: (u64, u64),
-}
-
-impl Dirty {
-    fn settle(&mut self) {
-        let (page, mask) = std::mem::take(&mut self.last);
-        if mask != 0 {
-            *self.pages.entry(page).or_default() |= mask;
-        }
-    }
-
-    fn add(&mut self, offset: u64, len: u64) {
-        let mut line = offset / 64;
-        let last = (offset + len - 1) / 64;
-        while line <= last {
-            let page = line / 64;
-            let end = last.min(page * 64 + 63);
-            let (from, to) = (line % 64, end % 64);
-            let mask = (u64::MAX << from) & (u64::MAX >> (63 - to));
-            if self.last.0 != page {
-                self.settle();
-                self.last.0 = page;
-            }
-            self.last.1 |= mask;
-            line = end + 1;
-        }
-    }
-
-    fn pages(&self) -> impl Iterator<Item = u64> + '_ {
-        self.pages.keys().map(|page| page * PAGE)
-    }
-
-    /// Runs of touched lines as file ranges (offset, length), coalesced.
-    fn ranges(&self, home: u64) -> Vec<(u64, u64)> {
-        let mut ranges: Vec<(u64, u64)> = Vec::new();
-        for (page, mask) in &self.pages {
-            for line in (0..64).filter(|line| mask >> line & 1 == 1) {
-                let start = home + page * PAGE + line * 64;
-                match ranges.last_mut() {
-                    Some((at, len)) if *at + *len == start => *len += 64,
-                    _ => ranges.push((start, 64)),
-                }
-            }
-        }
-        ranges
-    }
-
-    /// The same by page, for a medium whose barrier takes all anyway.
-    fn page_ranges(&self, home: u64) -> Vec<(u64, u64)> {
-        let mut ranges: Vec<(u64, u64)> = Vec::new();
-        for page in self.pages() {
-            match ranges.last_mut() {
-                Some((at, len)) if *at + *len == home + page && *len < PACE_CHUNK => *len += PAGE,
-                _ => ranges.push((home + page, PAGE)),
-            }
-        }
-        ranges
-    }
-}
-
-/// Parts of pages that a newer record has stored already, as sorted runs that
-/// neither overlap nor touch.
-#[derive(Debug, Default)]
-struct Told {
-    pages: HashMap<u64, Vec<(u16, u16)>>,
-}
-
-impl Told {
-    /// Calls `f` with each part (offset, length) of the range that is new here.
-    fn rest_of(
-        &mut self,
-        offset: u64,
-        len: u64,
-        mut f: impl FnMut(u64, u64) -> Result<()>,
-    ) -> Result<()> {
-        let mut at = offset;
-        while at < offset + len {
-            let page = at / PAGE;
-            let next = (page + 1) * PAGE;
-            let (start, end) = (at - page * PAGE, next.min(offset + len) - page * PAGE);
-            at = next;
-            let (start, end) = (start as u16, end as u16);
-            let runs = self.pages.entry(page).or_default();
-            let first = runs.partition_point(|run| run.1 < start);
-            let mut part =
-                |from: u16, to: u16| f(page * PAGE + u64::from(from), u64::from(to - from));
-            let (mut from, mut last) = (start, first);
-            while let Some(&run) = runs.get(last).filter(|run| run.0 <= end) {
-                if from < run.0 {
-                    part(from, run.0)?;
-                }
-                from = from.max(run.1);
-                last += 1;
-            }
-            if from < end {
-                part(from, end)?;
-            }
-            if first == last {
-                runs.insert(first, (start, end));
-            } else {
-                runs[first] = (start.min(runs[first].0), end.max(runs[last - 1].1));
-                runs.drain(first + 1..last);
-            }
-        }
-        Ok(())
-    }
-}
-
 /// What records of one lane a checkpoint takes.
 struct Taken {
     /// The lane's bytes from its head on.
@@ -182,16 +66,16 @@ impl Home {
         if horizon <= header.checkpoint {
             return Ok(());
         }
-        let result = self.apply(medium, log, horizon).and_then(|(dirty, heads)| {
+        let result = self.apply(medium, log, horizon).and_then(|(lines, heads)| {
             let mut new = *header;
             new.checkpoint = horizon;
             new.heads[..heads.len()].copy_from_slice(&heads);
             if !crate::mutant::is("truncate_first") {
-                self.persist(medium, &dirty, paced)?;
+                self.persist(medium, &lines, paced)?;
             }
             header::write(medium, &mut new)?;
             if crate::mutant::is("truncate_first") {
-                self.persist(medium, &dirty, paced)?;
+                self.persist(medium, &lines, paced)?;
             }
             *header = new;
             Ok(heads)
@@ -219,14 +103,14 @@ impl Home {
         Ok(())
     }
 
-    fn persist(&self, medium: &dyn Medium, dirty: &Dirty, paced: bool) -> Result<()> {
+    fn persist(&self, medium: &dyn Medium, lines: &Lines, paced: bool) -> Result<()> {
         if crate::mutant::is("no_home_barrier") {
             return Ok(());
         }
         if medium.kind() != MediumKind::File {
-            return medium.persist(&dirty.ranges(self.offset));
+            return medium.persist(&lines.ranges(self.offset));
         }
-        let ranges = dirty.page_ranges(self.offset);
+        let ranges = lines.page_ranges(self.offset, PACE_CHUNK);
         // A little is written as fast as it is announced.
         let much = ranges.iter().map(|&(_, len)| len).sum::<u64>() >= PACE_CHUNK;
         if paced && much {
@@ -245,13 +129,16 @@ impl Home {
 
     /// Reads the records up to `horizon`, stores their bytes into the home,
     /// and returns the lines touched and the lanes' new heads.
-    fn apply(&self, medium: &dyn Medium, log: &Log, horizon: u64) -> Result<(Dirty, Vec<u64>)> {
+    fn apply(&self, medium: &dyn Medium, log: &Log, horizon: u64) -> Result<(Lines, Vec<u64>)> {
         let mut taken = Vec::with_capacity(log.lanes.len());
         for lane in &log.lanes {
             let head = lane.head.load(Ordering::Relaxed);
             // Acquire: the records below are written.
             let tail = lane.tail.load(Ordering::Acquire);
             let bytes = lane.read(medium, head, tail - head)?;
+            for (offset, len) in lane.pieces(head, tail - head) {
+                medium.let_go(offset, len);
+            }
             taken.push(Taken {
                 bytes,
                 head,
@@ -278,132 +165,88 @@ impl Home {
                 lane.end = lane.head + at as u64;
             }
         }
-        records.sort_unstable();
+        if !records.is_sorted() {
+            records.sort_unstable();
+        }
         let parse = |&(_, i, at): &(u64, usize, usize)| {
             let lane: &Taken = &taken[i];
             Parsed::again(&lane.bytes[at..]).expect("parsed above")
         };
-        let mut dirty = Dirty::default();
-        for change in records.iter().flat_map(|r| parse(r).changes()) {
-            if let Change::Bytes { offset, bytes } = change {
-                dirty.add(offset, bytes.len() as u64);
-            }
-        }
-        dirty.settle();
-        self.frozen.before_change(dirty.pages());
         let size = self.size.load(Ordering::Acquire);
+        let newest = newest(medium, self.offset, size, records.iter().rev().map(parse))?;
+        self.frozen.before_change(newest.pages());
         if crate::mutant::is("oldest_first") {
             for change in records.iter().flat_map(|r| parse(r).changes()) {
-                store(medium, self.offset, size, change)?;
+                if let Change::Bytes { offset, bytes } = change {
+                    medium.write(self.offset + offset, bytes)?;
+                }
             }
         } else {
-            store_newest(medium, self.offset, size, records.iter().rev().map(parse))?;
+            store(medium, self.offset, &newest)?;
         }
         self.changed_pages
-            .fetch_add(dirty.pages.len() as u64, Ordering::Relaxed);
-        Ok((dirty, taken.iter().map(|lane| lane.end).collect()))
+            .fetch_add(newest.pages().len() as u64, Ordering::Relaxed);
+        let lines = newest.lines();
+        Ok((lines, taken.iter().map(|lane| lane.end).collect()))
     }
 }
 
-/// Stores the newest bytes of each place that `records`, the newest first,
-/// change, and no older ones.
-pub(crate) fn store_newest<'r>(
+/// The newest bytes of each place that `records`, the newest first, change in
+/// a home of `size` bytes at file offset `home`.
+pub(crate) fn newest<'r>(
     medium: &dyn Medium,
     home: u64,
     size: u64,
     records: impl Iterator<Item = Parsed<'r>>,
-) -> Result<()> {
-    let mut told = Told::default();
-    let mut changes = Vec::new();
-    for record in records {
-        changes.extend(record.changes());
-        while let Some(change) = changes.pop() {
-            let Change::Bytes { offset, bytes } = change else {
-                store(medium, home, size, change)?;
-                continue;
-            };
-            told.rest_of(offset, bytes.len() as u64, |at, len| {
-                let from = (at - offset) as usize;
-                let bytes = &bytes[from..from + len as usize];
-                store(medium, home, size, Change::Bytes { offset: at, bytes })
-            })?;
-        }
-    }
-    Ok(())
-}
-
-/// Stores one range of a record into the home.
-pub(crate) fn store(medium: &dyn Medium, home: u64, size: u64, change: Change<'_>) -> Result<()> {
-    let damaged = |what: String| Error::Damaged {
+) -> Result<Newest<'r>> {
+    let damaged = |what| Error::Damaged {
         path: medium.path().into(),
         offset: home,
         what,
     };
-    match change {
-        Change::Bytes { offset, bytes } => {
-            if offset + bytes.len() as u64 > size {
-                return Err(damaged(format!(
-                    "a record changes home offset {offset}, beyond its end {size}"
-                )));
+    let mut newest = Newest::default();
+    let mut several = Vec::new();
+    for record in records {
+        let mut changes = record.changes();
+        let (first, second) = (changes.next(), changes.next());
+        // Within a record the last one wins.
+        if second.is_some() {
+            several.extend(first.into_iter().chain(second).chain(changes));
+            while let Some(change) = several.pop() {
+                newest_of(change, size, &mut newest).map_err(damaged)?;
             }
-            medium.write(home + offset, bytes)
+        } else if let Some(change) = first {
+            newest_of(change, size, &mut newest).map_err(damaged)?;
         }
-        Change::Extent { offset, len, .. } => {
-            if offset.checked_add(len).is_none_or(|end| end > size) {
-                return Err(damaged(format!(
-                    "a record names an extent at home offset {offset}, beyond its end {size}"
-                )));
-            }
-            Ok(())
-        }
-        Change::Malformed => Err(damaged("a record's ranges make no sense".into())),
     }
+    Ok(newest)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-    use std::collections::BTreeSet;
-
-    proptest! {
-        #[test]
-        fn what_is_told_once_is_not_told_again(
-            ranges in prop::collection::vec((0u64..9_000, 1u64..9_000), 1..60)
-        ) {
-            let mut told = Told::default();
-            let mut naive = BTreeSet::new();
-            for &(offset, len) in &ranges {
-                // Short ones too, which are what there is most of.
-                let len = if offset % 3 == 0 { len } else { len % 40 + 1 };
-                let mut new = Vec::new();
-                told.rest_of(offset, len, |at, n| {
-                    new.extend(at..at + n);
-                    Ok(())
-                }).expect("no error");
-                let expected: Vec<u64> =
-                    (offset..offset + len).filter(|b| naive.insert(*b)).collect();
-                prop_assert_eq!(new, expected);
+/// Adds one range; `Err` says why it cannot be right.
+#[inline]
+fn newest_of<'r>(change: Change<'r>, size: u64, newest: &mut Newest<'r>) -> Result<(), String> {
+    Err(match change {
+        Change::Bytes { offset, bytes } => {
+            if offset + bytes.len() as u64 <= size {
+                newest.add(offset, bytes);
+                return Ok(());
             }
+            format!("a record changes home offset {offset}, beyond its end {size}")
         }
-
-        #[test]
-        fn dirty_lines_are_those_of_the_ranges(
-            ranges in prop::collection::vec((0u64..20_000, 1u64..9_000), 1..20)
-        ) {
-            let mut dirty = Dirty::default();
-            let mut naive = BTreeSet::new();
-            for &(offset, len) in &ranges {
-                dirty.add(offset, len);
-                naive.extend((offset..offset + len).map(|b| b / 64));
+        Change::Extent { offset, len, .. } => {
+            if offset.checked_add(len).is_some_and(|end| end <= size) {
+                return Ok(());
             }
-            dirty.settle();
-            let ours: BTreeSet<u64> = dirty
-                .ranges(0)
-                .iter()
-                .flat_map(|&(at, len)| (at..at + len).step_by(64).map(|b| b / 64))
-                .collect();
-            prop_assert_eq!(ours, naive);
+            format!("a record names an extent at home offset {offset}, beyond its end {size}")
         }
+        Change::Malformed => "a record's ranges make no sense".into(),
+    })
+}
+
+/// Stores them into the home at file offset `home`.
+pub(crate) fn store(medium: &dyn Medium, home: u64, newest: &Newest<'_>) -> Result<()> {
+    for &(offset, bytes) in newest.pieces() {
+        medium.write(home + offset, bytes)?;
     }
+    Ok(())
 }

@@ -6,7 +6,7 @@ use crate::medium::Medium;
 
 fn checksum(header: &Header) -> u32 {
     let zeroed = Header { crc: 0, ..*header };
-    crate::crc::append(0, bytes_of(&zeroed))
+    crc32c::crc32c(bytes_of(&zeroed))
 }
 
 /// What the header blocks of a medium hold.

@@ -13,6 +13,11 @@ use crate::counts;
 /// Bytes of a cache line: what a flush moves.
 pub const LINE: usize = 64;
 
+/// Up to so many bytes are copied word by word: they were written so a moment
+/// ago, and a wider load would have to wait until those stores have left the
+/// processor.
+const FEW: usize = 4 * LINE;
+
 /// How this processor writes a line back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Flush {
@@ -43,7 +48,7 @@ mod imp {
     use super::{Flush, LINE};
     use core::arch::asm;
     use core::arch::x86_64::{__cpuid, __cpuid_count, __m128i};
-    use core::arch::x86_64::{_mm_loadu_si128, _mm_sfence, _mm_stream_si128};
+    use core::arch::x86_64::{_mm_loadu_si128, _mm_sfence, _mm_stream_si64, _mm_stream_si128};
     use std::sync::OnceLock;
 
     pub(super) fn detect() -> Flush {
@@ -95,6 +100,16 @@ mod imp {
     /// `dst` is 64-byte aligned and valid for writes of `len` bytes, `src` for
     /// reads; `len` is a multiple of 64; they do not overlap.
     pub(super) unsafe fn store_lines(dst: *mut u8, src: *const u8, len: usize) {
+        if len <= super::FEW {
+            for at in (0..len).step_by(8) {
+                // SAFETY: as below; a word is aligned wherever it starts.
+                unsafe {
+                    let word = src.add(at).cast::<i64>().read_unaligned();
+                    _mm_stream_si64(dst.add(at).cast::<i64>(), word);
+                }
+            }
+            return;
+        }
         for at in (0..len).step_by(16) {
             // SAFETY: within the ranges the caller vouches for; `dst + at` is
             // 16-byte aligned because `dst` is a line's start.
@@ -158,6 +173,22 @@ pub unsafe fn flush(address: *const u8, len: usize) {
     unsafe { imp::flush(detect(), first, count) };
 }
 
+/// Writes every line that holds a byte of the range back and out of all
+/// caches. Not counted: it makes nothing durable that was not.
+///
+/// # Safety
+///
+/// The range is mapped.
+pub(crate) unsafe fn evict(address: *const u8, len: usize) {
+    let kind = match detect() {
+        Flush::Clwb => Flush::Clflushopt,
+        other => other,
+    };
+    let (first, count) = lines_of(address.addr(), len);
+    // SAFETY: as in `flush`; what has `clwb` has `clflushopt`.
+    unsafe { imp::flush(kind, first, count) };
+}
+
 /// Waits for this thread's flushes and non-temporal stores.
 #[inline]
 pub fn fence() {
@@ -176,6 +207,56 @@ pub unsafe fn store_lines(dst: *mut u8, src: &[u8]) {
     counts::lines((src.len() / LINE) as u64);
     // SAFETY: the caller's promise is imp's.
     unsafe { imp::store_lines(dst, src.as_ptr(), src.len()) };
+}
+
+/// Copies bytes so that they are durable after the next [`fence`]: whole lines
+/// past the cache, anything else through it and written back.
+///
+/// # Safety
+///
+/// `dst` is valid for writes of `src.len()` bytes, and does not overlap `src`.
+#[inline]
+pub(crate) unsafe fn store_flushed(dst: *mut u8, src: &[u8]) {
+    let lines = if dst.addr().is_multiple_of(LINE) {
+        src.len() / LINE * LINE
+    } else {
+        0
+    };
+    let (whole, rest) = src.split_at(lines);
+    // SAFETY: the caller's promise; `dst` is line-aligned where `whole` is not
+    // empty.
+    unsafe {
+        store_lines(dst, whole);
+        if !rest.is_empty() {
+            let dst = dst.add(lines);
+            std::ptr::copy_nonoverlapping(rest.as_ptr(), dst, rest.len());
+            flush(dst, rest.len());
+        }
+    }
+}
+
+/// Copies bytes.
+///
+/// # Safety
+///
+/// As for [`store_flushed`].
+#[inline]
+pub(crate) unsafe fn store(dst: *mut u8, src: &[u8]) {
+    if src.len() > FEW || !dst.addr().is_multiple_of(8) {
+        // SAFETY: the caller's promise.
+        unsafe { std::ptr::copy_nonoverlapping(src.as_ptr(), dst, src.len()) };
+        return;
+    }
+    let (words, rest) = src.as_chunks::<8>();
+    // SAFETY: as above, word by word, each aligned as `dst` is.
+    unsafe {
+        for (i, word) in words.iter().enumerate() {
+            let dst = dst.add(i * 8).cast::<u64>();
+            dst.write_volatile(u64::from_ne_bytes(*word));
+        }
+        let dst = dst.add(words.len() * 8);
+        std::ptr::copy_nonoverlapping(rest.as_ptr(), dst, rest.len());
+    }
 }
 
 #[cfg(test)]

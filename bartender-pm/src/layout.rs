@@ -117,6 +117,20 @@ pub struct RecordHeader {
     pub durable_upto: u64,
 }
 
+impl RecordHeader {
+    /// Its bytes as little-endian words.
+    #[inline]
+    pub(crate) fn words(&self) -> [u64; 4] {
+        let pair = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
+        [
+            pair(self.crc, self.len),
+            pair(self.epoch, self.participants),
+            self.seq,
+            self.durable_upto,
+        ]
+    }
+}
+
 const _: () = {
     assert!(size_of::<RecordHeader>() == 32);
     assert!(offset_of!(RecordHeader, len) == 4);

@@ -29,6 +29,7 @@ mod view;
 mod log;
 
 mod checkpoint;
+mod newest;
 mod recover;
 
 mod shared;

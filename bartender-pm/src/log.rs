@@ -76,6 +76,7 @@ impl Lane {
     }
 
     /// The one or two pieces of the file that hold `[at, at + len)`.
+    #[inline]
     pub(crate) fn pieces(&self, at: u64, len: u64) -> [(u64, u64); 2] {
         ring_pieces(self.start, self.len, at, len)
     }
@@ -92,6 +93,7 @@ impl Lane {
         Ok(bytes)
     }
 
+    #[inline]
     fn free(&self, tail: u64) -> u64 {
         // Acquire: the checkpoint is done with what it gives back.
         self.len - (tail - self.head.load(Ordering::Acquire))
@@ -111,6 +113,7 @@ pub(crate) fn ring_pieces(start: u64, ring: u64, at: u64, len: u64) -> [(u64, u6
     [(start + from, first), (start, len - first)]
 }
 
+#[inline]
 fn append_ring(medium: &dyn Medium, lane: &Lane, at: u64, bytes: &[u8]) -> Result<()> {
     let [first, second] = lane.pieces(at, bytes.len() as u64);
     let (a, b) = bytes.split_at(first.1 as usize);
@@ -121,6 +124,12 @@ fn append_ring(medium: &dyn Medium, lane: &Lane, at: u64, bytes: &[u8]) -> Resul
         medium.append(&[(first.0, a), (second.0, b)])
     }
 }
+
+/// On lines of its own: every commit changes it, and what lies beside it is
+/// only read.
+#[repr(align(128))]
+#[derive(Debug)]
+struct Apart(AtomicU64);
 
 /// The batch that gathers on a stream. Absolute offsets are of lane 0.
 #[derive(Debug, Default)]
@@ -149,7 +158,7 @@ pub(crate) struct Log {
     /// Longest record that fits an empty log.
     capacity: u64,
     /// The next number to be drawn.
-    next: AtomicU64,
+    next: Apart,
     /// On a stream, the last durable number.
     durable: AtomicU64,
     /// Lane 0 on a log of lanes: for records too long for their own lane and
@@ -190,7 +199,7 @@ impl Log {
             style,
             epoch,
             lanes: lanes.into(),
-            next: AtomicU64::new(next),
+            next: Apart(AtomicU64::new(next)),
             durable: AtomicU64::new(next - 1),
             shared_lane: Mutex::new(()),
             batch: Mutex::new(Batch {
@@ -208,6 +217,7 @@ impl Log {
     }
 
     /// Slots of the gate that have a lane of their own.
+    #[inline]
     pub(crate) fn own_lanes(&self) -> usize {
         match self.style {
             LogStyle::Lanes => self.lanes.len() - 1,
@@ -223,7 +233,7 @@ impl Log {
 
     /// Highest number drawn.
     pub(crate) fn last_seq(&self) -> u64 {
-        self.next.load(Ordering::Acquire) - 1
+        self.next.0.load(Ordering::Acquire) - 1
     }
 
     /// Every record with this number or a lower one is durable and inside its
@@ -233,7 +243,7 @@ impl Log {
             return self.durable.load(Ordering::Acquire);
         }
         // Order matters, see the module's text.
-        let next = self.next.load(Ordering::Acquire);
+        let next = self.next.0.load(Ordering::Acquire);
         if crate::mutant::is("ignore_pending") {
             return next - 1;
         }
@@ -293,8 +303,8 @@ impl Log {
         // Release: a `pending` of this commit also publishes the tail of the
         // one before.
         lane.pending
-            .store(self.next.load(Ordering::Relaxed), Ordering::Release);
-        let seq = self.next.fetch_add(1, Ordering::AcqRel);
+            .store(self.next.0.load(Ordering::Relaxed), Ordering::Release);
+        let seq = self.next.0.fetch_add(1, Ordering::AcqRel);
         let bytes = record.seal(self.epoch, seq, tail, tail);
         if let Err(error) = append_ring(medium, lane, tail, bytes) {
             return Err(self.poison(error).into());
@@ -312,7 +322,7 @@ impl Log {
         if lane.free(at) < need {
             return Err(Refused::NoSpace);
         }
-        let seq = self.next.fetch_add(1, Ordering::AcqRel);
+        let seq = self.next.0.fetch_add(1, Ordering::AcqRel);
         let durable_upto = lane.tail.load(Ordering::Relaxed);
         batch
             .bytes

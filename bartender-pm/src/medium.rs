@@ -97,6 +97,10 @@ pub trait Medium: Send + Sync + fmt::Debug {
     /// barrier, on a file one synchronous write a piece. Pieces that start on
     /// a line and consist of whole lines go past the cache.
     fn append(&self, pieces: &[(u64, &[u8])]) -> Result<()>;
+    /// Bytes that were read and will next be overwritten by
+    /// [`append`](Self::append): a cache need not keep them. They are durable,
+    /// and stay as they are.
+    fn let_go(&self, _offset: u64, _len: u64) {}
     /// Lengthens the medium to `len` bytes. The new bytes are zero and have
     /// their space; length and space are durable on return.
     fn grow(&self, len: u64) -> Result<()>;

@@ -11,12 +11,16 @@ use std::mem::size_of;
 
 const HEAD: usize = size_of::<RecordHeader>();
 
+/// Bytes that stay free behind the ranges, for the final padding.
+const SPARE: usize = RECORD_ALIGN as usize;
+
 /// A redo record under construction. Reuse it: it keeps its buffer.
 #[derive(Debug)]
 pub struct Record {
-    /// Header, ranges, and, once sealed, padding.
+    /// Header and ranges up to `end`; behind it at least [`SPARE`] bytes of no
+    /// meaning. It never gets shorter, so adding a range moves a cursor.
     buf: Vec<u8>,
-    /// Where the ranges end.
+    /// Where the ranges end; a multiple of 8.
     end: usize,
 }
 
@@ -30,14 +34,14 @@ impl Record {
     /// An empty record.
     pub fn new() -> Self {
         Record {
-            buf: vec![0; HEAD],
+            buf: vec![0; HEAD + SPARE],
             end: HEAD,
         }
     }
 
     /// Empties it.
+    #[inline]
     pub fn clear(&mut self) {
-        self.buf.truncate(HEAD);
         self.end = HEAD;
     }
 
@@ -50,49 +54,58 @@ impl Record {
     /// overlap, the later one wins.
     #[inline]
     pub fn change(&mut self, offset: u64, bytes: &[u8]) {
-        self.buf.truncate(self.end);
         let mut at = offset;
-        let mut rest = bytes;
-        while !rest.is_empty() {
-            let (piece, later) = rest.split_at(rest.len().min(MAX_RANGE));
-            self.buf
-                .extend_from_slice(&(at << 16 | piece.len() as u64).to_le_bytes());
-            self.buf.extend_from_slice(piece);
-            if !piece.len().is_multiple_of(8) {
-                self.align(8);
+        for piece in bytes.chunks(MAX_RANGE) {
+            let len = piece.len();
+            let to = self.take(8 + len.next_multiple_of(8));
+            let (word, to) = to.split_at_mut(8);
+            word.copy_from_slice(&(at << 16 | len as u64).to_le_bytes());
+            if let Ok(one) = <&[u8; 8]>::try_from(piece) {
+                to.copy_from_slice(one);
+            } else {
+                let (to, padding) = to.split_at_mut(len);
+                to.copy_from_slice(piece);
+                padding.fill(0);
             }
-            at += piece.len() as u64;
-            rest = later;
+            at += len as u64;
         }
-        self.end = self.buf.len();
     }
 
     /// Adds an extent written by [`Writer::write_fresh`](crate::Writer::write_fresh),
     /// with the CRC-32C of its bytes.
     pub fn extent(&mut self, offset: u64, len: u64, crc: u32) {
-        self.buf.truncate(self.end);
-        self.buf.extend_from_slice(&(offset << 16).to_le_bytes());
         let extent = Extent { len, crc, zero: 0 };
-        self.buf.extend_from_slice(bytes_of(&extent));
-        self.end = self.buf.len();
+        let (word, to) = self.take(8 + size_of::<Extent>()).split_at_mut(8);
+        word.copy_from_slice(&(offset << 16).to_le_bytes());
+        to.copy_from_slice(bytes_of(&extent));
     }
 
     /// Bytes the record takes in the log.
+    #[inline]
     pub fn size(&self) -> u64 {
         (self.end as u64).next_multiple_of(RECORD_ALIGN)
     }
 
+    /// The next `len` bytes, a multiple of 8, which are now part of it.
     #[inline]
-    fn align(&mut self, to: usize) {
-        let len = self.buf.len().next_multiple_of(to);
-        self.buf.resize(len, 0);
+    fn take(&mut self, len: usize) -> &mut [u8] {
+        let (from, to) = (self.end, self.end + len);
+        if self.buf.len() < to + SPARE {
+            self.lengthen(to + SPARE);
+        }
+        self.end = to;
+        &mut self.buf[from..to]
+    }
+
+    #[cold]
+    fn lengthen(&mut self, len: usize) {
+        self.buf.resize(len.max(2 * self.buf.len()), 0);
     }
 
     /// Fills in the header for the place `at` (absolute offset in the lane)
     /// and returns the whole record, padded.
     #[inline]
     pub(crate) fn seal(&mut self, epoch: u64, seq: u64, at: u64, durable_upto: u64) -> &[u8] {
-        self.buf.truncate(self.end);
         let mut header = RecordHeader {
             crc: 0,
             len: self.end as u32,
@@ -101,21 +114,28 @@ impl Record {
             seq,
             durable_upto,
         };
-        header.crc = checksum(&header, &self.buf[HEAD..], at);
-        self.buf[..HEAD].copy_from_slice(bytes_of(&header));
-        self.align(RECORD_ALIGN as usize);
-        &self.buf
+        header.crc = checksum(&header, &self.buf[HEAD..self.end], at);
+        // Whole words: they are read again at once, as words.
+        let (words, _) = self.buf[..HEAD].as_chunks_mut::<8>();
+        for (to, word) in words.iter_mut().zip(header.words()) {
+            *to = word.to_le_bytes();
+        }
+        // More than is needed, but of a fixed length.
+        self.buf[self.end..][..SPARE].fill(0);
+        let size = self.size() as usize;
+        &self.buf[..size]
     }
 }
 
-/// The checksum of a record at absolute offset `at`. The body comes first.
+/// The checksum of a record at absolute offset `at`: of the body, of the
+/// header with `crc` zero, and of `at`.
 #[inline]
 fn checksum(header: &RecordHeader, body: &[u8], at: u64) -> u32 {
-    let mut tail = [0u8; HEAD + 8];
-    let zeroed = RecordHeader { crc: 0, ..*header };
-    tail[..HEAD].copy_from_slice(bytes_of(&zeroed));
-    tail[HEAD..].copy_from_slice(&at.to_le_bytes());
-    crc::append(crc::append(0, body), &tail)
+    let [first, rest @ ..] = header.words();
+    crc::of(
+        body,
+        [first & !u64::from(u32::MAX), rest[0], rest[1], rest[2], at],
+    )
 }
 
 /// A record whose checksum fits.

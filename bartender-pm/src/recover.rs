@@ -17,7 +17,7 @@
 //! after others came to depend on them), and the next epoch in the header, so
 //! that what stands behind a torn record can never be parsed again.
 
-use crate::checkpoint::store_newest;
+use crate::checkpoint::{newest, store};
 use crate::error::{Error, Result};
 use crate::layout::{Header, LOG_OFFSET, RECORD_ALIGN, RecordHeader, read_from};
 use crate::log::{Lane, ring_pieces};
@@ -210,8 +210,13 @@ pub(crate) fn recover(
             bytes += b.len() as u64;
         }
     }
-    let newest_first = found.iter().rev().map(record);
-    store_newest(medium, header.home_offset, home_size, newest_first)?;
+    let newest = newest(
+        medium,
+        header.home_offset,
+        home_size,
+        found.iter().rev().map(record),
+    )?;
+    store(medium, header.home_offset, &newest)?;
     let last = found.last().map_or(header.checkpoint, |&(seq, ..)| seq);
     Ok(Recovered {
         lanes,
@@ -268,7 +273,7 @@ fn check_extents(medium: &dyn Medium, home: u64, size: u64, changes: &[Change<'_
             continue;
         };
         if offset.checked_add(len).is_none_or(|end| end > size) {
-            continue; // `store` says what is wrong with it.
+            continue; // `newest` says what is wrong with it.
         }
         // Ranges that start before its end, less those that end before its
         // start: those that touch it, itself among them.
@@ -284,7 +289,7 @@ fn check_extents(medium: &dyn Medium, home: u64, size: u64, changes: &[Change<'_
         while at < len {
             let n = buf.len().min((len - at) as usize);
             medium.read(home + offset + at, &mut buf[..n])?;
-            sum = crate::crc::append(sum, &buf[..n]);
+            sum = crc32c::crc32c_append(sum, &buf[..n]);
             at += n as u64;
         }
         if sum != crc {

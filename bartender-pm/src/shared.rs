@@ -84,6 +84,16 @@ impl Shared {
         })
     }
 
+    /// Tells the background thread to look, unless it seems to know: for a
+    /// log that fills, whose next commit says so again.
+    #[inline]
+    pub(crate) fn remind(&self) {
+        if !self.kicked.load(Ordering::Relaxed) {
+            self.kick();
+        }
+    }
+
+    /// Tells the background thread to look.
     #[cold]
     pub(crate) fn kick(&self) {
         if !self.kicked.swap(true, Ordering::AcqRel) {

@@ -97,7 +97,7 @@ impl Writer<'_> {
             }
         };
         if shared.background && shared.log.is_quarter_full(slot) {
-            shared.kick();
+            shared.remind();
         }
         match shared.log.style {
             LogStyle::Lanes => Ok(Ticket { seq, durable: true }),

@@ -92,6 +92,7 @@ impl MappedFile {
     }
 
     /// Where `[offset, offset + len)` is mapped.
+    #[inline]
     fn at(&self, offset: u64, len: usize) -> *mut u8 {
         let map = self.map.get().expect("`reserve` comes before any write");
         let end = offset as usize + len;
@@ -104,6 +105,7 @@ impl MappedFile {
     }
 
     /// The barrier that ends an `append` or a `persist` by stores.
+    #[inline]
     fn drain(&self) {
         if self.flush {
             instr::fence();
@@ -247,25 +249,27 @@ impl Medium for MappedFile {
         }
         for &(offset, bytes) in pieces {
             let dst = self.at(offset, bytes.len());
-            let lines = if self.flush && offset.is_multiple_of(64) {
-                bytes.len() / 64 * 64
-            } else {
-                0
-            };
-            let (whole, rest) = bytes.split_at(lines);
-            // SAFETY: `at` checked the range; `dst` is line-aligned where
-            // `whole` is not empty, because the mapping starts on a page; the
-            // rest is as in `write`.
+            // SAFETY: `at` checked the range; the rest is as in `write`.
             unsafe {
-                instr::store_lines(dst, whole);
-                std::ptr::copy_nonoverlapping(rest.as_ptr(), dst.add(lines), rest.len());
-                if self.flush && !rest.is_empty() {
-                    instr::flush(dst.add(lines), rest.len());
+                if self.flush {
+                    instr::store_flushed(dst, bytes);
+                } else {
+                    instr::store(dst, bytes);
                 }
             }
         }
         self.drain();
         Ok(())
+    }
+
+    fn let_go(&self, offset: u64, len: u64) {
+        // A store past the cache takes twice as long where some cache has the
+        // line.
+        if self.flush && len != 0 {
+            let start = self.at(offset, len as usize);
+            // SAFETY: `at` checked that the range is mapped.
+            unsafe { instr::evict(start, len as usize) };
+        }
     }
 
     fn grow(&self, len: u64) -> Result<()> {
