@@ -11,6 +11,7 @@
 mod entry;
 mod hash;
 mod iter;
+mod moving;
 mod owned;
 mod persist;
 mod slot;

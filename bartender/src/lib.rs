@@ -38,6 +38,7 @@
 //!
 //! A [`PBox`], [`PVec`], [`PString`] or [`PHashMap`] that the program owns is ordinary memory and behaves like its
 //! `std` twin. Storing it moves it into the region, taking it out ([`Mut::take`], [`Mut::replace`]) moves it back.
+//! From one place in the region to another it moves as a [`Moved`], without a copy of what it owns.
 //! What is stored is only borrowed: `&T` for reading, [`Mut`] for changing. [`Mut`] hands out `&mut T` for
 //! [`PlainData`] alone, because whoever has `&mut` of a value with persistent pointers can carry them away.
 //!
@@ -58,6 +59,8 @@ mod error;
 
 mod changes;
 
+mod detached;
+
 mod lock_table;
 
 mod tx;
@@ -67,6 +70,8 @@ mod thread;
 mod persist;
 
 mod mutref;
+
+mod moved;
 
 #[doc(hidden)]
 #[path = "private.rs"]
@@ -104,6 +109,7 @@ pub use error::{Error, Result};
 pub use hash_map::PHashMap;
 pub use heap::{CheckReport, Heap, Options, Report, Stats};
 pub use lock::{Lock, PMutex, PRwLock, ReadGuard};
+pub use moved::Moved;
 pub use mutref::Mut;
 pub use pbox::PBox;
 pub use persist::{Adopt, Evict, Persist, PlainData, Project, Release};

@@ -134,7 +134,14 @@ impl Core {
             thread.set_active(Some(context));
             // SAFETY: the transaction runs until the active one is set back below.
             let tx = unsafe { TxRef::new(context) };
-            let outcome = panic::catch_unwind(AssertUnwindSafe(|| body(tx)));
+            let mut outcome = panic::catch_unwind(AssertUnwindSafe(|| body(tx)));
+            if matches!(outcome, Ok(Ok(_)))
+                && !tx.context().detached.is_empty()
+                && tx.context().doom.is_none()
+                && let Err(error) = tx.release_detached()
+            {
+                outcome = Ok(Err(error.into()));
+            }
             thread.set_active(outer);
             // SAFETY: as above; `body` has returned, and with it all its `TxRef`s ended.
             let state = unsafe { &mut *context.as_ptr() };

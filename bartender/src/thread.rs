@@ -35,6 +35,8 @@ pub(crate) struct Thread {
     guards: Cell<usize>,
     /// The innermost running transaction; the others by [`Context::outer`].
     active: Cell<Option<NonNull<Context>>>,
+    /// Detached values so far: their numbers.
+    tickets: Cell<u64>,
     /// Contexts to be used again, in a list by [`Context::outer`].
     idle: Cell<Option<NonNull<Context>>>,
 }
@@ -45,6 +47,7 @@ thread_local! {
             owner: Cell::new(None),
             guards: Cell::new(0),
             active: Cell::new(None),
+            tickets: Cell::new(0),
             idle: Cell::new(None),
         }
     };
@@ -121,6 +124,13 @@ impl Thread {
     pub(crate) fn running(&self) -> impl Iterator<Item = NonNull<Context>> {
         // SAFETY: contexts in the list of running ones are alive, and of this thread.
         std::iter::successors(self.active.get(), |c| unsafe { c.as_ref().outer })
+    }
+
+    /// A number that no detached value of this thread ever had.
+    #[inline]
+    pub(crate) fn next_ticket(&self) -> u64 {
+        self.tickets.set(self.tickets.get() + 1);
+        self.tickets.get()
     }
 
     /// A context to run a transaction in.

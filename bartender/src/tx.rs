@@ -6,6 +6,7 @@
 //! What begins, commits and takes back is in [`crate::run`].
 
 use crate::changes::Changes;
+use crate::detached::Detached;
 use crate::error::{Error, Result};
 use crate::lock_table::{Mode, Owner, Refused};
 use crate::thread;
@@ -23,6 +24,9 @@ pub(crate) enum Doom {
     /// An inner call or an adoption failed.
     Failed(String),
 }
+
+/// Ends a detached value that nobody wanted, given where its bytes lie.
+pub(crate) type ReleaseDetached = unsafe fn(TxRef<'_>, *const u8) -> Result<()>;
 
 /// A block that the transaction made.
 #[derive(Debug, Clone, Copy)]
@@ -50,6 +54,8 @@ pub(crate) struct Context {
     pub(crate) fresh_bytes: usize,
     /// Blocks to give back once the transaction is durable.
     pub(crate) frees: Vec<NonNull<u8>>,
+    /// Stored values on their way from one place to another.
+    pub(crate) detached: Detached<ReleaseDetached>,
     /// Entries of the superblock table that must be durable with it (rule 4 of the log).
     pub(crate) entries: Vec<Entry>,
     /// Locks held to the end.
@@ -71,6 +77,7 @@ impl Context {
             blocks: Vec::new(),
             fresh_bytes: 0,
             frees: Vec::new(),
+            detached: Detached::new(),
             entries: Vec::new(),
             locks: Vec::new(),
             seen: 0,
@@ -114,6 +121,7 @@ impl Context {
             self.frees.shrink_to(KEEP);
         }
         self.entries.clear();
+        self.detached.clear();
     }
 
     /// Dooms the transaction; the first reason stays.

@@ -4,6 +4,8 @@
 //! changed through the methods of `Mut<'_, PVec<T>>` in the submodule `stored`. Reading is the
 //! same code for both, and the same instructions as for a `Vec`.
 
+mod moving;
+mod slices;
 mod stored;
 mod traits;
 

@@ -28,6 +28,7 @@ struct Root {
     map: PMutex<PHashMap<u64, u64>>,
     roomy: PMutex<PHashMap<u64, u64>>,
     large: PMutex<PVec<u64>>,
+    elsewhere: PMutex<PVec<u64>>,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -171,6 +172,12 @@ fn typed(rows: &mut Rows, path: &Path, medium: Medium) {
         let mut large = Some(large);
         update(&mut |root, tx| tx.lock(&root.large)?.set(large.take().unwrap()))
     });
+    row(rows, "move 800 kB inside", || {
+        update(&mut |root, tx| {
+            let moved = Mut::take_moved(&mut tx.lock(&root.large)?)?;
+            tx.lock(&root.elsewhere)?.set_moved(moved)
+        })
+    });
 }
 
 /// From the first change to the last close.
@@ -223,6 +230,7 @@ const GOLDEN: &[Golden] = &[
     ("PHashMap change",                   1,     1,   64, [0, 0, 1]),
     ("PHashMap remove",                   1,     2,  128, [0, 0, 1]),
     ("store 800 kB",                      2, 12546,  128, [1, 0, 3]),
+    ("move 800 kB inside",                1,     2,  128, [0, 0, 1]),
     ("checkpoint",                        2,    19,    0, [0, 0, 3]),
     ("checkpoint with nothing to do",     0,     0,    0, [0, 0, 0]),
     ("close",                             5,    35,  128, [0, 0, 6]),

@@ -21,6 +21,8 @@ enum Op {
     Swap(usize, usize),
     /// Out of the region and back into another slot.
     Move(usize, usize),
+    /// Into another slot without leaving the region; with the same slot twice: taken and not put anywhere.
+    MoveInside(usize, usize),
     Push(u32, usize),
     Truncate(usize),
 }
@@ -33,6 +35,7 @@ fn op() -> impl Strategy<Value = Op> {
         (slot(), 1..9u64).prop_map(|(i, n)| Op::Add(i, n)),
         (slot(), slot()).prop_map(|(i, j)| Op::Swap(i, j)),
         (slot(), slot()).prop_map(|(i, j)| Op::Move(i, j)),
+        (slot(), slot()).prop_map(|(i, j)| Op::MoveInside(i, j)),
         (any::<u32>(), 1..200usize).prop_map(|(v, n)| Op::Push(v, n)),
         (0..300usize).prop_map(Op::Truncate),
     ]
@@ -63,6 +66,12 @@ fn apply(root: &mut Mut<'_, ([Slot; SLOTS], PVec<u32>)>, op: &Op) -> Result<()> 
             let taken = Mut::take(&mut slots[i])?;
             slots[j].set(taken)?;
         }
+        Op::MoveInside(i, j) => {
+            let moved = Mut::take_moved(&mut slots[i])?;
+            if i != j {
+                slots[j].set_moved(moved)?;
+            }
+        }
         Op::Push(value, count) => {
             for _ in 0..count {
                 vec.push(value)?;
@@ -87,6 +96,12 @@ fn apply_to_model((slots, vec): &mut Model, op: &Op) {
         }
         Op::Swap(i, j) => slots.swap(i, j),
         Op::Move(i, j) => slots[j] = slots[i].take(),
+        Op::MoveInside(i, j) => {
+            let taken = slots[i].take();
+            if i != j {
+                slots[j] = taken;
+            }
+        }
         Op::Push(value, count) => vec.extend(std::iter::repeat_n(value, count)),
         Op::Truncate(len) => vec.truncate(len),
     }
@@ -197,13 +212,14 @@ fn explore(kind: SimKind, durability: Durability, points: usize) -> u64 {
             let ops: Vec<Op> = (0..1 + draw(3))
                 .map(|_| {
                     let (i, j) = (draw(6) as usize, draw(6) as usize);
-                    match draw(7) {
+                    match draw(8) {
                         0 | 1 => Op::Set(i, k, (j % 2 == 0).then_some(k)),
                         2 => Op::Add(i, k),
                         3 => Op::Swap(i, j),
                         4 => Op::Move(i, j),
                         // Once far beyond what is logged byte for byte.
                         5 => Op::Push(k as u32, if draw(8) == 0 { 40_000 } else { 30 }),
+                        6 => Op::MoveInside(i, j),
                         _ => Op::Truncate(draw(300) as usize),
                     }
                 })

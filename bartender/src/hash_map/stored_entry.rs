@@ -16,16 +16,16 @@ pub enum StoredEntry<'a, K, V> {
 
 /// The place of a key that is there.
 pub struct StoredOccupied<'a, K, V> {
-    map: Mut<'a, PHashMap<K, V>>,
+    pub(super) map: Mut<'a, PHashMap<K, V>>,
     /// A full bucket.
-    index: usize,
+    pub(super) index: usize,
 }
 
 /// The place of a key that is not there.
 pub struct StoredVacant<'a, K, V> {
-    map: Mut<'a, PHashMap<K, V>>,
-    hash: u64,
-    key: K,
+    pub(super) map: Mut<'a, PHashMap<K, V>>,
+    pub(super) hash: u64,
+    pub(super) key: K,
 }
 
 pub(super) fn find<K: Persist + Hash + Eq, V: Persist>(

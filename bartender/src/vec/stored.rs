@@ -8,18 +8,21 @@ use super::PVec;
 use crate::__private::{mut_at, parts};
 use crate::error::Result;
 use crate::mutref::Mut;
-use crate::persist::{Persist, PlainData, hold_all};
+use crate::persist::{Persist, hold_all};
 use crate::raw::{self, array::Array};
 use crate::tx::TxRef;
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
+
+/// How an element is taken out: as an owned value, or as one that is moved.
+pub(super) type Out<T, X> = unsafe fn(TxRef<'_>, *mut T) -> Result<X>;
 
 /// Stored vectors. Each method that changes something has effect when the transaction commits;
 /// none has a barrier of its own. Where an index is out of bounds they panic like `Vec`'s,
 /// which aborts the transaction.
 impl<T: Persist> Mut<'_, PVec<T>> {
     #[inline]
-    fn array(&mut self) -> (*mut Array<T>, TxRef<'_>) {
+    pub(super) fn array(&mut self) -> (*mut Array<T>, TxRef<'_>) {
         let (this, tx) = parts(self);
         (this.cast(), tx)
     }
@@ -42,7 +45,7 @@ impl<T: Persist> Mut<'_, PVec<T>> {
         self.grow(additional, true)
     }
 
-    fn grow(&mut self, additional: usize, exact: bool) -> Result<()> {
+    pub(super) fn grow(&mut self, additional: usize, exact: bool) -> Result<()> {
         let (array, tx) = self.array();
         // SAFETY: the vector is stored and borrowed for changing by this transaction.
         unsafe {
@@ -101,19 +104,23 @@ impl<T: Persist> Mut<'_, PVec<T>> {
         );
         self.hold_from(index)?;
         self.push(value)?;
+        self.last_to(index);
+        Ok(())
+    }
+
+    /// Moves the last element before the one at `index`. The locks from there on are held.
+    pub(super) fn last_to(&mut self, index: usize) {
+        let len = self.len();
         let (array, tx) = self.array();
-        // SAFETY: the pushed element is there; turning the end of the array by one place keeps
-        // every element once. The vector is borrowed for changing by this transaction.
+        // SAFETY: turning the end of the array by one place keeps every element once. The vector is borrowed
+        // for changing by this transaction.
         unsafe {
             let ptr = (*array).as_ptr();
-            tx.change(ptr.add(index).cast(), (len - index) * size_of::<T>());
-            std::slice::from_raw_parts_mut(
-                ptr.add(index).cast::<MaybeUninit<T>>(),
-                len + 1 - index,
-            )
-            .rotate_right(1);
+            // The last one's place was kept when it was put there.
+            tx.change(ptr.add(index).cast(), (len - 1 - index) * size_of::<T>());
+            std::slice::from_raw_parts_mut(ptr.add(index).cast::<MaybeUninit<T>>(), len - index)
+                .rotate_right(1);
         }
-        Ok(())
     }
 
     /// Takes the element at `index` out, as an owned value; those behind it move up.
@@ -126,6 +133,11 @@ impl<T: Persist> Mut<'_, PVec<T>> {
     ///
     /// If `index >= len`.
     pub fn remove(&mut self, index: usize) -> Result<T> {
+        self.remove_by(index, raw::take)
+    }
+
+    /// Takes the element at `index` out by `out`.
+    pub(super) fn remove_by<X>(&mut self, index: usize, out: Out<T, X>) -> Result<X> {
         let len = self.len();
         assert!(
             index < len,
@@ -136,7 +148,7 @@ impl<T: Persist> Mut<'_, PVec<T>> {
         // SAFETY: the element is read once and its place is overwritten by those behind it. The
         // vector is borrowed for changing by this transaction.
         unsafe {
-            let value = raw::take(tx, (*array).as_ptr().add(index))?;
+            let value = out(tx, (*array).as_ptr().add(index))?;
             Array::shift(array, index + 1, index, tx);
             Array::set_len(array, len - 1, tx);
             Ok(value)
@@ -153,6 +165,11 @@ impl<T: Persist> Mut<'_, PVec<T>> {
     ///
     /// If `index >= len`.
     pub fn swap_remove(&mut self, index: usize) -> Result<T> {
+        self.swap_remove_by(index, raw::take)
+    }
+
+    /// Takes the element at `index` out by `out`; the last one takes its place.
+    pub(super) fn swap_remove_by<X>(&mut self, index: usize, out: Out<T, X>) -> Result<X> {
         let len = self.len();
         assert!(
             index < len,
@@ -165,7 +182,7 @@ impl<T: Persist> Mut<'_, PVec<T>> {
         // the last. The vector is borrowed for changing by this transaction.
         unsafe {
             let ptr = (*array).as_ptr();
-            let value = raw::take(tx, ptr.add(index))?;
+            let value = out(tx, ptr.add(index))?;
             if index != len - 1 {
                 tx.change(ptr.add(index).cast(), size_of::<T>());
                 ptr.add(index).copy_from_nonoverlapping(ptr.add(len - 1), 1);
@@ -243,80 +260,6 @@ impl<T: Persist> Mut<'_, PVec<T>> {
         values.into_iter().try_for_each(|value| self.push(value))
     }
 
-    /// Adds copies of all elements of `slice`, in one piece.
-    ///
-    /// # Errors
-    ///
-    /// The region is full; nothing changed.
-    pub fn extend_from_slice(&mut self, slice: &[T]) -> Result<()>
-    where
-        T: PlainData,
-    {
-        self.reserve(slice.len())?;
-        let (array, tx) = self.array();
-        // SAFETY: there is room; the slice cannot lie in the slack. Plain data is its bytes.
-        // The vector is borrowed for changing by this transaction.
-        unsafe {
-            let len = (*array).len();
-            let to = (*array).as_ptr().add(len);
-            tx.change(to.cast(), size_of_val(slice));
-            to.copy_from_nonoverlapping(slice.as_ptr(), slice.len());
-            Array::set_len(array, len + slice.len(), tx);
-        }
-        Ok(())
-    }
-
-    /// Puts copies of all elements of `slice` before the element at `index`.
-    ///
-    /// # Errors
-    ///
-    /// The region is full; nothing changed.
-    ///
-    /// # Panics
-    ///
-    /// If `index > len`.
-    pub fn insert_slice(&mut self, index: usize, slice: &[T]) -> Result<()>
-    where
-        T: PlainData,
-    {
-        let len = self.len();
-        assert!(
-            index <= len,
-            "insertion index (is {index}) should be <= len (is {len})"
-        );
-        self.reserve(slice.len())?;
-        let (array, tx) = self.array();
-        // SAFETY: there is room; the slice does not lie in the vector, which is borrowed for
-        // changing by this transaction. Plain data is its bytes.
-        unsafe {
-            Array::shift(array, index, index + slice.len(), tx);
-            let to = (*array).as_ptr().add(index);
-            to.copy_from_nonoverlapping(slice.as_ptr(), slice.len());
-            Array::set_len(array, len + slice.len(), tx);
-        }
-        Ok(())
-    }
-
-    /// Takes `count` elements from `index` on out.
-    ///
-    /// # Panics
-    ///
-    /// If they are not there.
-    pub(crate) fn remove_range(&mut self, index: usize, count: usize)
-    where
-        T: PlainData,
-    {
-        let len = self.len();
-        assert!(index + count <= len, "the range is there");
-        let (array, tx) = self.array();
-        // SAFETY: plain data needs no release. The vector is borrowed for changing by this
-        // transaction.
-        unsafe {
-            Array::shift(array, index + count, index, tx);
-            Array::set_len(array, len - count, tx);
-        }
-    }
-
     /// The element at `index`, to be changed.
     pub fn get_mut(&mut self, index: usize) -> Option<Mut<'_, T>> {
         if index >= self.len() {
@@ -325,22 +268,6 @@ impl<T: Persist> Mut<'_, PVec<T>> {
         let (array, tx) = self.array();
         // SAFETY: the element is there and borrowed as long as the vector.
         Some(unsafe { mut_at((*array).as_ptr().add(index), tx) })
-    }
-
-    /// All elements as a slice that can be written, for sorting or filling it. All of them go into
-    /// the transaction's record.
-    pub fn as_mut_slice(&mut self) -> &mut [T]
-    where
-        T: PlainData,
-    {
-        let (array, tx) = self.array();
-        // SAFETY: plain data can be written as it is; the elements are borrowed as long as the
-        // vector.
-        unsafe {
-            let (ptr, len) = ((*array).as_ptr(), (*array).len());
-            tx.change(ptr.cast(), len * size_of::<T>());
-            std::slice::from_raw_parts_mut(ptr, len)
-        }
     }
 
     /// The first element, to be changed.
@@ -399,7 +326,7 @@ impl<T: Persist> Mut<'_, PVec<T>> {
     }
 
     /// Holds the locks inside the elements from `index` on: they are about to move or go.
-    fn hold_from(&mut self, index: usize) -> Result<()> {
+    pub(super) fn hold_from(&mut self, index: usize) -> Result<()> {
         if !T::HAS_LOCKS {
             return Ok(());
         }
@@ -410,7 +337,7 @@ impl<T: Persist> Mut<'_, PVec<T>> {
     }
 
     /// Holds the locks inside the element at `index`.
-    fn hold_at(&mut self, index: usize) -> Result<()> {
+    pub(super) fn hold_at(&mut self, index: usize) -> Result<()> {
         if !T::HAS_LOCKS {
             return Ok(());
         }

@@ -1,0 +1,578 @@
+//! Rule 8 of the typed interface: moving inside the region without evicting. Each way to lose, double or smuggle a
+//! moved value, and what becomes of it.
+#![cfg(not(loom))]
+
+use bartender::{
+    Error, Heap, Moved, Mut, PBox, PHashMap, PMutex, PRwLock, PString, PVec, Persist, Result,
+};
+use std::cell::{Cell, RefCell};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::mpsc;
+use tempfile::TempDir;
+
+type Boxed = Option<PBox<PString>>;
+
+#[derive(Persist, Default)]
+#[repr(C)]
+struct Root {
+    a: PMutex<Boxed>,
+    b: PMutex<Boxed>,
+    list: PMutex<PVec<PBox<PString>>>,
+    map: PMutex<PHashMap<u32, PVec<u64>>>,
+    locks: PMutex<PVec<(PMutex<u64>, PString)>>,
+    nodes: PMutex<Option<PBox<Node>>>,
+    numbers: PMutex<PVec<u64>>,
+}
+
+#[derive(Persist, Default)]
+#[repr(C)]
+struct Node {
+    value: u64,
+    next: Option<PBox<Node>>,
+    /// A way in that is locked by itself.
+    inner: PMutex<Option<PBox<Node>>>,
+}
+
+fn folder() -> TempDir {
+    let shared = PathBuf::from("/dev/shm");
+    let base = if shared.is_dir() {
+        shared
+    } else {
+        std::env::temp_dir()
+    };
+    tempfile::tempdir_in(base).expect("a folder for the test")
+}
+
+fn open(folder: &TempDir) -> Heap<Root> {
+    let options = Heap::options().max_size(16 << 20).log_size(4 << 20);
+    options.open(folder.path().join("r")).expect("a region")
+}
+
+fn boxed(text: &str) -> Boxed {
+    Some(PBox::new(text.into()))
+}
+
+/// A heap with "one" in `a` and "two" in `b`.
+fn filled(folder: &TempDir) -> Heap<Root> {
+    let heap = open(folder);
+    heap.transaction(|tx| {
+        tx.lock(&heap.root().a)?.set(boxed("one"))?;
+        tx.lock(&heap.root().b)?.set(boxed("two"))
+    })
+    .unwrap();
+    heap
+}
+
+/// What is in `a` and in `b`, after a check that nothing leaks.
+fn state(heap: &Heap<Root>) -> [Option<String>; 2] {
+    heap.check().expect("a sound region");
+    [&heap.root().a, &heap.root().b].map(|lock| lock.read().as_deref().map(ToString::to_string))
+}
+
+fn texts(a: Option<&str>, b: Option<&str>) -> [Option<String>; 2] {
+    [a, b].map(|text| text.map(str::to_owned))
+}
+
+#[test]
+fn a_moved_value_keeps_its_blocks() {
+    let folder = folder();
+    let heap = filled(&folder);
+    let place = |lock: &PMutex<Boxed>| -> *const PString {
+        lock.read().as_deref().expect("a box is there")
+    };
+    let before = place(&heap.root().a);
+    let blocks = heap.stats().live_blocks;
+    heap.transaction(|tx| {
+        let (mut a, mut b) = (tx.lock(&heap.root().a)?, tx.lock(&heap.root().b)?);
+        b.set_moved(Mut::take_moved(&mut a)?)
+    })
+    .unwrap();
+    assert_eq!(state(&heap), texts(None, Some("one")));
+    assert_eq!(place(&heap.root().b), before);
+    // "two" was freed: a box and a text.
+    assert_eq!(heap.stats().live_blocks, blocks - 2);
+    heap.close().unwrap();
+    let heap = open(&folder);
+    assert_eq!(state(&heap), texts(None, Some("one")));
+}
+
+#[test]
+#[allow(clippy::forget_non_drop)] // The program may, and it is as harmless as dropping.
+fn what_is_never_attached_is_freed_at_the_commit() {
+    let folder = folder();
+    let heap = filled(&folder);
+    let blocks = heap.stats().live_blocks;
+    heap.transaction(|tx| {
+        let moved = Mut::take_moved(&mut tx.lock(&heap.root().a)?)?;
+        drop(moved);
+        Ok(())
+    })
+    .unwrap();
+    assert_eq!(state(&heap), texts(None, Some("two")));
+    heap.transaction(|tx| {
+        std::mem::forget(Mut::take_moved(&mut tx.lock(&heap.root().b)?)?);
+        Ok(())
+    })
+    .unwrap();
+    assert_eq!(state(&heap), texts(None, None));
+    assert_eq!(heap.stats().live_blocks, blocks - 4);
+}
+
+#[test]
+fn an_abort_puts_moved_values_back() {
+    let folder = folder();
+    let heap = filled(&folder);
+    let blocks = heap.stats().live_blocks;
+    for attach in [false, true] {
+        let failed: Result<()> = heap.transaction(|tx| {
+            let (mut a, mut b) = (tx.lock(&heap.root().a)?, tx.lock(&heap.root().b)?);
+            let moved = Mut::take_moved(&mut a)?;
+            if attach {
+                b.set_moved(moved)?;
+            }
+            Err(Error::abort("on purpose"))
+        });
+        failed.unwrap_err();
+        assert_eq!(state(&heap), texts(Some("one"), Some("two")));
+        assert_eq!(heap.stats().live_blocks, blocks);
+    }
+}
+
+#[test]
+fn swapped_tickets_are_swapped_values() {
+    let folder = folder();
+    let heap = filled(&folder);
+    heap.transaction(|tx| {
+        let (mut a, mut b) = (tx.lock(&heap.root().a)?, tx.lock(&heap.root().b)?);
+        let (mut one, mut two) = (Mut::take_moved(&mut a)?, Mut::take_moved(&mut b)?);
+        std::mem::swap(&mut one, &mut two);
+        a.set_moved(one)?;
+        b.set_moved(two)
+    })
+    .unwrap();
+    assert_eq!(state(&heap), texts(Some("two"), Some("one")));
+}
+
+#[test]
+fn a_ticket_that_a_panic_drops_frees_at_the_commit_or_puts_back_at_the_abort() {
+    let folder = folder();
+    let heap = filled(&folder);
+    let panicked = catch_unwind(AssertUnwindSafe(|| {
+        heap.transaction(|tx| -> Result<()> {
+            let _moved = Mut::take_moved(&mut tx.lock(&heap.root().a)?)?;
+            std::panic::resume_unwind(Box::new(()))
+        })
+    }));
+    panicked.unwrap_err();
+    assert_eq!(state(&heap), texts(Some("one"), Some("two")));
+    heap.transaction(|tx| {
+        let moved = Mut::take_moved(&mut tx.lock(&heap.root().a)?)?;
+        let _ = catch_unwind(AssertUnwindSafe(|| {
+            let _moved = moved;
+            std::panic::resume_unwind(Box::new(()))
+        }));
+        // An index out of bounds takes the ticket with it, too.
+        let moved = Mut::replace_moved(&mut tx.lock(&heap.root().b)?, None)?;
+        let Some(moved) = moved.transpose()? else {
+            unreachable!("\"two\" was there")
+        };
+        let mut list = tx.lock(&heap.root().list)?;
+        catch_unwind(AssertUnwindSafe(|| list.insert_moved(9, moved))).unwrap_err();
+        Ok(())
+    })
+    .unwrap();
+    assert_eq!(state(&heap), texts(None, None));
+    assert!(heap.root().list.read().is_empty());
+}
+
+#[test]
+fn a_ticket_is_worthless_after_its_transaction() {
+    let folder = folder();
+    let heap = filled(&folder);
+    let mut kept: Vec<Moved<Boxed>> = Vec::new();
+    for abort in [true, false] {
+        for _ in 0..2 {
+            let _ = heap.transaction(|tx| {
+                let mut a = tx.lock(&heap.root().a)?;
+                kept.push(Mut::replace_moved(&mut a, boxed("new"))?);
+                kept.push(Mut::take_moved(&mut a)?);
+                a.set(boxed("one"))?;
+                if abort {
+                    return Err(Error::abort("on purpose"));
+                }
+                Ok(())
+            });
+        }
+    }
+    heap.transaction(|tx| {
+        let mut b = tx.lock(&heap.root().b)?;
+        // Something is in this transaction's keeping, too.
+        let mine = Mut::take_moved(&mut tx.lock(&heap.root().a)?)?;
+        while let Some(stale) = kept.pop() {
+            match kept.len() % 4 {
+                0 => drop(stale),
+                1 => assert!(matches!(b.set_moved(stale), Err(Error::ForeignValue))),
+                2 => assert!(matches!(stale.into_owned(), Err(Error::ForeignValue))),
+                _ => assert!(matches!(stale.transpose(), Err(Error::ForeignValue))),
+            }
+        }
+        tx.lock(&heap.root().a).unwrap_err();
+        drop(mine);
+        Ok(())
+    })
+    .unwrap();
+    assert_eq!(state(&heap), texts(None, Some("two")));
+}
+
+#[test]
+fn a_ticket_may_be_dropped_when_its_heap_is_gone() {
+    let folder = folder();
+    let heap = filled(&folder);
+    let stale = heap
+        .transaction(|tx| Mut::take_moved(&mut tx.lock(&heap.root().a)?))
+        .unwrap();
+    heap.close().unwrap();
+    assert!(matches!(stale.transpose(), Err(Error::ForeignValue)));
+}
+
+thread_local! {
+    static SMUGGLED: RefCell<Option<Moved<Boxed>>> = const { RefCell::new(None) };
+}
+
+#[test]
+fn a_ticket_is_refused_by_another_heap_and_its_value_is_not_lost() {
+    let (one_folder, two_folder) = (folder(), folder());
+    let (one, two) = (filled(&one_folder), filled(&two_folder));
+    let doomed = one.transaction(|tx| {
+        let moved = Mut::take_moved(&mut tx.lock(&one.root().a)?)?;
+        SMUGGLED.set(Some(moved));
+        two.transaction(|tx| {
+            let mut a = tx.lock(&two.root().a)?;
+            // One of its own with the same chance of being taken for it.
+            let own = Mut::take_moved(&mut tx.lock(&two.root().b)?)?;
+            let refused = a.set_moved(SMUGGLED.take().expect("set above"));
+            assert!(matches!(refused, Err(Error::ForeignValue)), "{refused:?}");
+            a.set_moved(own)
+        })?;
+        // Swallowed: without the doom "one" would be freed now.
+        Ok(())
+    });
+    assert!(matches!(doomed, Err(Error::Doomed { .. })), "{doomed:?}");
+    assert_eq!(state(&one), texts(Some("one"), Some("two")));
+    assert_eq!(state(&two), texts(Some("two"), None));
+    // The other way round: from the inner one out.
+    one.transaction(|tx| {
+        let mut a = tx.lock(&one.root().a)?;
+        let moved = two.transaction(|tx| Mut::take_moved(&mut tx.lock(&two.root().a)?))?;
+        let refused = a.set_moved(moved);
+        assert!(matches!(refused, Err(Error::ForeignValue)), "{refused:?}");
+        Ok(())
+    })
+    .unwrap();
+    assert_eq!(state(&one), texts(Some("one"), Some("two")));
+    assert_eq!(state(&two), texts(None, None));
+}
+
+#[test]
+fn an_inner_call_is_of_the_same_transaction() {
+    let folder = folder();
+    let heap = filled(&folder);
+    heap.transaction(|tx| {
+        let moved = Cell::new(Some(Mut::take_moved(&mut tx.lock(&heap.root().a)?)?));
+        heap.transaction(|tx| {
+            let mut b = tx.lock(&heap.root().b)?;
+            b.set_moved(moved.take().expect("it runs once"))
+        })
+    })
+    .unwrap();
+    assert_eq!(state(&heap), texts(None, Some("one")));
+}
+
+#[test]
+fn a_failed_attachment_that_is_swallowed_loses_nothing() {
+    let folder = folder();
+    let heap = open(&folder);
+    heap.transaction(|tx| {
+        let mut list = tx.lock(&heap.root().list)?;
+        list.push(PBox::new("kept".into()))?;
+        tx.lock(&heap.root().a)?.set(boxed("one"))
+    })
+    .unwrap();
+    let full = heap.transaction(|tx| {
+        let mut a = tx.lock(&heap.root().a)?;
+        let moved = Mut::take_moved(&mut a)?.transpose()?.expect("\"one\"");
+        // Leaves no room for the list to grow.
+        let mut numbers = tx.lock(&heap.root().numbers)?;
+        let mut step = 1 << 20;
+        while step > 0 {
+            let more = numbers.capacity() + step;
+            if numbers.reserve_exact(more).is_err() {
+                step /= 2;
+            }
+        }
+        let mut list = tx.lock(&heap.root().list)?;
+        while list.len() < list.capacity() {
+            list.push_moved(list_filler(&heap)?)?;
+        }
+        assert!(list.push_moved(moved).is_err());
+        Ok(())
+    });
+    assert!(full.is_err(), "{full:?}");
+    assert_eq!(state(&heap), texts(Some("one"), None));
+    assert_eq!(heap.root().list.read().len(), 1);
+}
+
+/// A value for the list that takes no room: from the list's own first element's text, again and again.
+fn list_filler(heap: &Heap<Root>) -> Result<Moved<PBox<PString>>> {
+    heap.transaction(|tx| {
+        let mut b = tx.lock(&heap.root().b)?;
+        b.set(boxed(""))?;
+        Ok(Mut::take_moved(&mut b)?.transpose()?.expect("set above"))
+    })
+}
+
+#[test]
+fn values_move_between_vectors_maps_boxes_and_owners() {
+    let folder = folder();
+    let heap = filled(&folder);
+    heap.transaction(|tx| {
+        let root = heap.root();
+        let mut list = tx.lock(&root.list)?;
+        for text in ["x", "y", "z"] {
+            list.push(PBox::new(text.into()))?;
+        }
+        let (mut a, mut b) = (tx.lock(&root.a)?, tx.lock(&root.b)?);
+        // b: two -> list[0]; list: two x y z.
+        let two = Mut::take_moved(&mut b)?.transpose()?.expect("two");
+        list.insert_moved(0, two)?;
+        // list[1] = x -> b; list: two y z.
+        let x = list.remove_moved(1)?.some()?;
+        b.set_moved(x)?;
+        // list: z y; "two" -> owned.
+        let two = list.swap_remove_moved(0)?.into_owned()?;
+        assert_eq!(two.as_str(), "two");
+        let y = list.pop_moved()?.expect("y is the last");
+        a.set_moved(y.some()?)?;
+
+        let mut map = tx.lock(&root.map)?;
+        map.insert(1, PVec::from([1, 1]))?;
+        map.insert(2, PVec::from([2, 2]))?;
+        assert!(map.remove_moved(&9)?.is_none());
+        let one = map.remove_moved(&1)?.expect("there");
+        let two = map.insert_moved(2, one)?.expect("there");
+        assert!(map.insert_moved(3, two)?.is_none());
+        Ok(())
+    })
+    .unwrap();
+    assert_eq!(state(&heap), texts(Some("y"), Some("x")));
+    let list = heap.root().list.read();
+    assert_eq!(list.iter().map(|t| t.as_str()).collect::<Vec<_>>(), ["z"]);
+    let map = heap.root().map.read();
+    assert_eq!(
+        (map.len(), &map[&2][..], &map[&3][..]),
+        (2, &[1, 1][..], &[2, 2][..])
+    );
+}
+
+#[test]
+fn entries_of_maps_move_by_their_places() {
+    use bartender::hash_map::StoredEntry;
+    let folder = folder();
+    let heap = open(&folder);
+    heap.transaction(|tx| {
+        let mut map = tx.lock(&heap.root().map)?;
+        map.insert(1, PVec::from([1]))?;
+        let StoredEntry::Occupied(entry) = map.entry(1) else {
+            unreachable!("inserted above")
+        };
+        let moved = entry.remove_moved()?;
+        let StoredEntry::Vacant(entry) = map.entry(2) else {
+            unreachable!("not there")
+        };
+        let mut value = entry.insert_moved(moved)?;
+        value.push(2)?;
+        map.insert(3, PVec::from([3]))?;
+        let three = map.remove_moved(&3)?.expect("inserted above");
+        let StoredEntry::Occupied(mut entry) = map.entry(2) else {
+            unreachable!("inserted above")
+        };
+        let two = entry.insert_moved(three)?;
+        assert_eq!(&two.into_owned()?[..], [1, 2]);
+        Ok(())
+    })
+    .unwrap();
+    heap.check().unwrap();
+    let map = heap.root().map.read();
+    assert_eq!((map.len(), &map[&2][..]), (1, &[3][..]));
+}
+
+#[test]
+fn a_list_is_turned_round_without_a_copy() {
+    let folder = folder();
+    let heap = open(&folder);
+    let chain = (0..100).fold(None, |next, value| {
+        Some(PBox::new(Node {
+            value,
+            next,
+            ..Node::default()
+        }))
+    });
+    let chain = Cell::new(chain);
+    heap.transaction(|tx| tx.lock(&heap.root().nodes)?.set(chain.take()))
+        .unwrap();
+    let blocks = heap.stats().live_blocks;
+    heap.transaction(|tx| {
+        let mut head = tx.lock(&heap.root().nodes)?;
+        let mut done: Option<Moved<Option<PBox<Node>>>> = None;
+        while let Some(mut node) = head.project() {
+            let mut node = node.project();
+            let rest = Mut::take_moved(&mut node.next_mut())?;
+            if let Some(done) = done.take() {
+                node.next_mut().set_moved(done)?;
+            }
+            done = Some(Mut::take_moved(&mut head)?);
+            head.set_moved(rest)?;
+        }
+        head.set_moved(done.expect("a hundred nodes"))
+    })
+    .unwrap();
+    heap.check().unwrap();
+    assert_eq!(heap.stats().live_blocks, blocks);
+    let head = heap.root().nodes.read();
+    let nodes = std::iter::successors(head.as_deref(), |node| node.next.as_deref());
+    assert!(nodes.map(|node| node.value).eq(0..100));
+}
+
+/// That a value cannot be put into itself by a `Mut` does not compile (`ui/moved.rs`); this is the way round by locks.
+#[test]
+fn there_is_no_lock_by_which_a_value_gets_into_itself() {
+    let folder = folder();
+    let heap = open(&folder);
+    heap.transaction(|tx| {
+        tx.lock(&heap.root().nodes)?
+            .set(Some(PBox::new(Node::default())))
+    })
+    .unwrap();
+    let refused = heap.transaction(|tx| {
+        let node = Mut::into_ref(tx.lock(&heap.root().nodes)?);
+        let mut inner = tx.lock(&node.as_deref().expect("set above").inner)?;
+        // The only other way to the outer value.
+        let mut outer = tx.lock(&heap.root().nodes)?;
+        inner.set_moved(Mut::take_moved(&mut outer)?)
+    });
+    assert!(matches!(refused, Err(Error::AlreadyLocked)), "{refused:?}");
+    heap.check().unwrap();
+    assert!(heap.root().nodes.read().is_some());
+}
+
+#[test]
+fn the_locks_in_a_moved_value_are_held_at_both_places() {
+    let folder = folder();
+    let heap = open(&folder);
+    heap.update_locks(|mut locks| {
+        locks.push((PMutex::new(1), "one".into()))?;
+        locks.push((PMutex::new(2), "two".into()))
+    });
+    heap.transaction(|tx| {
+        let mut locks = tx.lock(&heap.root().locks)?;
+        let one = locks.swap_remove_moved(0)?;
+        locks.push_moved(one)?;
+        for (lock, _) in locks.iter() {
+            assert!(matches!(tx.lock(lock), Err(Error::AlreadyLocked)));
+        }
+        Ok(())
+    })
+    .unwrap();
+    let guard = heap.root().locks.read();
+    assert_eq!(
+        guard.iter().map(|(l, _)| *l.read()).collect::<Vec<_>>(),
+        [2, 1]
+    );
+    drop(guard);
+    // And free again.
+    heap.transaction(|tx| {
+        let locks = Mut::into_ref(tx.lock(&heap.root().locks)?);
+        *tx.lock(&locks[0].0)? += 10;
+        Ok(())
+    })
+    .unwrap();
+    // One that nobody attaches.
+    heap.update_locks(|mut locks| locks.pop_moved().map(drop));
+    heap.check().unwrap();
+    assert_eq!(*heap.root().locks.read()[0].0.read(), 12);
+}
+
+impl Ext for Heap<Root> {}
+
+/// Short forms.
+trait Ext: std::borrow::Borrow<Heap<Root>> {
+    fn update_locks(&self, f: impl Fn(Mut<'_, PVec<(PMutex<u64>, PString)>>) -> Result<()>) {
+        let heap: &Heap<Root> = self.borrow();
+        heap.transaction(|tx| f(tx.lock(&heap.root().locks)?))
+            .unwrap();
+    }
+}
+
+#[test]
+fn a_transaction_that_is_tried_again_starts_with_new_tickets() {
+    let folder = folder();
+    let heap: Heap<[PMutex<Boxed>; 2]> = Heap::options()
+        .max_size(16 << 20)
+        .open(folder.path().join("r"))
+        .unwrap();
+    heap.transaction(|tx| tx.lock(&heap.root()[0])?.set(boxed("0")))
+        .unwrap();
+    let (reading, is_reading) = mpsc::channel();
+    let (locked, is_locked) = mpsc::channel::<()>();
+    let mut stale = Vec::new();
+    std::thread::scope(|scope| {
+        let heap = &heap;
+        // A reader with a guard, who is not made to wait in a circle.
+        scope.spawn(move || {
+            let _second = heap.root()[1].read();
+            reading.send(()).expect("somebody listens");
+            is_locked.recv().expect("somebody locks the first");
+            let _first = heap.root()[0].read();
+        });
+        is_reading.recv().expect("the guard is taken");
+        heap.transaction(|tx| {
+            let mut first = tx.lock(&heap.root()[0])?;
+            let moved = Mut::take_moved(&mut first)?;
+            let _ = locked.send(());
+            let mut second = match tx.lock(&heap.root()[1]) {
+                Ok(second) => second,
+                Err(error) => {
+                    stale.push(moved);
+                    return Err(error);
+                }
+            };
+            assert!(!stale.is_empty());
+            for stale in stale.drain(..) {
+                let refused = second.set_moved(stale);
+                assert!(matches!(refused, Err(Error::ForeignValue)), "{refused:?}");
+            }
+            second.set_moved(moved)
+        })
+        .unwrap();
+    });
+    assert!(heap.root()[0].read().is_none());
+    let second = heap.root()[1].read();
+    assert_eq!(second.as_ref().map(|text| text.as_str()), Some("0"));
+    heap.check().unwrap();
+}
+
+#[test]
+fn a_shared_lock_does_not_let_anything_be_moved() {
+    // What is read under a shared lock is `&T`: there is no `Mut` to take from, and the lock is not granted again.
+    let folder = folder();
+    let heap: Heap<PRwLock<Boxed>> = Heap::options()
+        .max_size(16 << 20)
+        .open(folder.path().join("r"))
+        .unwrap();
+    let refused = heap.transaction(|tx| {
+        let _shared = tx.read(heap.root())?;
+        Mut::take_moved(&mut tx.lock(heap.root())?).map(drop)
+    });
+    assert!(matches!(refused, Err(Error::AlreadyLocked)), "{refused:?}");
+}
