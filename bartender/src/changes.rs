@@ -32,6 +32,15 @@ struct Recent {
     round: u64,
 }
 
+/// A point in the course of a transaction that can be gone back to.
+#[derive(Debug)]
+pub(crate) struct Mark {
+    ranges: usize,
+    old: usize,
+    floor: usize,
+    ordered: bool,
+}
+
 /// Changed ranges of one transaction.
 #[derive(Debug)]
 pub(crate) struct Changes {
@@ -43,7 +52,9 @@ pub(crate) struct Changes {
     /// that refers to them in turns.
     tails: [usize; TAILS],
     next_tail: usize,
-    /// Counts the transactions, so that `recent` never needs to be cleared.
+    /// Ranges below this index are as they were at the last mark: they are not continued.
+    floor: usize,
+    /// Counts the transactions and marks, so that `recent` never needs to be cleared.
     round: u64,
     /// Ranges start in rising order and do not overlap: no sorting at the end.
     ordered: bool,
@@ -63,6 +74,7 @@ impl Changes {
             recent: [nothing; RECENT],
             tails: [usize::MAX; TAILS],
             next_tail: 0,
+            floor: 0,
             round: 1,
             ordered: true,
             sorted: Vec::new(),
@@ -84,8 +96,45 @@ impl Changes {
             self.old.shrink_to(KEEP);
         }
         self.tails = [usize::MAX; TAILS];
+        self.floor = 0;
         self.round += 1;
         self.ordered = true;
+    }
+
+    /// From here on everything that is changed is kept anew, until [`release`](Self::release) or
+    /// [`rollback`](Self::rollback). Marks nest.
+    pub(crate) fn mark(&mut self) -> Mark {
+        let mark = Mark {
+            ranges: self.ranges.len(),
+            old: self.old.len(),
+            floor: self.floor,
+            ordered: self.ordered,
+        };
+        self.floor = mark.ranges;
+        self.tails = [usize::MAX; TAILS];
+        self.round += 1;
+        mark
+    }
+
+    /// What was changed since the mark stays, as a part of what was before.
+    pub(crate) fn release(&mut self, mark: &Mark) {
+        self.floor = mark.floor;
+    }
+
+    /// Puts back what was changed since the mark, and forgets it.
+    ///
+    /// # Safety
+    ///
+    /// As [`restore`](Self::restore), for the ranges since the mark.
+    pub(crate) unsafe fn rollback(&mut self, mark: &Mark) {
+        // SAFETY: passed on.
+        unsafe { self.restore_from(mark.ranges) };
+        self.ranges.truncate(mark.ranges);
+        self.old.truncate(mark.old);
+        self.ordered = mark.ordered;
+        self.floor = mark.floor;
+        self.tails = [usize::MAX; TAILS];
+        self.round += 1;
     }
 
     /// Nothing was changed.
@@ -112,10 +161,11 @@ impl Changes {
             ptr::copy_nonoverlapping(ptr, self.old.as_mut_ptr().add(old), len);
             self.old.set_len(old + len);
         }
-        match self.ranges.last_mut() {
+        match self.ranges[self.floor..].last_mut() {
             // The old bytes of the last range end where these begin.
             Some(last) if last.addr + last.len == addr && last.old != FRESH => last.len += len,
-            last => {
+            _ => {
+                let last = self.ranges.last();
                 self.ordered &= last.is_none_or(|last| last.addr + last.len <= addr);
                 self.ranges.push(Range { addr, len, old });
             }
@@ -173,7 +223,13 @@ impl Changes {
     ///
     /// The ranges are still writable, and nobody else reads or writes them.
     pub(crate) unsafe fn restore(&mut self) {
-        for range in self.ranges.iter().rev().filter(|range| range.old != FRESH) {
+        // SAFETY: passed on.
+        unsafe { self.restore_from(0) };
+    }
+
+    unsafe fn restore_from(&self, first: usize) {
+        let ranges = self.ranges[first..].iter().rev();
+        for range in ranges.filter(|range| range.old != FRESH) {
             let old = &self.old[range.old..range.old + range.len];
             let to = ptr::with_exposed_provenance_mut::<u8>(range.addr);
             // SAFETY: the range is writable by the caller's promise; the arena is elsewhere.
@@ -257,6 +313,53 @@ mod tests {
             assert_eq!(emitted(&mut changes), [(at.addr(), 64)]);
             changes.restore();
         }
+        assert_eq!(place, [7; 8]);
+    }
+
+    #[test]
+    fn a_rollback_goes_back_to_its_mark_and_the_rest_is_still_taken_back() {
+        let mut place = [7u64; 8];
+        let at = (&raw mut place).cast::<u8>();
+        at.expose_provenance();
+        let mut changes = Changes::new();
+        let change = |changes: &mut Changes, offset: usize, byte: u8| {
+            // SAFETY: within `place`, which this test has for itself.
+            unsafe {
+                changes.change(at.add(offset), 8);
+                at.add(offset).write_bytes(byte, 8);
+            }
+        };
+        let read = |word: usize| {
+            // SAFETY: as above.
+            unsafe { at.cast::<u64>().add(word).read() & 0xff }
+        };
+        change(&mut changes, 0, 1);
+        changes.wrote(0x1000, 8);
+        let before = emitted(&mut changes);
+        let outer = changes.mark();
+        // The same place, its neighbour, and the neighbour of what was fresh.
+        change(&mut changes, 0, 2);
+        change(&mut changes, 8, 2);
+        changes.wrote(0x1008, 8);
+        let inner = changes.mark();
+        change(&mut changes, 0, 3);
+        change(&mut changes, 16, 3);
+        // SAFETY: as above.
+        unsafe { changes.rollback(&inner) };
+        assert_eq!([read(0), read(1), read(2)], [2, 2, 7]);
+        let inner = changes.mark();
+        change(&mut changes, 0, 4);
+        change(&mut changes, 8, 4);
+        changes.release(&inner);
+        change(&mut changes, 8, 5);
+        assert_eq!([read(0), read(1)], [4, 5]);
+        // SAFETY: as above.
+        unsafe { changes.rollback(&outer) };
+        assert_eq!([read(0), read(1), read(2)], [1, 7, 7]);
+        assert_eq!(emitted(&mut changes), before);
+        change(&mut changes, 0, 6);
+        // SAFETY: as above.
+        unsafe { changes.restore() };
         assert_eq!(place, [7; 8]);
     }
 }

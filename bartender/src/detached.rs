@@ -25,6 +25,19 @@ pub(crate) struct Detached<R> {
     /// By rising `id`.
     values: Vec<Value<R>>,
     bytes: Vec<u8>,
+    /// Values below this index were there at the last mark: they are kept.
+    floor: usize,
+    /// Those of them that were taken since.
+    taken: Vec<usize>,
+}
+
+/// A point in the course of a transaction that can be gone back to.
+#[derive(Debug)]
+pub(crate) struct Mark {
+    values: usize,
+    bytes: usize,
+    taken: usize,
+    floor: usize,
 }
 
 impl<R: Copy> Detached<R> {
@@ -32,7 +45,39 @@ impl<R: Copy> Detached<R> {
         Detached {
             values: Vec::new(),
             bytes: Vec::new(),
+            floor: 0,
+            taken: Vec::new(),
         }
+    }
+
+    /// The values that are there now can be had back by [`rollback`](Self::rollback), until
+    /// [`release`](Self::release). Marks nest.
+    pub(crate) fn mark(&mut self) -> Mark {
+        let mark = Mark {
+            values: self.values.len(),
+            bytes: self.bytes.len(),
+            taken: self.taken.len(),
+            floor: self.floor,
+        };
+        self.floor = mark.values;
+        mark
+    }
+
+    /// What happened since the mark stays, as a part of what was before.
+    pub(crate) fn release(&mut self, mark: &Mark) {
+        self.floor = mark.floor;
+    }
+
+    /// Goes back to the values that were there: no other ticket is honoured.
+    pub(crate) fn rollback(&mut self, mark: &Mark) {
+        self.values.truncate(mark.values);
+        self.bytes.truncate(mark.bytes);
+        for index in self.taken.drain(mark.taken..) {
+            if let Some(value) = self.values.get_mut(index) {
+                value.taken = false;
+            }
+        }
+        self.floor = mark.floor;
     }
 
     /// Nothing waits for a place.
@@ -79,22 +124,28 @@ impl<R: Copy> Detached<R> {
     pub(crate) fn take(&mut self, id: u64) {
         if let Some(index) = self.index(id) {
             self.values[index].taken = true;
+            if index < self.floor {
+                self.taken.push(index);
+            }
         }
-        while self.values.last().is_some_and(|last| last.taken) {
-            self.drop_last();
-        }
+        self.drop_taken();
     }
 
     /// Takes the last value that nobody has: its bytes, valid until the next call, and how it ends.
     pub(crate) fn pop(&mut self) -> Option<(*const u8, R)> {
+        self.drop_taken();
         let value = self.values.last()?;
         let (at, release) = (value.at, value.release);
         self.drop_last();
-        while self.values.last().is_some_and(|last| last.taken) {
-            self.drop_last();
-        }
+        self.drop_taken();
         // Not beyond the buffer: its capacity is kept.
         Some((self.bytes.as_ptr().wrapping_add(at), release))
+    }
+
+    fn drop_taken(&mut self) {
+        while self.values.len() > self.floor && self.values.last().is_some_and(|last| last.taken) {
+            self.drop_last();
+        }
     }
 
     fn drop_last(&mut self) {
@@ -114,6 +165,8 @@ impl<R: Copy> Detached<R> {
         self.values.shrink_to(KEEP / size_of::<Value<R>>());
         self.bytes.clear();
         self.bytes.shrink_to(KEEP);
+        self.taken.clear();
+        self.floor = 0;
     }
 }
 
@@ -148,6 +201,35 @@ mod tests {
         let (bytes, release) = detached.pop().expect("3 is there");
         assert_eq!((read(bytes), release), (30, 3));
         assert!(detached.pop().is_none() && detached.is_empty());
+    }
+
+    #[test]
+    fn a_rollback_gives_back_what_was_there_and_nothing_else() {
+        let mut detached = Detached::new();
+        keep(&mut detached, 1, 10);
+        keep(&mut detached, 2, 20);
+        let outer = detached.mark();
+        detached.take(2);
+        keep(&mut detached, 3, 30);
+        let inner = detached.mark();
+        detached.take(1);
+        detached.take(3);
+        detached.rollback(&inner);
+        assert_eq!(detached.bytes(1).map(read), Some(10));
+        assert_eq!(detached.bytes(2), None);
+        assert_eq!(detached.bytes(3).map(read), Some(30));
+        let inner = detached.mark();
+        detached.take(3);
+        detached.release(&inner);
+        // In the place of 3, which may be gone.
+        keep(&mut detached, 4, 40);
+        detached.rollback(&outer);
+        assert_eq!(detached.bytes(1).map(read), Some(10));
+        assert_eq!(detached.bytes(2).map(read), Some(20));
+        assert_eq!((detached.bytes(3), detached.bytes(4)), (None, None));
+        detached.take(2);
+        detached.take(1);
+        assert!(detached.is_empty());
     }
 
     #[test]

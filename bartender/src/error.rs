@@ -61,6 +61,12 @@ pub enum Error {
     #[error("the two values belong to different transactions")]
     ForeignValue,
 
+    /// A savepoint of a transaction that is not the innermost one, or of an inner call.
+    #[error(
+        "a savepoint is taken by the innermost open transaction, and not by a call that joined it: take it where the transaction began"
+    )]
+    NotInnermost,
+
     /// Something that needs the heap to stand still was asked for while a transaction runs.
     #[error("a transaction is running; ask again when it has ended")]
     Busy,

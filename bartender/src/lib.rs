@@ -94,6 +94,8 @@ mod fresh;
 
 mod run;
 
+mod savepoint;
+
 mod lock;
 
 mod transaction;

@@ -11,24 +11,24 @@
 //! 5. waiting until everything that the transaction wrote or saw is durable;
 //! 6. frees take effect. The answer.
 
+mod again;
+mod durable;
+
+pub(crate) use again::unwind_conflict;
+
 use crate::error::{Error, Result};
 use crate::fresh::{self, Left};
-use crate::lock_table::Mode;
-use crate::thread::{self, Commit, Thread};
+use crate::thread::{self, Thread};
 use crate::tx::{Context, Doom, TxRef};
-use bartender_heap::Entry;
+use again::{back_off, failure, may_retry};
 use bartender_pm::{Durability, Region, Ticket, Writer, mutant};
+use durable::Deferred;
 use std::collections::VecDeque;
-use std::mem;
 use std::panic::{self, AssertUnwindSafe};
 use std::ptr::{self, NonNull};
 use std::slice;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
-
-/// How long a transaction is tried again when it conflicts with others.
-const PATIENCE: Duration = Duration::from_secs(10);
+use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
 
 /// The heap under a typed one, and what transactions over it share.
 #[derive(Debug)]
@@ -41,29 +41,10 @@ pub(crate) struct Core {
     any_deferred: AtomicBool,
 }
 
-/// What takes effect in the allocator once number `seq` is durable.
-#[derive(Debug)]
-struct Deferred {
-    seq: u64,
-    frees: Vec<NonNull<u8>>,
-    entries: Vec<Entry>,
-}
-
 // SAFETY: the raw pointers are blocks that nobody uses any more.
 unsafe impl Send for Core {}
 // SAFETY: as above; everything else synchronises itself.
 unsafe impl Sync for Core {}
-
-/// With this a read guard unwinds out of a transaction that has to be tried again.
-struct ConflictUnwind;
-
-/// Leaves the running transaction, which is doomed by a conflict, from where no error can be returned.
-pub(crate) fn unwind_conflict() -> ! {
-    if cfg!(panic = "abort") {
-        panic!("a read guard inside of a transaction would be a deadlock; use `tx.read`");
-    }
-    panic::resume_unwind(Box::new(ConflictUnwind))
-}
 
 impl Core {
     pub(crate) fn new(heap: bartender_heap::Heap, durability: Durability) -> Self {
@@ -262,93 +243,6 @@ impl Core {
         Ok(writer.append(record, self.durability)?)
     }
 
-    /// The rest of a commit on a stream: number `seq` has its position and is not durable yet.
-    fn await_stream(&self, state: &mut Context, seq: u64) -> Result<()> {
-        // What it saw has lower numbers.
-        state.seen = 0;
-        if self.durability == Durability::Eventual {
-            let frees = mem::take(&mut state.frees);
-            let entries = mem::take(&mut state.entries);
-            if !frees.is_empty() || !entries.is_empty() {
-                self.deferred().push_back(Deferred {
-                    seq,
-                    frees,
-                    entries,
-                });
-                self.any_deferred.store(true, Ordering::Relaxed);
-            }
-            // Only now: who frees what this one made comes behind it.
-            release(state);
-            let _inside = self.region.writer();
-            self.finish(state);
-            return Ok(());
-        }
-        let region = self.region.clone();
-        let held = release_after(state, &Commit { seq, region });
-        if let Err(error) = self.region.wait_durable(seq) {
-            // The region is poisoned: nobody will be shown the effects, and nothing is freed.
-            state.frees.clear();
-            state.entries.clear();
-            self.finish(state);
-            return Err(error.into());
-        }
-        for addr in held {
-            thread::table().settle(addr);
-        }
-        // Blocks come and go inside of the gate only: who shuts it finds the allocator in order.
-        let _inside = (!state.frees.is_empty()).then(|| self.region.writer());
-        self.finish(state);
-        Ok(())
-    }
-
-    /// What a durable transaction allocated and freed takes effect; the context is empty afterwards.
-    #[inline]
-    fn finish(&self, state: &mut Context) {
-        self.entries_durable(&mut state.entries);
-        for block in state.frees.drain(..) {
-            self.free(block);
-        }
-        if self.any_deferred.load(Ordering::Relaxed) {
-            self.free_deferred();
-        }
-        state.clear();
-    }
-
-    /// Entries that stand in a durable record need not travel any more. Before any block of their superblocks is freed:
-    /// one that is free and has no durable entry counts as fresh.
-    #[inline]
-    fn entries_durable(&self, entries: &mut Vec<Entry>) {
-        for entry in entries.drain(..) {
-            self.heap.entry_durable(&entry);
-        }
-    }
-
-    #[cold]
-    fn free_deferred(&self) {
-        let durable = self.region.durable_seq();
-        let mut deferred = self.deferred();
-        while deferred.front().is_some_and(|first| first.seq <= durable) {
-            let mut first = deferred.pop_front().expect("there is a front");
-            self.entries_durable(&mut first.entries);
-            first.frees.into_iter().for_each(|block| self.free(block));
-        }
-        self.any_deferred
-            .store(!deferred.is_empty(), Ordering::Relaxed);
-    }
-
-    /// All frees of a heap that is about to close take effect.
-    pub(crate) fn settle(&self) -> Result<()> {
-        self.region.sync()?;
-        self.free_deferred();
-        Ok(())
-    }
-
-    fn free(&self, block: NonNull<u8>) {
-        // SAFETY: its free is durable, or it was never committed; nothing refers to it.
-        let freed = unsafe { self.heap.free(block) };
-        debug_assert!(freed.is_ok(), "freed a block: {freed:?}");
-    }
-
     /// Puts everything back as it was, and releases the locks.
     #[cold]
     fn take_back(&self, state: &mut Context) {
@@ -361,43 +255,15 @@ impl Core {
         release(state);
         state.clear();
     }
-
-    /// Waits until everything that the transaction saw is durable.
-    #[inline]
-    fn wait_seen(&self, state: &mut Context) -> Result<()> {
-        match mem::take(&mut state.seen) {
-            0 => Ok(()),
-            _ if mutant::is("no_wait_for_seen") => Ok(()),
-            seen => Ok(self.region.wait_durable(seen)?),
-        }
-    }
-
-    fn deferred(&self) -> MutexGuard<'_, VecDeque<Deferred>> {
-        self.deferred.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// Releases all locks.
 #[inline]
 fn release(state: &mut Context) {
-    for &(addr, mode) in &state.locks {
-        thread::table().release(addr, mode, state.owner);
+    for held in &state.locks {
+        thread::table().release(held.addr, held.mode, state.owner);
     }
     state.locks.clear();
-}
-
-/// Releases all locks; those that were held exclusively remember `last`, and are returned.
-fn release_after(state: &mut Context, last: &Commit) -> Vec<usize> {
-    let mut exclusive = Vec::new();
-    for (addr, mode) in state.locks.drain(..) {
-        if mode == Mode::Exclusive {
-            thread::table().release_after(addr, state.owner, last.clone());
-            exclusive.push(addr);
-        } else {
-            thread::table().release(addr, mode, state.owner);
-        }
-    }
-    exclusive
 }
 
 /// Runs `body` as a part of the transaction of `context`. If it fails the whole is doomed.
@@ -407,42 +273,13 @@ fn join<A, E>(
 ) -> Result<A, E> {
     // SAFETY: it runs, further out on this thread, until this call has returned.
     let tx = unsafe { TxRef::new(context) };
+    tx.context().joined += 1;
     let outcome = panic::catch_unwind(AssertUnwindSafe(|| body(tx)));
+    // SAFETY: nobody has it borrowed: `body` has returned.
+    let state = unsafe { context.as_mut() };
+    state.joined -= 1;
     if !matches!(outcome, Ok(Ok(_))) {
-        // SAFETY: nobody has it borrowed: `body` has returned.
-        let state = unsafe { context.as_mut() };
         state.doom(Doom::Failed("an inner transaction failed".to_owned()));
     }
     outcome.unwrap_or_else(|panic| panic::resume_unwind(panic))
-}
-
-/// Whether the closure may be called again: not if it panicked for a reason of its own.
-fn may_retry<T>(outcome: &std::thread::Result<T>) -> bool {
-    outcome
-        .as_ref()
-        .err()
-        .is_none_or(|panic| panic.is::<ConflictUnwind>())
-}
-
-/// Lets others go first; `false` when it has lasted too long.
-fn back_off(started: &mut Option<(Instant, u32)>) -> bool {
-    let (start, tries) = started.get_or_insert_with(|| (Instant::now(), 0));
-    *tries += 1;
-    match *tries {
-        0..=3 => std::thread::yield_now(),
-        tries => std::thread::sleep(Duration::from_micros(1 << tries.min(10))),
-    }
-    start.elapsed() < PATIENCE
-}
-
-/// What the caller of a transaction that was taken back gets.
-#[cold]
-fn failure<A, E: From<Error>>(outcome: std::thread::Result<Result<A, E>>, doom: Option<Doom>) -> E {
-    match (outcome, doom) {
-        (Err(panic), _) if panic.is::<ConflictUnwind>() => Error::Conflict.into(),
-        (Err(panic), _) => panic::resume_unwind(panic),
-        (Ok(Err(error)), _) => error,
-        (Ok(Ok(_)), Some(Doom::Failed(cause))) => Error::Doomed { cause }.into(),
-        (Ok(Ok(_)), _) => Error::Conflict.into(),
-    }
 }

@@ -3,7 +3,7 @@
 //! Nothing here is shared but the table and the pool of owners.
 
 use crate::lock_table::{Mode, Owner, Patience, Position, Refused, Table};
-use crate::tx::Context;
+use crate::tx::{Context, Held};
 use bartender_pm::Region;
 use std::cell::Cell;
 use std::ptr::NonNull;
@@ -198,8 +198,12 @@ impl Thread {
     pub(crate) fn release_guard(&self, addr: usize) {
         self.guards.set(self.guards.get() - 1);
         match self.running().last() {
-            // SAFETY: running contexts are alive; no method holds a borrow while a guard is dropped.
-            Some(mut outermost) => unsafe { outermost.as_mut().locks.push((addr, Mode::Shared)) },
+            Some(mut outermost) => {
+                // SAFETY: running contexts are alive; no method holds a borrow while a guard is dropped.
+                let context = unsafe { outermost.as_mut() };
+                let (mode, round) = (Mode::Shared, context.round);
+                context.locks.push(Held { addr, mode, round });
+            }
             None => table().release(addr, Mode::Shared, self.owner()),
         }
     }

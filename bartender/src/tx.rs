@@ -28,6 +28,18 @@ pub(crate) enum Doom {
 /// Ends a detached value that nobody wanted, given where its bytes lie.
 pub(crate) type ReleaseDetached = unsafe fn(TxRef<'_>, *const u8) -> Result<()>;
 
+impl Doom {
+    /// What the caller is told.
+    pub(crate) fn error(&self) -> Error {
+        match self {
+            Doom::Conflict => Error::Conflict,
+            Doom::Failed(cause) => Error::Doomed {
+                cause: cause.clone(),
+            },
+        }
+    }
+}
+
 /// A block that the transaction made.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct NewBlock {
@@ -36,6 +48,15 @@ pub(crate) struct NewBlock {
     pub(crate) fresh: bool,
     /// Bytes that were asked for.
     pub(crate) size: usize,
+}
+
+/// A lock that a transaction holds.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Held {
+    pub(crate) addr: usize,
+    pub(crate) mode: Mode,
+    /// When it was granted last.
+    pub(crate) round: u32,
 }
 
 /// Everything a running transaction needs to know of itself. Only its own thread touches it.
@@ -59,7 +80,11 @@ pub(crate) struct Context {
     /// Entries of the superblock table that must be durable with it (rule 4 of the log).
     pub(crate) entries: Vec<Entry>,
     /// Locks held to the end.
-    pub(crate) locks: Vec<(usize, Mode)>,
+    pub(crate) locks: Vec<Held>,
+    /// Counts the times at which no `Mut` of the transaction was left: a lock is granted once in each.
+    pub(crate) round: u32,
+    /// Inner calls that joined it and have not returned.
+    pub(crate) joined: usize,
     /// Highest number of a commit that it saw and that was not durable.
     pub(crate) seen: u64,
     pub(crate) doom: Option<Doom>,
@@ -80,6 +105,8 @@ impl Context {
             detached: Detached::new(),
             entries: Vec::new(),
             locks: Vec::new(),
+            round: 0,
+            joined: 0,
             seen: 0,
             doom: None,
             record: Record::new(),
@@ -135,26 +162,46 @@ impl Context {
         if !self.view.contains(&addr) {
             return Err(Error::ForeignLock);
         }
-        if !thread::table().acquire_unused(addr, mode, self.owner) {
-            self.lock_contended(addr, mode)?;
+        if !thread::table().acquire_unused(addr, mode, self.owner)
+            && self.lock_contended(addr, mode)?
+        {
+            return Ok(());
         }
-        self.locks.push((addr, mode));
+        let round = self.round;
+        self.locks.push(Held { addr, mode, round });
         Ok(())
     }
 
+    /// As [`lock`](Self::lock); whether it was held before.
     #[cold]
-    fn lock_contended(&mut self, addr: usize, mode: Mode) -> Result<()> {
+    fn lock_contended(&mut self, addr: usize, mode: Mode) -> Result<bool> {
         match thread::with(|thread| thread.acquire(addr, mode)) {
-            Ok(None) => Ok(()),
+            Ok(None) => Ok(false),
             Ok(Some(commit)) => {
                 self.seen = self.seen.max(commit.seq);
-                Ok(())
+                Ok(false)
             }
+            Err(Refused::Own) if self.grant_again(addr, mode) => Ok(true),
             Err(Refused::Own) => Err(Error::AlreadyLocked),
             Err(Refused::Conflict) => {
                 self.doom(Doom::Conflict);
                 Err(Error::Conflict)
             }
+        }
+    }
+
+    /// Grants a lock that is held since an earlier round, whose `Mut`s are gone.
+    fn grant_again(&mut self, addr: usize, mode: Mode) -> bool {
+        let round = self.round;
+        let enough = |held: &&mut Held| {
+            held.addr == addr && (held.mode == Mode::Exclusive || mode == Mode::Shared)
+        };
+        match self.locks.iter_mut().rev().find(enough) {
+            Some(held) if held.round < round => {
+                held.round = round;
+                true
+            }
+            _ => false,
         }
     }
 }
@@ -198,6 +245,11 @@ impl TxRef<'_> {
             context,
             life: PhantomData,
         }
+    }
+
+    /// Whether it is the transaction of `context`.
+    pub(crate) fn is_of(&self, context: NonNull<Context>) -> bool {
+        self.context == context
     }
 
     /// The context, for as long as one method takes.

@@ -1,0 +1,139 @@
+//! What comes behind the record of a commit: waiting until it is durable, and what takes effect then.
+
+use super::{Core, release};
+use crate::error::Result;
+use crate::lock_table::Mode;
+use crate::thread::{self, Commit};
+use crate::tx::Context;
+use bartender_heap::Entry;
+use bartender_pm::{Durability, mutant};
+use std::collections::VecDeque;
+use std::mem;
+use std::ptr::NonNull;
+use std::sync::atomic::Ordering;
+use std::sync::{MutexGuard, PoisonError};
+
+/// What takes effect in the allocator once number `seq` is durable.
+#[derive(Debug)]
+pub(super) struct Deferred {
+    seq: u64,
+    frees: Vec<NonNull<u8>>,
+    entries: Vec<Entry>,
+}
+
+impl Core {
+    /// The rest of a commit on a stream: number `seq` has its position and is not durable yet.
+    pub(super) fn await_stream(&self, state: &mut Context, seq: u64) -> Result<()> {
+        // What it saw has lower numbers.
+        state.seen = 0;
+        if self.durability == Durability::Eventual {
+            let frees = mem::take(&mut state.frees);
+            let entries = mem::take(&mut state.entries);
+            if !frees.is_empty() || !entries.is_empty() {
+                self.deferred().push_back(Deferred {
+                    seq,
+                    frees,
+                    entries,
+                });
+                self.any_deferred.store(true, Ordering::Relaxed);
+            }
+            // Only now: who frees what this one made comes behind it.
+            release(state);
+            let _inside = self.region.writer();
+            self.finish(state);
+            return Ok(());
+        }
+        let region = self.region.clone();
+        let held = release_after(state, &Commit { seq, region });
+        if let Err(error) = self.region.wait_durable(seq) {
+            // The region is poisoned: nobody will be shown the effects, and nothing is freed.
+            state.frees.clear();
+            state.entries.clear();
+            self.finish(state);
+            return Err(error.into());
+        }
+        for addr in held {
+            thread::table().settle(addr);
+        }
+        // Blocks come and go inside of the gate only: who shuts it finds the allocator in order.
+        let _inside = (!state.frees.is_empty()).then(|| self.region.writer());
+        self.finish(state);
+        Ok(())
+    }
+
+    /// What a durable transaction allocated and freed takes effect; the context is empty afterwards.
+    #[inline]
+    pub(super) fn finish(&self, state: &mut Context) {
+        self.entries_durable(&mut state.entries);
+        for block in state.frees.drain(..) {
+            self.free(block);
+        }
+        if self.any_deferred.load(Ordering::Relaxed) {
+            self.free_deferred();
+        }
+        state.clear();
+    }
+
+    /// Entries that stand in a durable record need not travel any more. Before any block of their superblocks is freed:
+    /// one that is free and has no durable entry counts as fresh.
+    #[inline]
+    pub(super) fn entries_durable(&self, entries: &mut Vec<Entry>) {
+        for entry in entries.drain(..) {
+            self.heap.entry_durable(&entry);
+        }
+    }
+
+    #[cold]
+    pub(super) fn free_deferred(&self) {
+        let durable = self.region.durable_seq();
+        let mut deferred = self.deferred();
+        while deferred.front().is_some_and(|first| first.seq <= durable) {
+            let mut first = deferred.pop_front().expect("there is a front");
+            self.entries_durable(&mut first.entries);
+            first.frees.into_iter().for_each(|block| self.free(block));
+        }
+        self.any_deferred
+            .store(!deferred.is_empty(), Ordering::Relaxed);
+    }
+
+    /// All frees of a heap that is about to close take effect.
+    pub(crate) fn settle(&self) -> Result<()> {
+        self.region.sync()?;
+        self.free_deferred();
+        Ok(())
+    }
+
+    pub(super) fn free(&self, block: NonNull<u8>) {
+        // SAFETY: its free is durable, or it was never committed; nothing refers to it.
+        let freed = unsafe { self.heap.free(block) };
+        debug_assert!(freed.is_ok(), "freed a block: {freed:?}");
+    }
+
+    /// Waits until everything that the transaction saw is durable.
+    #[inline]
+    pub(super) fn wait_seen(&self, state: &mut Context) -> Result<()> {
+        match mem::take(&mut state.seen) {
+            0 => Ok(()),
+            _ if mutant::is("no_wait_for_seen") => Ok(()),
+            seen => Ok(self.region.wait_durable(seen)?),
+        }
+    }
+
+    pub(super) fn deferred(&self) -> MutexGuard<'_, VecDeque<Deferred>> {
+        self.deferred.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Releases all locks; those that were held exclusively remember `last`, and are returned.
+fn release_after(state: &mut Context, last: &Commit) -> Vec<usize> {
+    let mut exclusive = Vec::new();
+    for held in state.locks.drain(..) {
+        if held.mode == Mode::Exclusive {
+            thread::table().release_after(held.addr, state.owner, last.clone());
+            exclusive.push(held.addr);
+        } else {
+            thread::table().release(held.addr, held.mode, state.owner);
+        }
+    }
+    exclusive
+}

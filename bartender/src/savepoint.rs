@@ -1,0 +1,139 @@
+//! Savepoints: a part of a transaction that can be taken back by itself.
+//!
+//! Rule 1 of the typed interface: memory is never put back under a live `Mut`, which would have it look at bytes of
+//! another shape, or at blocks that are gone. Hence the conditions of [`TxRef::savepoint`], which see to it that
+//! before the mark, and again after the end, the transaction has no `Mut` left. For the same reason locks
+//! that it holds can be granted again there: they stay held to its end, since what was read under them may have been
+//! carried out.
+
+use crate::changes;
+use crate::detached;
+use crate::error::{Error, Result};
+use crate::thread;
+use crate::tx::{Context, Doom, TxRef};
+use std::panic::{self, AssertUnwindSafe};
+
+/// A point in the course of a transaction that can be gone back to.
+#[derive(Debug)]
+struct Mark {
+    changes: changes::Mark,
+    detached: detached::Mark,
+    blocks: usize,
+    frees: usize,
+    entries: usize,
+    locks: usize,
+}
+
+impl Context {
+    fn mark(&mut self) -> Mark {
+        self.round = self.round.wrapping_add(1);
+        Mark {
+            changes: self.changes.mark(),
+            detached: self.detached.mark(),
+            blocks: self.blocks.len(),
+            frees: self.frees.len(),
+            entries: self.entries.len(),
+            locks: self.locks.len(),
+        }
+    }
+
+    /// What happened since the mark is a part of the transaction.
+    fn release(&mut self, mark: &Mark) {
+        self.round = self.round.wrapping_add(1);
+        self.changes.release(&mark.changes);
+        self.detached.release(&mark.detached);
+    }
+
+    /// Everything is as it was at the mark, but that locks are held.
+    ///
+    /// # Safety
+    ///
+    /// Nobody has a reference to anything that was changed since, nor to a block that was made since.
+    unsafe fn rollback(&mut self, mark: &Mark) {
+        self.round = self.round.wrapping_add(1);
+        // SAFETY: the ranges are this transaction's own; there are no references, by the caller's promise.
+        unsafe { self.changes.rollback(&mark.changes) };
+        self.detached.rollback(&mark.detached);
+        // Entries travel with blocks: those of the blocks before the mark stand before it.
+        self.entries.truncate(mark.entries);
+        self.frees.truncate(mark.frees);
+        self.release_locks_in_new_blocks(mark);
+        for block in self.blocks.split_off(mark.blocks) {
+            if block.fresh {
+                self.fresh_bytes -= block.size;
+            }
+            // SAFETY: made since the mark, and nothing refers to it any more.
+            let freed = unsafe { self.heap().free(block.ptr) };
+            debug_assert!(freed.is_ok(), "freed a block: {freed:?}");
+        }
+    }
+
+    /// A lock that goes with its block is nobody's: the next owner of the place must not find it taken.
+    fn release_locks_in_new_blocks(&mut self, mark: &Mark) {
+        if self.locks.len() == mark.locks || self.blocks.len() == mark.blocks {
+            return;
+        }
+        let new = self.blocks[mark.blocks..].iter();
+        let mut new: Vec<(usize, usize)> = new
+            .map(|block| (block.ptr.addr().get(), block.size))
+            .collect();
+        new.sort_unstable();
+        let mut at = mark.locks;
+        while let Some(&held) = self.locks.get(at) {
+            let before = new.partition_point(|&(start, _)| start <= held.addr);
+            let block = before.checked_sub(1).map(|i| new[i]);
+            if block.is_some_and(|(start, size)| held.addr < start + size) {
+                thread::table().release(held.addr, held.mode, self.owner);
+                self.locks.remove(at);
+            } else {
+                at += 1;
+            }
+        }
+    }
+}
+
+impl TxRef<'_> {
+    /// Runs `body` as a part of the transaction that is taken back by itself if it fails.
+    ///
+    /// # Errors
+    ///
+    /// That of `body`; [`Error::NotInnermost`]; that by which the transaction is doomed.
+    ///
+    /// # Safety
+    ///
+    /// Whoever began the transaction has no `Mut` of it, nor a reference that it got from one. Nor has anybody when
+    /// `body` has returned.
+    pub(crate) unsafe fn savepoint<A, E: From<Error>>(
+        self,
+        body: impl FnOnce(Self) -> Result<A, E>,
+    ) -> Result<A, E> {
+        let innermost = thread::with(|thread| thread.active());
+        let context = self.context();
+        // In an inner call, the outer one may have `Mut`s.
+        if context.joined != 0 || innermost.is_none_or(|active| !self.is_of(active)) {
+            return Err(Error::NotInnermost.into());
+        }
+        if let Some(doom) = &context.doom {
+            return Err(doom.error().into());
+        }
+        let mark = context.mark();
+        let outcome = panic::catch_unwind(AssertUnwindSafe(|| body(self)));
+        let context = self.context();
+        if matches!(outcome, Ok(Ok(_))) && context.doom.is_none() {
+            context.release(&mark);
+        } else {
+            // SAFETY: by the caller's promise; what `body` itself had is gone with it.
+            unsafe { context.rollback(&mark) };
+        }
+        // What failed since the mark never happened. A conflict did: others wait.
+        let doom = match context.doom {
+            Some(Doom::Conflict) => Some(Error::Conflict),
+            _ => context.doom.take().map(|doom| doom.error()),
+        };
+        match (outcome, doom) {
+            (Err(panic), _) => panic::resume_unwind(panic),
+            (Ok(Ok(_)), Some(error)) => Err(error.into()),
+            (Ok(result), _) => result,
+        }
+    }
+}
