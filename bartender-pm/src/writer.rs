@@ -3,12 +3,17 @@
 use crate::error::{Error, Result};
 use crate::gate::Place;
 use crate::log::Refused;
-use crate::medium::LogStyle;
+use crate::medium::{LogStyle, ViewSource};
+use crate::newest::PAGE;
 use crate::record::Record;
 use crate::shared::{CHECKPOINT_FILL, Durability, Shared};
 use crate::sync::atomic::Ordering;
 use std::marker::PhantomData;
 use std::time::Duration;
+
+/// Fresh bytes in one piece from which on the view's pages are given back: a
+/// huge page, less is not worth a system call.
+const MUCH_FRESH: u64 = 2 << 20;
 
 /// The right of one transaction to write.
 #[derive(Debug)]
@@ -30,9 +35,10 @@ pub struct Ticket {
 }
 
 impl Writer<'_> {
-    /// Writes wholly fresh bytes straight to the home, and nothing to the
-    /// view. The `append` that follows makes them durable, before its record,
-    /// by one more barrier.
+    /// Writes wholly fresh bytes straight to the home. They stand in the view
+    /// already. The `append` that follows makes them durable, before its
+    /// record, by one more barrier, and gives the view's pages back where they
+    /// are many: what is loaded in bulk takes its memory once.
     ///
     /// The range must not have been reachable by any transaction whose number
     /// is above [`Region::checkpoint_seq`](crate::Region::checkpoint_seq): recovery would store that
@@ -78,12 +84,9 @@ impl Writer<'_> {
                 capacity,
             });
         }
-        if !self.fresh.is_empty() {
-            if !crate::mutant::is("no_fresh_barrier") {
-                let result = shared.medium.persist(&self.fresh);
-                shared.named(result.map_err(|error| shared.log.poison(error)))?;
-            }
-            self.fresh.clear();
+        if !self.fresh.is_empty() && !crate::mutant::is("no_fresh_barrier") {
+            let result = shared.medium.persist(&self.fresh);
+            shared.named(result.map_err(|error| shared.log.poison(error)))?;
         }
         let slot = match self.place {
             Place::Slot(i) => Some(i),
@@ -96,6 +99,9 @@ impl Writer<'_> {
                 Err(Refused::Error(error)) => return shared.named(Err(error)),
             }
         };
+        if !self.fresh.is_empty() {
+            self.give_back_fresh();
+        }
         if shared.background && shared.log.is_quarter_full(slot) {
             shared.remind();
         }
@@ -113,6 +119,26 @@ impl Writer<'_> {
                     seq,
                     durable: false,
                 })
+            }
+        }
+    }
+
+    /// Lets the view show the home where much was written fresh: the same
+    /// bytes, and memory that the next fresh bytes can have. Nobody but this
+    /// transaction knows of these pages before its locks are released.
+    #[cold]
+    fn give_back_fresh(&mut self) {
+        let ViewSource::Map(file) = self.shared.medium.view() else {
+            return self.fresh.clear();
+        };
+        let home = self.shared.home.offset;
+        for (offset, len) in self.fresh.drain(..) {
+            let start = (offset - home).next_multiple_of(PAGE);
+            let end = (offset - home + len) / PAGE * PAGE;
+            if end >= start + MUCH_FRESH {
+                // Where it fails the private pages stay, as good as before.
+                let medium = &*self.shared.medium;
+                let _ = self.shared.view.give_back(medium, file, start..end);
             }
         }
     }

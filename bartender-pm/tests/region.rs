@@ -298,3 +298,42 @@ fn a_long_record_behind_a_few_short_ones_gets_through() {
         region.close().expect("closes");
     }
 }
+
+/// Bytes that lie in the home already need no second copy in the view.
+#[test]
+fn much_fresh_memory_is_given_back_and_shows_the_home() {
+    for folder in folders() {
+        let path = folder.path().join("a.region");
+        let region = options().open(&path).expect("creates");
+        let (at, len) = (4 << 20, (4 << 20) + 4096);
+        region.extend(at + len).expect("room");
+        let mut writer = region.writer().expect("open");
+        // The view holds other bytes than the home, which is against the
+        // rules: so the test can tell where it looks.
+        let view = region.base().wrapping_add(at as usize);
+        // SAFETY: inside the home, of this test alone.
+        unsafe { view.write_bytes(1, len as usize) };
+        let bytes = vec![2u8; len as usize - 200];
+        writer.write_fresh(at + 100, &bytes).expect("inside");
+        let mut record = Record::new();
+        record.extent(at + 100, bytes.len() as u64, 0);
+        let ticket = writer
+            .append(&mut record, Durability::Immediate)
+            .expect("room in the log");
+        drop(writer);
+        region.wait_durable(ticket.seq).expect("no I/O error");
+        let byte = |offset: u64| {
+            // SAFETY: inside the home.
+            unsafe { view.add(offset as usize).read() }
+        };
+        assert_eq!(byte(100), 1, "a page in part stays");
+        assert_eq!(byte(4095), 1, "a page in part stays");
+        assert_eq!(byte(4096), 2, "a whole page is given back");
+        assert_eq!(byte(4 << 20), 1, "a page in part stays");
+        assert_eq!(byte((4 << 20) - 1), 2, "a whole page is given back");
+        // What is given back is private all the same.
+        // SAFETY: as above.
+        unsafe { view.add(8192).write(3) };
+        assert_eq!(byte(8192), 3);
+    }
+}

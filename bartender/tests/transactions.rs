@@ -1,7 +1,7 @@
 //! Transactions over plain data and boxes: what commits stays, what does not commit was never there.
 #![cfg(not(loom))]
 
-use bartender::{Error, Heap, Mut, PBox, PMutex, PRwLock, Result};
+use bartender::{Error, Heap, Mut, PBox, PMutex, PRwLock, PVec, Result};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use tempfile::TempDir;
@@ -273,4 +273,47 @@ fn one_hot_lock_never_conflicts() {
         }
     });
     assert_eq!(*heap.read(), 8000);
+}
+
+/// Its pages were written to the home and given back: from then on they change like any others.
+#[test]
+fn what_was_loaded_in_bulk_is_changed_and_taken_back_like_anything_else() {
+    const N: u64 = 100_000;
+    let folder = folder();
+    let path = folder.path().join("r");
+    let heap = options::<PMutex<PVec<PBox<[u64; 8]>>>>()
+        .open(&path)
+        .unwrap();
+    heap.update(|mut list| {
+        for i in 0..N {
+            list.push(PBox::new([i; 8]))?;
+        }
+        Ok(())
+    })
+    .unwrap();
+    let change = |by: u64, fail: bool| {
+        heap.update(|mut list| {
+            for i in (0..N as usize).step_by(777) {
+                let mut boxed = list.get_mut(i).unwrap();
+                boxed.project()[3] += by;
+            }
+            if fail { Err(Error::Conflict) } else { Ok(()) }
+        })
+    };
+    let expected = |i: u64, list: &PVec<PBox<[u64; 8]>>| {
+        let mut value = [i; 8];
+        value[3] += if i.is_multiple_of(777) { 5 } else { 0 };
+        assert_eq!(*list[i as usize], value);
+    };
+    change(5, false).unwrap();
+    change(9, true).unwrap_err();
+    (0..N).for_each(|i| expected(i, &heap.read()));
+    heap.check().unwrap();
+    heap.checkpoint().unwrap();
+    (0..N).for_each(|i| expected(i, &heap.read()));
+    heap.close().unwrap();
+    let heap = options::<PMutex<PVec<PBox<[u64; 8]>>>>()
+        .open(&path)
+        .unwrap();
+    (0..N).for_each(|i| expected(i, &heap.read()));
 }
