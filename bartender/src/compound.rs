@@ -1,17 +1,17 @@
-//! `Persist` and `Project` for the compound types of the language: arrays, tuples and `Option`.
+//! `Persist` and `Project` for the compound types of the language: arrays, tuples and (in `option`) `Option`.
 //!
 //! The compiler lays out tuples and options as it likes; what it did is measured and described to the
 //! region, so a program built by another compiler that does it differently is told apart by its schema.
 
+mod option;
+
 use crate::__private::zero_gap;
-use crate::error::Result;
 use crate::mutref::Mut;
 use crate::persist::{Adopt, Evict, Persist, PlainData, Project, Release};
 use crate::tx::TxRef;
-use bartender_heap::types::{Field, Kind, NoneForm, SchemaBuilder, Type, TypeRef};
-use std::hint::black_box;
-use std::mem::{ManuallyDrop, MaybeUninit, offset_of};
-use std::ptr::{self, NonNull};
+use bartender_heap::types::{Field, Kind, SchemaBuilder, Type, TypeRef};
+use std::mem::offset_of;
+use std::ptr::NonNull;
 
 // SAFETY: elements one after the other, each treated as it wants.
 unsafe impl<T: Persist, const N: usize> Persist for [T; N] {
@@ -27,14 +27,13 @@ unsafe impl<T: Persist, const N: usize> Persist for [T; N] {
     }
 
     #[inline]
-    unsafe fn adopt(this: *mut Self, a: &mut Adopt<'_>) -> Result<()> {
+    unsafe fn adopt(this: *mut Self, a: &mut Adopt<'_>) {
         if T::HAS_POINTERS {
             for i in 0..N {
                 // SAFETY: passed on for each element.
-                unsafe { T::adopt(this.cast::<T>().add(i), a)? };
+                unsafe { T::adopt(this.cast::<T>().add(i), a) };
             }
         }
-        Ok(())
     }
 
     #[inline]
@@ -109,10 +108,9 @@ macro_rules! tuple {
             }
 
             #[inline]
-            unsafe fn adopt(this: *mut Self, a: &mut Adopt<'_>) -> Result<()> {
+            unsafe fn adopt(this: *mut Self, a: &mut Adopt<'_>) {
                 // SAFETY: passed on for each field.
-                unsafe { $($T::adopt(&raw mut (*this).$i, a)?;)* }
-                Ok(())
+                unsafe { $($T::adopt(&raw mut (*this).$i, a);)* }
             }
 
             #[inline]
@@ -180,245 +178,10 @@ tuple!(A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7, I 8, J 9);
 tuple!(A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7, I 8, J 9, K 10);
 tuple!(A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7, I 8, J 9, K 10, L 11);
 
-// SAFETY: the layout is measured; the payload, if there is one, is treated as it wants.
-unsafe impl<T: Persist> Persist for Option<T> {
-    const HAS_POINTERS: bool = T::HAS_POINTERS;
-    const HAS_LOCKS: bool = T::HAS_LOCKS;
-
-    fn describe(b: &mut SchemaBuilder) -> TypeRef {
-        b.define::<Self>(|b| {
-            let payload = T::describe(b);
-            let (offset, none) = measure::<T>();
-            let kind = Kind::Option {
-                payload,
-                offset,
-                none,
-            };
-            Type::of::<Self>("Option", kind)
-        })
-    }
-
-    #[inline]
-    unsafe fn adopt(this: *mut Self, a: &mut Adopt<'_>) -> Result<()> {
-        // SAFETY: passed on.
-        match unsafe { payload(this) } {
-            // SAFETY: passed on.
-            Some(payload) => unsafe { T::adopt(payload, a) },
-            None => Ok(()),
-        }
-    }
-
-    #[inline]
-    unsafe fn evict(this: *mut Self, e: &mut Evict<'_>) {
-        // SAFETY: passed on.
-        if let Some(payload) = unsafe { payload(this) } {
-            // SAFETY: passed on.
-            unsafe { T::evict(payload, e) };
-        }
-    }
-
-    #[inline]
-    unsafe fn release(this: *const Self, r: &mut Release<'_>) {
-        // SAFETY: passed on.
-        if let Some(payload) = unsafe { payload(this.cast_mut()) } {
-            // SAFETY: passed on.
-            unsafe { T::release(payload, r) };
-        }
-    }
-
-    #[inline]
-    unsafe fn for_each_lock(this: *const Self, f: &mut dyn FnMut(usize)) {
-        // SAFETY: passed on.
-        if let Some(payload) = unsafe { payload(this.cast_mut()) } {
-            // SAFETY: passed on.
-            unsafe { T::for_each_lock(payload, f) };
-        }
-    }
-
-    #[inline]
-    unsafe fn zero_padding(this: *mut Self) {
-        // SAFETY: the payload's own padding is passed on. A `None` is written again over zeroes: what it does
-        // not write is its padding. (The bytes beside a tag in front of a payload are part of the tag.)
-        unsafe {
-            match payload(this) {
-                Some(payload) => T::zero_padding(payload),
-                None => {
-                    this.write_bytes(0, 1);
-                    write_none(this);
-                }
-            }
-        }
-    }
-}
-
-// SAFETY: the one part is the payload.
-unsafe impl<T: Persist> Project for Option<T> {
-    type Projection<'a> = Option<Mut<'a, T>>;
-
-    #[inline]
-    unsafe fn project_raw<'a>(ptr: NonNull<Self>, tx: TxRef<'a>) -> Option<Mut<'a, T>> {
-        // SAFETY: the payload is the caller's, like the option.
-        unsafe { payload(ptr.as_ptr()).map(|at| Mut::from_raw(NonNull::new_unchecked(at), tx)) }
-    }
-}
-
-/// Where the payload lies, if there is one.
-///
-/// # Safety
-///
-/// `this` is a valid option.
-#[inline]
-unsafe fn payload<T>(this: *mut Option<T>) -> Option<*mut T> {
-    // SAFETY: valid; the address is taken without a claim on the bytes' future.
-    let at = unsafe { (*this).as_ref().map(|inside| ptr::from_ref(inside).addr()) }?;
-    Some(this.with_addr(at).cast())
-}
-
-/// Writes a `None`, and nothing else.
-///
-/// # Safety
-///
-/// `to` can be written.
-#[inline(never)]
-unsafe fn write_none<T>(to: *mut Option<T>) {
-    // An assignment in place, not `write`: that takes the option as an argument, and small ones travel in a register,
-    // with bytes that a `None` does not have. `ManuallyDrop` changes no layout, and what was there is not dropped.
-    // SAFETY: passed on.
-    unsafe { *to.cast::<Option<ManuallyDrop<T>>>() = None };
-}
-
-/// How the compiler lays out `Option<T>`: where the payload is, and how a `None` is told.
-///
-/// The sizes say which of two forms it is. Without room for a tag, `None` is a pattern that no payload has: the
-/// bytes that writing a `None` leaves the same whatever was there before. With a tag, the tag is in front and
-/// fills the space to the payload (up to 8 bytes), 0 for `None` and 1 for `Some`.
-fn measure<T>() -> (u64, NoneForm) {
-    let size = size_of::<Option<T>>();
-    let offset = size - size_of::<T>();
-    let none: Option<T> = None;
-    let by_slice = none.as_slice().as_ptr().addr() - ptr::from_ref(&none).addr();
-    assert_eq!(offset, by_slice, "an Option is laid out as described");
-    let written = written_by_none::<T>();
-    if offset != 0 {
-        let tag = written.iter().take_while(|byte| **byte == Some(0)).count();
-        // The low bytes of a longer one tell as much.
-        let tag = tag.min(8);
-        assert!(
-            tag <= offset && tag.is_power_of_two(),
-            "a tag is in front of the payload"
-        );
-        let form = NoneForm::Tag {
-            offset: 0,
-            size: tag as u64,
-            none: 0,
-            some: 1,
-        };
-        return (offset as u64, form);
-    }
-    let first = written.iter().position(Option::is_some);
-    let first = first.expect("a None is told by some byte");
-    let bytes: Vec<u8> = written[first..].iter().map_while(|byte| *byte).collect();
-    let form = NoneForm::Niche {
-        offset: first as u64,
-        bytes,
-    };
-    (0, form)
-}
-
-/// The bytes of an `Option<T>` that writing a `None` sets, and to what.
-fn written_by_none<T>() -> Vec<Option<u8>> {
-    let over = |filling: u8| -> Vec<u8> {
-        let mut place = MaybeUninit::<Option<T>>::uninit();
-        let size = size_of::<Option<T>>();
-        // SAFETY: the place's own bytes; all are written first, and those that the second write leaves alone
-        // are read through an address that the compiler does not follow.
-        unsafe {
-            place.as_mut_ptr().write_bytes(filling, 1);
-            write_none(black_box(place.as_mut_ptr()));
-            let bytes = black_box(place.as_ptr().cast::<u8>());
-            (0..size).map(|at| bytes.add(at).read_volatile()).collect()
-        }
-    };
-    let pairs = over(0x00).into_iter().zip(over(0xa5));
-    pairs.map(|(a, b)| (a == b).then_some(a)).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::PBox;
-    use bartender_heap::types::Schema;
-    use std::num::NonZeroU32;
-
-    fn none_of<T: Persist>() -> (u64, NoneForm) {
-        let schema = Schema::of(<Option<T>>::describe).expect("well formed");
-        let Kind::Option { offset, none, .. } = schema.get(schema.root()).kind.clone() else {
-            panic!("an option")
-        };
-        (offset, none)
-    }
-
-    fn niche(bytes: &[u8]) -> (u64, NoneForm) {
-        let bytes = bytes.to_vec();
-        (0, NoneForm::Niche { offset: 0, bytes })
-    }
-
-    #[test]
-    fn options_are_described_as_they_are() {
-        assert_eq!(none_of::<PBox<u64>>(), niche(&[0; 8]));
-        assert_eq!(none_of::<NonZeroU32>(), niche(&[0; 4]));
-        assert_eq!(none_of::<bool>(), niche(&[2]));
-        assert_eq!(none_of::<char>(), niche(&0x11_0000u32.to_le_bytes()));
-        for (offset, size) in [(8, 8), (1, 1), (4, 4)] {
-            let form = NoneForm::Tag {
-                offset: 0,
-                size,
-                none: 0,
-                some: 1,
-            };
-            let found = match size {
-                8 => none_of::<u64>(),
-                1 => none_of::<u8>(),
-                _ => none_of::<f32>(),
-            };
-            assert_eq!(found, (offset, form));
-        }
-    }
-
-    #[test]
-    fn small_options_are_described_by_what_makes_them_none() {
-        type Pair = (u32, bool);
-        let (offset, bytes) = (offset_of!(Pair, 1) as u64, vec![2]);
-        let found = none_of::<Pair>();
-        assert_eq!(found, (0, NoneForm::Niche { offset, bytes }));
-        let form = NoneForm::Tag {
-            offset: 0,
-            size: 2,
-            none: 0,
-            some: 1,
-        };
-        assert_eq!(none_of::<(u8, (u16, ()), [u8; 3])>(), (2, form.clone()));
-        assert_eq!(none_of::<(u16, u8)>(), (2, form));
-        let form = NoneForm::Tag {
-            offset: 0,
-            size: 8,
-            none: 0,
-            some: 1,
-        };
-        assert_eq!(none_of::<u128>(), (16, form));
-    }
-
-    #[test]
-    fn the_padding_of_a_none_is_zeroed() {
-        let mut place = MaybeUninit::<Option<u64>>::uninit();
-        // SAFETY: the place's own bytes, all written.
-        unsafe {
-            place.as_mut_ptr().write_bytes(0xff, 1);
-            write_none(place.as_mut_ptr());
-            <Option<u64>>::zero_padding(place.as_mut_ptr());
-            assert_eq!(place.as_ptr().cast::<[u64; 2]>().read_volatile(), [0, 0]);
-        }
-    }
+    use std::mem::MaybeUninit;
 
     #[test]
     fn the_gaps_of_a_tuple_are_zeroed() {

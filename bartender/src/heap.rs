@@ -226,7 +226,6 @@ fn is_blank(region: &Region) -> bool {
 fn plant<R: Persist>(core: &Core, root: R) -> Result<()> {
     let mut root = Some(root);
     core.run(false, |tx| {
-        let mut value = ManuallyDrop::new(root.take().expect("a root is planted once"));
         let layout = Layout::new::<R>();
         // Even a root without bytes has an address.
         let layout = Layout::from_size_align(layout.size().max(1), layout.align());
@@ -235,6 +234,7 @@ fn plant<R: Persist>(core: &Core, root: R) -> Result<()> {
             .region
             .base()
             .wrapping_add(core.heap.root_slot() as usize);
+        let mut value = ManuallyDrop::new(root.take().expect("a root is planted once"));
         // SAFETY: the block is new and ours; nobody else knows of the heap yet; the slot is a word in the view.
         unsafe {
             tx.adopt::<R>(&mut *value)?;

@@ -113,7 +113,7 @@ macro_rules! lock {
                 })
             }
 
-            unsafe fn adopt(this: *mut Self, a: &mut Adopt<'_>) -> Result<()> {
+            unsafe fn adopt(this: *mut Self, a: &mut Adopt<'_>) {
                 // SAFETY: passed on.
                 unsafe { T::adopt((*this).value.get(), a) }
             }

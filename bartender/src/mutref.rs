@@ -76,11 +76,11 @@ impl<'tx, T: Persist> Mut<'tx, T> {
     #[inline]
     pub fn set(&mut self, value: T) -> Result<()> {
         let at = self.ptr.as_ptr();
-        let mut value = ManuallyDrop::new(value);
         // SAFETY: the value is owned and moved in below; the old one is stored, ours alone, and
         // its bytes are kept before they are overwritten.
         unsafe {
             self.tx.hold_locks(at)?;
+            let mut value = ManuallyDrop::new(value);
             self.tx.adopt::<T>(&mut *value)?;
             self.tx.release(at)?;
             self.tx.change(at.cast(), size_of::<T>());
@@ -96,11 +96,11 @@ impl<'tx, T: Persist> Mut<'tx, T> {
     /// As [`set`](Self::set).
     pub fn replace(this: &mut Self, value: T) -> Result<T> {
         let at = this.ptr.as_ptr();
-        let mut value = ManuallyDrop::new(value);
         let mut old = MaybeUninit::<T>::uninit();
         // SAFETY: as in `set`; the copy is made an owned value, or forgotten if that fails.
         unsafe {
             this.tx.hold_locks(at)?;
+            let mut value = ManuallyDrop::new(value);
             this.tx.adopt::<T>(&mut *value)?;
             ptr::copy_nonoverlapping(at, old.as_mut_ptr(), 1);
             this.tx.evict(old.as_mut_ptr())?;

@@ -3,7 +3,6 @@
 //! Owned, it is std's `Box`. Stored, its block lies in the region. The pointer is an integer: what the
 //! log restores has lost its provenance, so it is exposed on the way in and taken up on the way out.
 
-use crate::error::Result;
 use crate::mutref::Mut;
 use crate::persist::{Adopt, Evict, Persist, Project, Release};
 use crate::tx::TxRef;
@@ -65,13 +64,12 @@ unsafe impl<T: Persist> Persist for PBox<T> {
     }
 
     #[inline]
-    unsafe fn adopt(this: *mut Self, a: &mut Adopt<'_>) -> Result<()> {
+    unsafe fn adopt(this: *mut Self, a: &mut Adopt<'_>) {
         // SAFETY: an owned box: an ordinary block with one value.
         unsafe {
-            let stored = a.move_in((*this).ptr(), 1, 1)?;
+            let stored = a.move_in((*this).ptr(), 1, 1);
             ptr::write(this, PBox::at(stored));
         }
-        Ok(())
     }
 
     #[inline]

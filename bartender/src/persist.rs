@@ -10,7 +10,6 @@ mod queues;
 pub(crate) use queues::hold_all;
 pub use queues::{Adopt, Evict, Release};
 
-use crate::error::Result;
 use crate::tx::TxRef;
 use bartender_heap::types::{SchemaBuilder, TypeRef};
 use std::ptr::NonNull;
@@ -43,16 +42,12 @@ pub unsafe trait Persist: Sized + Send + Sync + 'static {
     /// Describes the layout to the region.
     fn describe(b: &mut SchemaBuilder) -> TypeRef;
 
-    /// Moves what the value owns from ordinary memory into the region.
-    ///
-    /// # Errors
-    ///
-    /// The region is full. The value is then in between and must be forgotten.
+    /// Moves what the value owns from ordinary memory into the region. The queue keeps its failures to itself.
     ///
     /// # Safety
     ///
     /// `this` is a valid owned value that will only be moved into the region from here on.
-    unsafe fn adopt(this: *mut Self, a: &mut Adopt<'_>) -> Result<()>;
+    unsafe fn adopt(this: *mut Self, a: &mut Adopt<'_>);
 
     /// Moves what the value owns from the region into ordinary memory.
     ///

@@ -1,6 +1,5 @@
 //! `Persist` for the types of the language that hold nothing but bytes.
 
-use crate::error::Result;
 use crate::persist::{Adopt, Evict, Persist, PlainData, Release};
 use bartender_heap::types::{Kind, SchemaBuilder, Type, TypeRef};
 use std::marker::PhantomData;
@@ -21,9 +20,7 @@ macro_rules! plain {
             }
 
             #[inline]
-            unsafe fn adopt(_this: *mut Self, _a: &mut Adopt<'_>) -> Result<()> {
-                Ok(())
-            }
+            unsafe fn adopt(_this: *mut Self, _a: &mut Adopt<'_>) {}
 
             #[inline]
             unsafe fn evict(_this: *mut Self, _e: &mut Evict<'_>) {}

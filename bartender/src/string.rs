@@ -6,7 +6,6 @@
 mod stored;
 mod traits;
 
-use crate::error::Result;
 use crate::persist::{Adopt, Evict, Persist, Release};
 use crate::vec::PVec;
 use bartender_heap::types::{Kind, SchemaBuilder, Type, TypeRef};
@@ -188,7 +187,7 @@ unsafe impl Persist for PString {
         b.define::<Self>(|_| Type::of::<Self>("PString", Kind::Str))
     }
 
-    unsafe fn adopt(this: *mut Self, a: &mut Adopt<'_>) -> Result<()> {
+    unsafe fn adopt(this: *mut Self, a: &mut Adopt<'_>) {
         // SAFETY: passed on.
         unsafe { PVec::adopt(&raw mut (*this).bytes, a) }
     }

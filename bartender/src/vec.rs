@@ -11,7 +11,6 @@ mod traits;
 
 pub use stored::IterMut;
 
-use crate::error::Result;
 use crate::persist::{Adopt, Evict, Persist, Release};
 use crate::raw::array::Array;
 use bartender_heap::types::{Kind, SchemaBuilder, Type, TypeRef};
@@ -203,18 +202,17 @@ unsafe impl<T: Persist> Persist for PVec<T> {
         })
     }
 
-    unsafe fn adopt(this: *mut Self, a: &mut Adopt<'_>) -> Result<()> {
+    unsafe fn adopt(this: *mut Self, a: &mut Adopt<'_>) {
         // SAFETY: an owned vector, whose block is as long as it says. What is not used of it
         // would be lost in the region, so it goes before.
         unsafe {
             (*this).shrink_to_fit();
             let array = &mut (*this).array;
             if array.capacity() != 0 {
-                let block = a.move_in(array.as_ptr(), array.len(), array.capacity())?;
+                let block = a.move_in(array.as_ptr(), array.len(), array.capacity());
                 array.set_block(block.cast());
             }
         }
-        Ok(())
     }
 
     unsafe fn evict(this: *mut Self, e: &mut Evict<'_>) {

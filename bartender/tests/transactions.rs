@@ -128,7 +128,7 @@ fn a_long_list_moves_in_and_out_without_recursion() {
                 ]
             })
         }
-        unsafe fn adopt(this: *mut Self, a: &mut bartender::Adopt<'_>) -> Result<()> {
+        unsafe fn adopt(this: *mut Self, a: &mut bartender::Adopt<'_>) {
             // SAFETY: passed on.
             unsafe { <Option<PBox<Node>>>::adopt(&raw mut (*this).next, a) }
         }

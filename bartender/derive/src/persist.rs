@@ -56,11 +56,10 @@ pub(crate) fn implementation(input: &Input) -> TokenStream {
             }
 
             #[inline]
-            unsafe fn adopt(__this: *mut Self, __x: &mut __p::Adopt<'_>) -> __p::Result<()> {
+            unsafe fn adopt(__this: *mut Self, __x: &mut __p::Adopt<'_>) {
                 if <Self as __p::Persist>::HAS_POINTERS {
                     #adopt
                 }
-                __p::Ok(())
             }
 
             #[inline]
@@ -104,18 +103,12 @@ struct Parts<'a> {
 }
 
 /// The calls of one trait method for each field; `place` gives a field's address.
-fn each(
-    fields: &[Field],
-    method: &str,
-    place: &dyn Fn(usize) -> TokenStream,
-    fallible: bool,
-) -> TokenStream {
+fn each(fields: &[Field], method: &str, place: &dyn Fn(usize) -> TokenStream) -> TokenStream {
     let method = format_ident!("{method}");
-    let question = fallible.then(|| quote!(?));
     let calls = fields.iter().enumerate().map(|(i, field)| {
         let (ty, place) = (&field.ty, place(i));
         // SAFETY of the generated call: the caller's promise for the whole holds for its fields.
-        quote!(unsafe { <#ty as __p::Persist>::#method(#place, __x) #question; })
+        quote!(unsafe { <#ty as __p::Persist>::#method(#place, __x); })
     });
     quote!(#(#calls)*)
 }
@@ -148,10 +141,10 @@ fn of_struct(fields: &[Field], transparent: bool) -> Parts<'_> {
                 #((#names, #offsets, <#types as __p::Persist>::describe(__b)),)*
             ])
         },
-        adopt: each(fields, "adopt", &place, true),
-        evict: each(fields, "evict", &place, false),
-        release: each(fields, "release", &shared, false),
-        locks: each(fields, "for_each_lock", &shared, false),
+        adopt: each(fields, "adopt", &place),
+        evict: each(fields, "evict", &place),
+        release: each(fields, "release", &shared),
+        locks: each(fields, "for_each_lock", &shared),
         padding: quote!(#gaps #inner),
         types,
     }
@@ -223,10 +216,10 @@ fn of_enum<'a>(input: &Input, variants: &'a [Variant], prefixed: bool) -> Parts<
         let gaps = gaps(&offsets, &types, quote!(1));
         let inner = padding_of_fields(&variant.fields, &place);
         let bodies = [
-            each(&variant.fields, "adopt", &place, true),
-            each(&variant.fields, "evict", &place, false),
-            each(&variant.fields, "release", &place, false),
-            each(&variant.fields, "for_each_lock", &place, false),
+            each(&variant.fields, "adopt", &place),
+            each(&variant.fields, "evict", &place),
+            each(&variant.fields, "release", &place),
+            each(&variant.fields, "for_each_lock", &place),
             quote!(#gaps #inner),
         ];
         let pattern = &variant.ident;

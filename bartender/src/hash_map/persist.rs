@@ -2,10 +2,8 @@
 //! is, byte by byte, for the hash function goes with it.
 
 use super::{PHashMap, Slot};
-use crate::error::Result;
 use crate::persist::{Adopt, Evict, Persist, Release};
 use crate::raw::table::Table;
-use crate::raw::{Ordinary, Store};
 use bartender_heap::types::{EntryLayout, Kind, SchemaBuilder, Type, TypeRef};
 use std::ptr::NonNull;
 
@@ -22,29 +20,24 @@ unsafe impl<K: Persist, V: Persist> Persist for PHashMap<K, V> {
         })
     }
 
-    unsafe fn adopt(this: *mut Self, a: &mut Adopt<'_>) -> Result<()> {
+    unsafe fn adopt(this: *mut Self, a: &mut Adopt<'_>) {
         // SAFETY: an owned map, whose block is ordinary memory of the layout it says.
         unsafe {
             let table = &mut (*this).table;
             let Some((owned, layout)) = table.block() else {
-                return Ok(());
+                return;
             };
             if table.len() == 0 {
                 // Room that is not used would be lost in the region.
                 table.free_owned();
                 *table = Table::new(table.seed());
-                return Ok(());
+                return;
             }
-            let stored = a.tx().alloc(layout)?;
-            owned.copy_to_nonoverlapping(stored, layout.size());
-            a.tx().wrote(stored.as_ptr(), layout.size());
-            table.set_block(stored);
-            Ordinary.free(owned, layout);
+            table.set_block(a.move_block(owned, layout, layout.size()));
             for slot in table.full() {
                 a.elements(slot.as_ptr(), 1);
             }
         }
-        Ok(())
     }
 
     unsafe fn evict(this: *mut Self, e: &mut Evict<'_>) {
@@ -57,10 +50,7 @@ unsafe impl<K: Persist, V: Persist> Persist for PHashMap<K, V> {
             if !e.hold(table.full().map(NonNull::as_ptr)) {
                 return;
             }
-            let owned = crate::raw::sure(Ordinary.alloc(layout));
-            stored.copy_to_nonoverlapping(owned, layout.size());
-            e.tx().free(stored);
-            table.set_block(owned);
+            table.set_block(e.move_block(stored, layout, layout.size()));
             for slot in table.full() {
                 e.elements(slot.as_ptr(), 1);
             }
