@@ -22,12 +22,14 @@ use crate::newest::{Lines, Newest};
 use crate::record::{Change, Parsed};
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-/// Bytes handed to the device at once while a checkpoint is paced.
-const PACE_CHUNK: u64 = 1 << 20;
-/// Pause between such chunks, in which commits have the device to themselves.
-const PACE_PAUSE: Duration = Duration::from_micros(500);
+/// Bytes handed to the device at once while a checkpoint is paced: a commit
+/// that comes in between waits for so much at most.
+const PACE_CHUNK: u64 = 256 << 10;
+/// Longest pause after such a chunk, in which commits have the device to
+/// themselves.
+const PACE_PAUSE: Duration = Duration::from_millis(2);
 
 /// The home of a region and what the checkpoint needs to know of it.
 #[derive(Debug)]
@@ -112,16 +114,23 @@ impl Home {
         }
         let ranges = lines.page_ranges(self.offset, PACE_CHUNK);
         // A little is written as fast as it is announced.
-        let much = ranges.iter().map(|&(_, len)| len).sum::<u64>() >= PACE_CHUNK;
+        let much = ranges.iter().map(|&(_, len)| len).sum::<u64>() > PACE_CHUNK;
         if paced && much {
-            let mut since_pause = 0;
-            for &(offset, len) in &ranges {
-                medium.write_back(offset, len);
-                since_pause += len;
-                if since_pause >= PACE_CHUNK {
-                    since_pause = 0;
-                    std::thread::sleep(PACE_PAUSE);
+            let mut rest = &ranges[..];
+            while !rest.is_empty() {
+                let mut bytes = 0;
+                let fits = |&&(_, len): &&(u64, u64)| {
+                    bytes += len;
+                    bytes <= PACE_CHUNK
+                };
+                let (chunk, later) = rest.split_at(rest.iter().take_while(fits).count().max(1));
+                let start = Instant::now();
+                medium.write_back(chunk)?;
+                if !later.is_empty() {
+                    // As long again is the commits'.
+                    std::thread::sleep(start.elapsed().min(PACE_PAUSE));
                 }
+                rest = later;
             }
         }
         medium.persist(&ranges)

@@ -37,7 +37,7 @@ use crate::layout::RECORD_ALIGN;
 use crate::medium::{LogStyle, Medium};
 use crate::record::Record;
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use crate::sync::{Condvar, Mutex, thread};
+use crate::sync::{Condvar, Mutex, MutexGuard, Turn, thread};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
@@ -144,8 +144,6 @@ struct Batch {
     records: usize,
     /// How many the last written batch had.
     cohort: usize,
-    /// Somebody is writing.
-    leader: bool,
     /// Buffer of the last batch, to be used again.
     spare: Vec<u8>,
 }
@@ -168,7 +166,10 @@ pub(crate) struct Log {
     /// `batch.records`, for the leader that waits for its cohort: it must not
     /// fight its members for the lock.
     joined: AtomicU64,
-    written: Condvar,
+    /// Somebody leads: gathers a batch or writes it. Set under `batch`.
+    leading: AtomicBool,
+    /// A batch was written, or never will be.
+    written: Turn,
     /// The first error, which made the region unusable.
     poison: OnceLock<String>,
     poisoned: AtomicBool,
@@ -208,7 +209,8 @@ impl Log {
                 ..Batch::default()
             }),
             joined: AtomicU64::new(0),
-            written: Condvar::new(),
+            leading: AtomicBool::new(false),
+            written: Turn::default(),
             poison: OnceLock::new(),
             poisoned: AtomicBool::new(false),
             space: Mutex::new(()),
@@ -353,52 +355,61 @@ impl Log {
         {
             return Ok(());
         }
-        let mut batch = self.batch.lock();
         loop {
+            // Before all that an event can change.
+            let seen = self.written.now();
             if self.durable.load(Ordering::Acquire) >= seq {
                 return Ok(());
             }
             self.check()?;
-            if batch.leader {
-                batch = self.written.wait(batch);
+            if self.leading.load(Ordering::Acquire) {
+                self.written.wait(seen);
+                continue;
+            }
+            let mut batch = self.batch.lock();
+            if self.leading.load(Ordering::Relaxed) {
                 continue;
             }
             if batch.records == 0 {
-                // Nothing of that number was ever appended.
-                return Ok(());
+                // It is durable by now, or nothing of that number was ever
+                // appended.
+                return self.check();
             }
-            batch.leader = true;
+            self.leading.store(true, Ordering::Relaxed);
             if batch.records < batch.cohort {
                 let cohort = batch.cohort as u64;
                 drop(batch);
                 self.await_cohort(cohort);
                 batch = self.batch.lock();
             }
-            let spare = std::mem::take(&mut batch.spare);
-            let bytes = std::mem::replace(&mut batch.bytes, spare);
-            let (start, last) = (batch.start, batch.last);
-            batch.start += bytes.len() as u64;
-            batch.cohort = std::mem::take(&mut batch.records);
-            drop(batch);
-            let result = append_ring(medium, &self.lanes[0], start, &bytes);
-            batch = self.batch.lock();
-            let failed = match result {
-                Ok(()) => {
-                    let end = start + bytes.len() as u64;
-                    self.lanes[0].tail.store(end, Ordering::Release);
-                    self.durable.store(last, Ordering::Release);
-                    None
-                }
-                Err(error) => Some(self.poison(error)),
-            };
-            batch.spare = bytes;
-            batch.spare.clear();
-            batch.leader = false;
-            self.written.notify_all();
-            if let Some(error) = failed {
-                return Err(error);
-            }
+            self.write_batch(medium, batch)?;
         }
+    }
+
+    /// The leader writes what has gathered.
+    fn write_batch(&self, medium: &dyn Medium, mut batch: MutexGuard<'_, Batch>) -> Result<()> {
+        let spare = std::mem::take(&mut batch.spare);
+        let mut bytes = std::mem::replace(&mut batch.bytes, spare);
+        let (start, last) = (batch.start, batch.last);
+        batch.start += bytes.len() as u64;
+        batch.cohort = std::mem::take(&mut batch.records);
+        self.joined.store(0, Ordering::Relaxed);
+        drop(batch);
+        let result = append_ring(medium, &self.lanes[0], start, &bytes);
+        let written = match result {
+            Ok(()) => {
+                let end = start + bytes.len() as u64;
+                self.lanes[0].tail.store(end, Ordering::Release);
+                self.durable.store(last, Ordering::Release);
+                Ok(())
+            }
+            Err(error) => Err(self.poison(error)),
+        };
+        bytes.clear();
+        self.batch.lock().spare = bytes;
+        self.leading.store(false, Ordering::Release);
+        self.written.advance();
+        written
     }
 
     /// Gives the members of the last batch, `cohort` of them, a moment to join
@@ -419,7 +430,7 @@ impl Log {
         let _ = self.poison.set(error.to_string());
         self.poisoned.store(true, Ordering::Release);
         self.space_freed.notify_all();
-        self.written.notify_all();
+        self.written.advance();
         error
     }
 

@@ -112,8 +112,9 @@ pub trait Medium: Send + Sync + fmt::Debug {
         let _ = (offset, len);
         Ok(())
     }
-    /// Starts to write the range back so that a later `persist` waits less.
-    fn write_back(&self, offset: u64, len: u64) {
-        let _ = (offset, len);
+    /// Writes ranges back, so that a later `persist` has less to wait for.
+    fn write_back(&self, ranges: &[(u64, u64)]) -> Result<()> {
+        let _ = ranges;
+        Ok(())
     }
 }

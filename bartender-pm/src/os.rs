@@ -5,7 +5,7 @@
 
 use crate::counts;
 use crate::error::{Error, Result};
-use rustix::fd::{AsFd, AsRawFd, BorrowedFd};
+use rustix::fd::AsRawFd;
 use rustix::io::Errno;
 use std::fs::File;
 use std::io;
@@ -99,19 +99,30 @@ pub(crate) fn allocate(file: &File, path: &Path, offset: u64, len: u64) -> Resul
     io(path, "allocate space", result)
 }
 
-/// Starts writing dirty pages of the range to the device and does not wait.
-pub(crate) fn start_write_back(fd: BorrowedFd<'_>, offset: u64, len: u64) {
-    counts::syscall();
-    // A hint: an error shows again, and is reported, at the sync that follows.
-    // SAFETY: a system call on a file descriptor that is borrowed, no memory.
-    let _ = unsafe {
-        libc::sync_file_range(
-            fd.as_raw_fd(),
-            offset as libc::off64_t,
-            len as libc::off64_t,
-            libc::SYNC_FILE_RANGE_WRITE,
-        )
-    };
+/// Writes the dirty pages of the ranges to the device and waits until it has
+/// taken them, without telling it to keep them.
+///
+/// # Errors
+///
+/// The device's: the sync that follows would not report them again.
+pub(crate) fn write_back(file: &File, path: &Path, ranges: &[(u64, u64)]) -> Result<()> {
+    let wait = libc::SYNC_FILE_RANGE_WAIT_BEFORE | libc::SYNC_FILE_RANGE_WAIT_AFTER;
+    for flags in [libc::SYNC_FILE_RANGE_WRITE, wait] {
+        for &(at, len) in ranges {
+            let (at, len) = (at as libc::off64_t, len as libc::off64_t);
+            // SAFETY: a system call on an open file descriptor, no memory.
+            let result = match unsafe { libc::sync_file_range(file.as_raw_fd(), at, len, flags) } {
+                0 => Ok(()),
+                _ => Err(io::Error::last_os_error()),
+            };
+            match result.as_ref().err().and_then(io::Error::raw_os_error) {
+                // Not there: the sync that follows does all the work.
+                Some(libc::ENOSYS | libc::EINVAL | libc::ESPIPE) => return Ok(()),
+                _ => io(path, "write back pages of", result)?,
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Locks the file for this process, until it is closed.
@@ -164,9 +175,4 @@ pub(crate) fn watch_forks() {
         // SAFETY: `child` is async-signal-safe: one atomic increment.
         unsafe { libc::pthread_atfork(None, None, Some(child)) };
     });
-}
-
-/// A borrowed descriptor of `file`.
-pub(crate) fn fd(file: &File) -> BorrowedFd<'_> {
-    file.as_fd()
 }

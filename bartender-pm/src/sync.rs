@@ -11,6 +11,10 @@ pub use loom::{hint, sync::Arc, sync::atomic, thread};
 #[cfg(not(loom))]
 pub use std::{hint, sync::Arc, sync::atomic, thread};
 
+mod turn;
+
+pub use turn::Turn;
+
 #[cfg(loom)]
 use loom::sync as imp;
 #[cfg(not(loom))]

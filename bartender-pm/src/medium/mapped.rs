@@ -309,10 +309,11 @@ impl Medium for MappedFile {
         os::io(&self.path, "sync", rustix::fs::fdatasync(&self.file))
     }
 
-    fn write_back(&self, offset: u64, len: u64) {
-        if self.kind == MediumKind::File {
-            os::start_write_back(os::fd(&self.file), offset, len);
+    fn write_back(&self, ranges: &[(u64, u64)]) -> Result<()> {
+        if self.kind != MediumKind::File {
+            return Ok(());
         }
+        os::write_back(&self.file, &self.path, ranges)
     }
 }
 
