@@ -1,6 +1,8 @@
 //! How a region is opened: its options, the creation of a new one, the checks
 //! of an old one's header, and what happens up to the first handle.
 
+mod check;
+
 use crate::checkpoint::Home;
 use crate::error::{Error, Result};
 use crate::gate::Gate;
@@ -197,35 +199,6 @@ impl Options {
     /// Whether shared memory is to be treated as DAX.
     pub(crate) fn forces_flush(&self) -> bool {
         self.force_flush
-    }
-
-    fn check(&self) -> Result<()> {
-        let bad = |option, what: String| Err(Error::BadOption { option, what });
-        if self.max_size == 0 || self.max_size > 1 << 46 {
-            return bad(
-                "max_size",
-                format!("{} is not between 1 byte and 64 TiB", self.max_size),
-            );
-        }
-        if self.lanes == 0 || self.lanes as usize >= MAX_LANES {
-            return bad(
-                "lanes",
-                format!("{} is not between 1 and {}", self.lanes, MAX_LANES - 1),
-            );
-        }
-        if self.log_size < 2 * MIN_LANE || self.log_size > 1 << 40 {
-            return bad(
-                "log_size",
-                format!("{} is not between 8 KiB and 1 TiB", self.log_size),
-            );
-        }
-        if self
-            .home_address
-            .is_some_and(|a| !a.is_multiple_of(HOME_STEP))
-        {
-            return bad("home_address", "it is not a multiple of 2 MiB".into());
-        }
-        Ok(())
     }
 
     /// Writes an empty region to a blank medium; the header comes last.

@@ -269,7 +269,11 @@ impl Region {
     /// `Poisoned`, or the I/O error that has now poisoned the region.
     pub fn checkpoint(&self) -> Result<()> {
         let shared = &*self.shared;
-        shared.named(shared.home.checkpoint(&*shared.medium, &shared.log, true))
+        let done = shared.named(shared.home.checkpoint(&*shared.medium, &shared.log, true));
+        if shared.view_is_over_limit() {
+            shared.kick();
+        }
+        done
     }
 
     /// Gives the view's private pages back, as far as no writer stands in the

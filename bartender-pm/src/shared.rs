@@ -127,10 +127,15 @@ impl Shared {
             if self.log.fill() >= CHECKPOINT_FILL || std::mem::take(&mut recovered) {
                 let _ = self.home.checkpoint(&*self.medium, &self.log, true);
             }
-            if self.home.changed_pages.load(Ordering::Relaxed) > self.view_pages {
+            if self.view_is_over_limit() {
                 let _ = self.trim();
             }
         }
+    }
+
+    /// Whether more pages of the view stand in the home by now than may stay private.
+    pub(crate) fn view_is_over_limit(&self) -> bool {
+        self.home.changed_pages.load(Ordering::Relaxed) > self.view_pages
     }
 
     pub(crate) fn trim(&self) -> Result<bool> {

@@ -1,0 +1,224 @@
+//! [`Options`]: how a heap is opened or created, and the first transaction of a new one.
+
+use super::{Heap, Report};
+use crate::error::{Error, Result};
+use crate::persist::Persist;
+use crate::run::Core;
+use bartender_heap::types::Schema;
+use bartender_pm::{Durability, Region};
+use std::alloc::Layout;
+use std::marker::PhantomData;
+use std::mem::ManuallyDrop;
+use std::path::Path;
+use std::ptr;
+
+/// How to open a heap. See [`Heap::options`].
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct Options<R> {
+    region: bartender_pm::Options,
+    durability: Durability,
+    verify: bool,
+    root: PhantomData<fn() -> R>,
+}
+
+impl<R: Persist> Options<R> {
+    pub(super) fn new() -> Self {
+        Options {
+            region: bartender_pm::Options::new(),
+            durability: Durability::Immediate,
+            verify: false,
+            root: PhantomData,
+        }
+    }
+
+    /// Bytes that the region may grow to: an address range is reserved when it is created. Default 64 GiB.
+    pub fn max_size(mut self, bytes: u64) -> Self {
+        self.region.max_size(bytes);
+        self
+    }
+
+    /// Bytes of log, when the region is created. Default 64 MiB. A transaction's changes have to fit.
+    pub fn log_size(mut self, bytes: u64) -> Self {
+        self.region.log_size(bytes);
+        self
+    }
+
+    /// Logs beside each other, when the region is created on persistent memory or in shared memory: threads that commit
+    /// at the same time do not wait for one another. Default 32, at most 63; more threads than that share one. Half of
+    /// the log is divided among them. (A file has one log, where commits that wait share their barrier.)
+    pub fn lanes(mut self, lanes: u64) -> Self {
+        self.region.lanes(lanes);
+        self
+    }
+
+    /// Where in the address space the region lies, when it is created: a multiple of 2 MiB, below 128 TiB with all of
+    /// [`max_size`](Self::max_size). Default: a random place, at which nothing else is expected. If the place is taken,
+    /// the region is moved to another one, as a copy of an open region is.
+    pub fn home_address(mut self, address: u64) -> Self {
+        self.region.home_address(address);
+        self
+    }
+
+    /// Bytes of changed pages that this process keeps before it gives back those that stand in the home. Default
+    /// 1 GiB. Less saves memory, and costs page faults where the same places are changed again and again. Only a
+    /// [background](Self::background) thread gives back.
+    pub fn view_limit(mut self, bytes: u64) -> Self {
+        self.region.view_limit(bytes);
+        self
+    }
+
+    /// When commits are answered. Default: when they are durable.
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.durability = durability;
+        self.region.durability(durability);
+        self
+    }
+
+    /// Whether a missing file is created. Default true.
+    pub fn create(mut self, yes: bool) -> Self {
+        self.region.create(yes);
+        self
+    }
+
+    /// Whether a background thread checkpoints. Default true; without it a commit that finds the log full does.
+    pub fn background(mut self, yes: bool) -> Self {
+        self.region.background(yes);
+        self
+    }
+
+    /// On shared memory: flush and fence as on persistent memory, for measuring. Default false.
+    pub fn force_flush(mut self, yes: bool) -> Self {
+        self.region.force_flush(yes);
+        self
+    }
+
+    /// Whether everything is [checked](Heap::check) when it is opened. Default false: what a recovery follows is
+    /// checked in any case.
+    pub fn verify(mut self, yes: bool) -> Self {
+        self.verify = yes;
+        self
+    }
+
+    /// Opens the region at `path`, or creates it with a default root. Where its address is taken, because a copy of it
+    /// is open, the region is moved: all of it is checked, and each pointer rewritten.
+    ///
+    /// # Errors
+    ///
+    /// The file is missing (with `create(false)`), not a region, damaged, open elsewhere; an option makes no sense
+    /// (`BadOption` names it, and no file is made);
+    /// [`Error::TypeMismatch`] if its root has another type: nothing is changed then.
+    pub fn open(self, path: impl AsRef<Path>) -> Result<Heap<R>>
+    where
+        R: Default,
+    {
+        self.open_with(path, R::default)
+    }
+
+    /// Opens the region at `path`, or creates it with the root that `root` makes.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    pub fn open_with(self, path: impl AsRef<Path>, root: impl FnOnce() -> R) -> Result<Heap<R>> {
+        let region = bartender_heap::open_region(&self.region, path)?;
+        self.open_region(region, root)
+    }
+
+    /// Opens the region on a medium of the caller's, such as the simulated one, or creates it there with the root that
+    /// `root` makes.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    #[doc(hidden)]
+    pub fn open_on(
+        self,
+        medium: std::sync::Arc<dyn bartender_pm::Medium>,
+        root: impl FnOnce() -> R,
+    ) -> Result<Heap<R>> {
+        let region = self.region.open_on(medium)?;
+        self.open_region(region, root)
+    }
+
+    /// Opens the heap in a region that is open already: for tests on the simulated medium.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    #[doc(hidden)]
+    pub fn open_region(self, region: Region, root: impl FnOnce() -> R) -> Result<Heap<R>> {
+        let schema = Schema::of(R::describe).map_err(bartender_heap::Error::from)?;
+        let opened = region.opened().clone();
+        let inner = if opened.created || is_blank(&region) {
+            bartender_heap::Heap::create(region, &schema)?
+        } else {
+            bartender_heap::Heap::open(region)?
+        };
+        let differences = inner.schema().diff(&schema);
+        if !differences.is_empty() {
+            let path = inner.region().path().to_owned();
+            inner.close()?;
+            return Err(Error::TypeMismatch { path, differences });
+        }
+        let heap_report = *inner.report();
+        let created = inner.root().is_none();
+        let core = Core::new(inner, self.durability);
+        if created {
+            plant(&core, root())?;
+        }
+        let root = core
+            .heap
+            .root()
+            .expect("the root was there or has been made");
+        let heap = Heap {
+            root: root.cast(),
+            core,
+            report: Report {
+                created,
+                region: opened,
+                heap: heap_report,
+            },
+            closed: false,
+            owns: PhantomData,
+        };
+        if self.verify {
+            heap.check()?;
+        }
+        Ok(heap)
+    }
+}
+
+/// Whether the region was created, but no heap in it: a crash came between the two.
+fn is_blank(region: &Region) -> bool {
+    let header = region.base().cast_const();
+    // SAFETY: the first bytes of the home are there in every region, and nobody writes them now.
+    let header = unsafe { std::slice::from_raw_parts(header, 64) };
+    header.iter().all(|byte| *byte == 0)
+}
+
+/// Stores the root: the first transaction of a heap.
+fn plant<R: Persist>(core: &Core, root: R) -> Result<()> {
+    let mut root = Some(root);
+    core.run(false, |tx| {
+        let layout = Layout::new::<R>();
+        // Even a root without bytes has an address.
+        let layout = Layout::from_size_align(layout.size().max(1), layout.align());
+        let block = tx.alloc(layout.expect("a type's layout, or one byte"))?;
+        let slot = core
+            .region
+            .base()
+            .wrapping_add(core.heap.root_slot() as usize);
+        let mut value = ManuallyDrop::new(root.take().expect("a root is planted once"));
+        // SAFETY: the block is new and ours; nobody else knows of the heap yet; the slot is a word in the view.
+        unsafe {
+            tx.adopt::<R>(&mut *value)?;
+            tx.wrote(block.as_ptr(), size_of::<R>());
+            ptr::copy_nonoverlapping(&*value, block.as_ptr().cast(), 1);
+            tx.change(slot, size_of::<u64>());
+            slot.cast::<u64>()
+                .write(block.as_ptr().expose_provenance() as u64);
+        }
+        Ok(())
+    })
+}
