@@ -17,6 +17,7 @@ use crate::pool::Pool;
 use crate::superblock::{Birth, Mailbox, Place, Ref, words};
 use crate::table::Extent;
 use crate::units::{Run, Units};
+use bartender_pm::mutant;
 use std::ptr::NonNull;
 
 /// What the global lock guards.
@@ -110,7 +111,7 @@ impl Global {
         for at in 0..self.idle.len() {
             // SAFETY: freed with `self`.
             let local = unsafe { self.idle[at].as_ref() };
-            if local.has_mail() {
+            if local.has_mail() && !mutant::is("leave_idle_mail") {
                 // SAFETY: no thread holds an idle heap, so its mail is ours to read.
                 let mail = unsafe { local.mail().as_ref() }.take();
                 self.read(mail);
@@ -120,10 +121,12 @@ impl Global {
 
     fn read(&mut self, mail: impl Iterator<Item = Ref>) {
         for superblock in mail {
-            if !superblock.is_alive() {
+            if !superblock.is_alive() && !mutant::is("heed_the_dead") {
                 superblock.discard_mail();
             } else if !self.owns(superblock) {
-                superblock.post();
+                if !mutant::is("keep_foreign_mail") {
+                    superblock.post();
+                }
             } else {
                 superblock.collect();
                 self.file(superblock);

@@ -9,6 +9,7 @@ mod mailbox;
 
 use crate::class;
 use crate::layout::{TableEntry, UNIT};
+use bartender_pm::mutant;
 use bartender_pm::sync::UnsafeCell;
 use bartender_pm::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering::*};
 use std::ptr::NonNull;
@@ -409,7 +410,13 @@ impl Superblock {
     pub(crate) fn give_remote(this: Ref, index: u32) -> Result<(), AlreadyFree> {
         let at = (index / 64) as usize;
         let bit = 1 << (index % 64);
-        if this.free_word(at).load(Relaxed) & bit != 0
+        if mutant::is("free_in_two_steps") {
+            let bits = this.remote_word(at).load(Acquire);
+            if bits & bit != 0 {
+                return Err(AlreadyFree);
+            }
+            this.remote_word(at).store(bits | bit, Release);
+        } else if this.free_word(at).load(Relaxed) & bit != 0
             || this.remote_word(at).fetch_or(bit, AcqRel) & bit != 0
         {
             return Err(AlreadyFree);
@@ -424,7 +431,11 @@ impl Superblock {
     /// Takes in what other threads gave back; returns how many blocks. Owner
     /// only, who has taken the superblock out of a mailbox.
     pub(crate) fn collect(&self) -> u32 {
-        let mut summary = self.shared.summary.swap(0, AcqRel);
+        let mut summary = if mutant::is("summary_last") {
+            self.shared.summary.load(Acquire)
+        } else {
+            self.shared.summary.swap(0, AcqRel)
+        };
         let mut count = 0;
         while summary != 0 {
             let pair = summary.trailing_zeros() as usize * 2;
@@ -441,6 +452,9 @@ impl Superblock {
                 }
             }
         }
+        if mutant::is("summary_last") {
+            self.shared.summary.store(0, Release);
+        }
         if count != 0 {
             self.fresh.store(0, Relaxed);
         }
@@ -455,8 +469,15 @@ impl Superblock {
 
     /// The words of blocks that are in use by nobody. As [`Self::live`].
     pub(crate) fn free_words(&self) -> impl Iterator<Item = u64> + '_ {
-        (0..self.words())
-            .map(|at| self.free_word(at).load(Relaxed) | self.remote_word(at).load(Relaxed))
+        (0..self.words()).map(|at| {
+            let remote = self.remote_word(at).load(Relaxed);
+            let heeded = if mutant::is("save_without_mail") {
+                0
+            } else {
+                remote
+            };
+            self.free_word(at).load(Relaxed) | heeded
+        })
     }
 
     /// Sets which blocks are free. Owner only, when the heap is rebuilt.

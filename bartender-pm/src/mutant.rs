@@ -2,9 +2,10 @@
 //! crash simulator notices.
 //!
 //! The switches are there in this crate's own tests, and with the feature
-//! `testing` in builds with debug assertions; in others they are constants.
+//! `testing` in builds with debug assertions or for loom; in others they are
+//! constants.
 
-#[cfg(any(test, all(feature = "testing", debug_assertions)))]
+#[cfg(any(test, all(feature = "testing", any(debug_assertions, loom))))]
 mod imp {
     use std::cell::Cell;
 
@@ -37,7 +38,7 @@ mod imp {
     }
 }
 
-#[cfg(not(any(test, all(feature = "testing", debug_assertions))))]
+#[cfg(not(any(test, all(feature = "testing", any(debug_assertions, loom)))))]
 mod imp {
     /// Whether there are switches in this build.
     pub const ON: bool = false;

@@ -13,6 +13,7 @@
 mod entry;
 mod shard;
 
+use bartender_pm::mutant;
 use bartender_pm::sync::Mutex;
 use bartender_pm::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 use entry::Entry;
@@ -218,7 +219,7 @@ impl<P: Position> Table<P> {
                     let other = other.number.load(Ordering::Acquire);
                     other == 0 || mine < other
                 };
-                if !entry.holders().all(younger) {
+                if !entry.holders().all(younger) && !mutant::is("wait_for_anybody") {
                     return false;
                 }
                 // Either the wounder sees where we sleep, or we see the wound.
@@ -227,7 +228,7 @@ impl<P: Position> Table<P> {
                 !me.wounded.load(Ordering::Relaxed)
             }
             Patience::Wound => {
-                for holder in entry.holders() {
+                for holder in entry.holders().filter(|_| !mutant::is("no_wound")) {
                     holder.wounded.store(true, Ordering::Relaxed);
                     fence(Ordering::SeqCst);
                     let shard = holder.waits_in.load(Ordering::Relaxed);
@@ -282,7 +283,9 @@ impl<P: Position> Table<P> {
             };
             let entry = entries.at(at);
             entry.give_up(Mode::Exclusive, me);
-            entry.last = Some(last);
+            if !mutant::is("forget_the_last") {
+                entry.last = Some(last);
+            }
             entry.waiting != 0
         });
         if awaited {

@@ -5,6 +5,7 @@ use super::tests::{Fake, all_free};
 use super::*;
 use crate::class;
 use crate::snapshot;
+use bartender_pm::mutant;
 use bartender_pm::sync::{Arc, UnsafeCell, thread};
 
 /// Header, table and two superblocks.
@@ -68,6 +69,22 @@ impl World {
     }
 }
 
+/// Runs `f` on a thread of its own, as the thread that holds `local`. What the
+/// model's first thread does late in an execution loom interleaves less.
+fn as_owner<R: 'static>(
+    world: &Arc<World>,
+    local: &Local,
+    f: impl FnOnce(&World, &Local) -> R + 'static,
+) -> thread::JoinHandle<R> {
+    let world = world.clone();
+    let local = NonNull::from(local).as_ptr() as usize;
+    thread::spawn(move || {
+        let local = NonNull::new(local as *mut Local).expect("not null");
+        // SAFETY: it lives as long as the arena, and is this thread's now.
+        f(&world, unsafe { local.as_ref() })
+    })
+}
+
 fn model(body: impl Fn() + Sync + Send + 'static) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = Some(3);
@@ -79,6 +96,17 @@ fn model(body: impl Fn() + Sync + Send + 'static) {
 /// them in and hands them out again.
 #[test]
 fn loom_remote_frees_against_the_owner_collecting() {
+    remote_frees_against_the_owner_collecting();
+}
+
+/// The same where the owner lowers `summary` after it has read the words.
+#[test]
+#[should_panic]
+fn loom_mail_that_is_marked_read_too_late_is_noticed() {
+    mutant::with("summary_last", remote_frees_against_the_owner_collecting);
+}
+
+fn remote_frees_against_the_owner_collecting() {
     model(|| {
         let world = World::new();
         let local = world.join();
@@ -89,9 +117,11 @@ fn loom_remote_frees_against_the_owner_collecting() {
                 thread::spawn(move || world.free(None, block.expect("eight of them")))
             })
             .into();
-        // Out of the mail, or out of the second superblock.
-        for _ in 0..2 {
-            let block = world.alloc(local).expect("room");
+        let owner = as_owner(&world, local, |world, local| {
+            // Out of the mail, or out of the second superblock.
+            [(); 2].map(|()| world.alloc(local).expect("room"))
+        });
+        for block in owner.join().expect("no panic") {
             assert!(!blocks.contains(&block));
             blocks.push(block);
         }
@@ -109,6 +139,17 @@ fn loom_remote_frees_against_the_owner_collecting() {
 /// A block given back twice at the same time is told to one of the two.
 #[test]
 fn loom_a_race_of_two_frees_of_one_block_has_one_winner() {
+    a_race_of_two_frees();
+}
+
+/// The same with a load and a store for the read-modify-write.
+#[test]
+#[should_panic]
+fn loom_a_free_in_two_steps_is_noticed() {
+    mutant::with("free_in_two_steps", a_race_of_two_frees);
+}
+
+fn a_race_of_two_frees() {
     model(|| {
         let world = World::new();
         let local = world.join();
@@ -130,6 +171,17 @@ fn loom_a_race_of_two_frees_of_one_block_has_one_winner() {
 /// on with the superblock.
 #[test]
 fn loom_remote_free_against_the_owner_ending() {
+    remote_free_against_the_owner_ending();
+}
+
+/// The same where nobody reads the mail of threads that ended.
+#[test]
+#[should_panic]
+fn loom_mail_that_nobody_reads_is_noticed() {
+    mutant::with("leave_idle_mail", remote_free_against_the_owner_ending);
+}
+
+fn remote_free_against_the_owner_ending() {
     model(|| {
         let world = World::new();
         let local = world.join();
@@ -156,6 +208,17 @@ fn loom_remote_free_against_the_owner_ending() {
 /// over while blocks are given back, and the mail follows.
 #[test]
 fn loom_remote_free_against_a_new_owner() {
+    remote_free_against_a_new_owner();
+}
+
+/// The same where a reader keeps what is not its own.
+#[test]
+#[should_panic]
+fn loom_mail_that_is_not_passed_on_is_noticed() {
+    mutant::with("keep_foreign_mail", remote_free_against_a_new_owner);
+}
+
+fn remote_free_against_a_new_owner() {
     model(|| {
         let world = World::new();
         let local = world.join();
@@ -170,7 +233,10 @@ fn loom_remote_free_against_a_new_owner() {
             })
         };
         let next = world.join();
-        let mut got: Vec<u64> = (0..3).map(|_| world.alloc(next).expect("room")).collect();
+        let owner = as_owner(&world, next, |world, next| {
+            [(); 3].map(|()| world.alloc(next).expect("room"))
+        });
+        let mut got = owner.join().expect("no panic").to_vec();
         frees.join().expect("no panic");
         got.sort_unstable();
         got.dedup();
@@ -188,6 +254,17 @@ fn loom_remote_free_against_a_new_owner() {
 /// used for a large run, while the last remote free is on its way.
 #[test]
 fn loom_late_mail_of_a_dead_superblock() {
+    late_mail_of_a_dead_superblock();
+}
+
+/// The same where mail is read whatever it is about.
+#[test]
+#[should_panic]
+fn loom_mail_of_the_dead_that_is_heeded_is_noticed() {
+    mutant::with("heed_the_dead", late_mail_of_a_dead_superblock);
+}
+
+fn late_mail_of_a_dead_superblock() {
     model(|| {
         let world = World::new();
         let local = world.join();
@@ -225,6 +302,17 @@ fn loom_late_mail_of_a_dead_superblock() {
 /// what is saved has every live block, and both ends are reached.
 #[test]
 fn loom_saving_against_a_thread_ending() {
+    saving_against_a_thread_ending();
+}
+
+/// The same where what is in the mail counts as in use.
+#[test]
+#[should_panic]
+fn loom_saving_without_the_mail_is_noticed() {
+    mutant::with("save_without_mail", saving_against_a_thread_ending);
+}
+
+fn saving_against_a_thread_ending() {
     model(|| {
         let world = World::new();
         let local = world.join();

@@ -166,11 +166,39 @@ mod plain {
 #[cfg(loom)]
 mod models {
     use super::*;
+    use bartender_pm::mutant;
     use loom::sync::Arc;
+
+    /// Whether `model` deadlocks with the rule `name` off. That ends a process, so it is a child: this same test, told
+    /// by the environment who it is.
+    fn deadlocks(name: &'static str, model: fn()) {
+        const CHILD: &str = "BARTENDER_TEST_DEADLOCK";
+        if std::env::var_os(CHILD).is_some() {
+            return mutant::with(name, model);
+        }
+        let test = std::thread::current().name().unwrap().to_owned();
+        let child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args([&test, "--exact", "--nocapture"])
+            .env(CHILD, "1")
+            .output()
+            .unwrap();
+        let told = String::from_utf8_lossy(&child.stderr);
+        assert!(told.contains("deadlock; threads"), "{told}");
+    }
 
     /// Two transactions take two locks in opposite order: one of them dies and tries again, both end.
     #[test]
     fn loom_opposite_orders_end() {
+        opposite_orders();
+    }
+
+    /// The same where a transaction waits for older ones too.
+    #[test]
+    fn loom_waiting_for_anybody_is_noticed() {
+        deadlocks("wait_for_anybody", opposite_orders);
+    }
+
+    fn opposite_orders() {
         loom::model(|| {
             let table = Arc::new(Table::<Never>::new());
             let run = |table: Arc<Table<Never>>, first: usize, second: usize| {
@@ -192,16 +220,29 @@ mod models {
                 }
                 me.end();
             };
-            let other = table.clone();
-            let thread = thread::spawn(move || run(other, 8, 16));
-            run(table, 16, 8);
-            thread.join().unwrap();
+            let others = [(8, 16), (16, 8)].map(|(first, second)| {
+                let table = table.clone();
+                thread::spawn(move || run(table, first, second))
+            });
+            for other in others {
+                other.join().unwrap();
+            }
         });
     }
 
     /// A reader that holds a guard waits for a transaction that waits for that guard: the transaction gives up.
     #[test]
     fn loom_a_reader_is_never_in_a_circle() {
+        a_reader_and_a_transaction();
+    }
+
+    /// The same where the reader wounds nobody.
+    #[test]
+    fn loom_a_reader_that_does_not_wound_is_noticed() {
+        deadlocks("no_wound", a_reader_and_a_transaction);
+    }
+
+    fn a_reader_and_a_transaction() {
         loom::model(|| {
             let table = Arc::new(Table::<Never>::new());
             let other = table.clone();
@@ -215,15 +256,18 @@ mod models {
                 }
                 other.release(16, Mode::Exclusive, me);
             });
-            let reader = owner();
-            table
-                .acquire(8, Mode::Shared, reader, Patience::Free)
-                .unwrap();
-            table
-                .acquire(16, Mode::Shared, reader, Patience::Wound)
-                .unwrap();
-            table.release(16, Mode::Shared, reader);
-            table.release(8, Mode::Shared, reader);
+            let reader = thread::spawn(move || {
+                let reader = owner();
+                table
+                    .acquire(8, Mode::Shared, reader, Patience::Free)
+                    .unwrap();
+                table
+                    .acquire(16, Mode::Shared, reader, Patience::Wound)
+                    .unwrap();
+                table.release(16, Mode::Shared, reader);
+                table.release(8, Mode::Shared, reader);
+            });
+            reader.join().unwrap();
             thread.join().unwrap();
         });
     }
@@ -241,6 +285,17 @@ mod models {
     /// A lock released before its commit is durable: whoever sees the change is told what to wait for.
     #[test]
     fn loom_nobody_sees_what_is_not_durable() {
+        a_commit_and_a_reader();
+    }
+
+    /// The same where the lock does not remember its last commit.
+    #[test]
+    #[should_panic]
+    fn loom_a_lock_without_memory_is_noticed() {
+        mutant::with("forget_the_last", a_commit_and_a_reader);
+    }
+
+    fn a_commit_and_a_reader() {
         loom::model(|| {
             let table = Arc::new(Table::<Placed>::new());
             let durable = Arc::new(AtomicU64::new(0));
@@ -259,12 +314,18 @@ mod models {
                     table.settle(8);
                 })
             };
-            let me = owner();
-            let last = table.acquire(8, Mode::Shared, me, Patience::Free).unwrap();
-            if value.load(Ordering::Relaxed) == 1 && last.is_none() {
-                assert_eq!(durable.load(Ordering::Acquire), 1);
-            }
-            table.release(8, Mode::Shared, me);
+            let reader = {
+                let table = table.clone();
+                thread::spawn(move || {
+                    let me = owner();
+                    let last = table.acquire(8, Mode::Shared, me, Patience::Free).unwrap();
+                    if value.load(Ordering::Relaxed) == 1 && last.is_none() {
+                        assert_eq!(durable.load(Ordering::Acquire), 1);
+                    }
+                    table.release(8, Mode::Shared, me);
+                })
+            };
+            reader.join().unwrap();
             writer.join().unwrap();
             assert_eq!(table.len(), 0);
         });
