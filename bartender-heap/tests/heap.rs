@@ -9,6 +9,9 @@ use std::alloc::Layout;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
+#[path = "../../bartender-pm/tests/places/mod.rs"]
+mod places;
+
 /// The root, and each link of the chain that hangs from it.
 #[repr(C)]
 struct Node {
@@ -175,15 +178,11 @@ fn options() -> Options {
     options
 }
 
-fn folder() -> tempfile::TempDir {
-    tempfile::tempdir_in("/dev/shm").expect("shared memory")
-}
-
 #[test]
 fn a_clean_close_is_followed_by_an_open_that_does_not_mark() {
-    let folder = folder();
-    let path = folder.path().join("a.region");
-    let region = options().open(&path).expect("creates");
+    let place = places::place();
+    let path = place.region();
+    let region = options().open(path).expect("creates");
     assert!(!Heap::exists(&region));
     let heap = Heap::create(region, &schema()).expect("formats");
     for size in [16, 100, 5000, 60_000, 300_000, 2 << 20] {
@@ -201,14 +200,14 @@ fn a_clean_close_is_followed_by_an_open_that_does_not_mark() {
     drop(heap);
 
     for _ in 0..3 {
-        let heap = Heap::open(options().open(&path).expect("opens")).expect("opens");
+        let heap = Heap::open(options().open(path).expect("opens")).expect("opens");
         assert!(!heap.report().marked);
         assert_eq!((heap.report().blocks, chain(&heap)), (6, 5));
         assert_eq!(heap.stats().live_bytes, stats.live_bytes);
         assert_eq!(heap.check().expect("sound").blocks, 6);
         assert_eq!(heap.schema(), &schema());
     }
-    let region = options().open(&path).expect("opens");
+    let region = options().open(path).expect("opens");
     assert!(matches!(
         Heap::create(region, &schema()),
         Err(Error::HeapExists)
@@ -217,22 +216,22 @@ fn a_clean_close_is_followed_by_an_open_that_does_not_mark() {
 
 #[test]
 fn an_open_in_between_makes_the_saved_state_stale() {
-    let folder = folder();
-    let path = folder.path().join("a.region");
-    let heap = Heap::create(options().open(&path).expect("creates"), &schema()).expect("formats");
+    let place = places::place();
+    let path = place.region();
+    let heap = Heap::create(options().open(path).expect("creates"), &schema()).expect("formats");
     push(&heap, 100);
     drop(heap);
-    drop(options().open(&path).expect("opens"));
-    let heap = Heap::open(options().open(&path).expect("opens")).expect("opens");
+    drop(options().open(path).expect("opens"));
+    let heap = Heap::open(options().open(path).expect("opens")).expect("opens");
     assert!(heap.report().marked);
     assert_eq!(heap.check().expect("sound").blocks, 2);
 }
 
 #[test]
 fn what_no_transaction_committed_is_free_after_marking() {
-    let folder = folder();
-    let path = folder.path().join("a.region");
-    let heap = Heap::create(options().open(&path).expect("creates"), &schema()).expect("formats");
+    let place = places::place();
+    let path = place.region();
+    let heap = Heap::create(options().open(path).expect("creates"), &schema()).expect("formats");
     push(&heap, 100);
     for _ in 0..1000 {
         heap.alloc(Layout::new::<[u64; 4]>()).expect("room");
@@ -246,28 +245,24 @@ fn what_no_transaction_committed_is_free_after_marking() {
         })
     ));
     drop(heap);
-    drop(options().open(&path).expect("opens"));
-    let heap = Heap::open(options().open(&path).expect("opens")).expect("opens");
+    drop(options().open(path).expect("opens"));
+    let heap = Heap::open(options().open(path).expect("opens")).expect("opens");
     assert_eq!((heap.report().blocks, heap.stats().live_blocks), (2, 2));
     heap.check().expect("sound");
 }
 
 #[test]
 fn a_region_without_a_heap_says_so() {
-    let folder = folder();
-    let region = options()
-        .open(folder.path().join("a.region"))
-        .expect("creates");
+    let place = places::place();
+    let region = options().open(place.region()).expect("creates");
     let error = Heap::open(region).expect_err("there is none");
     assert!(error.to_string().contains("it is empty"), "{error}");
 }
 
 #[test]
 fn mistakes_of_the_caller_are_told() {
-    let folder = folder();
-    let region = options()
-        .open(folder.path().join("a.region"))
-        .expect("creates");
+    let place = places::place();
+    let region = options().open(place.region()).expect("creates");
     let heap = Heap::create(region, &schema()).expect("formats");
     let block = heap
         .alloc(Layout::from_size_align(100, 64).expect("a layout"))
@@ -292,10 +287,8 @@ fn mistakes_of_the_caller_are_told() {
 
 #[test]
 fn an_entry_is_reported_until_it_is_durable() {
-    let folder = folder();
-    let region = options()
-        .open(folder.path().join("a.region"))
-        .expect("creates");
+    let place = places::place();
+    let region = options().open(place.region()).expect("creates");
     let heap = Heap::create(region, &schema()).expect("formats");
     for layout in [Layout::new::<u64>(), Layout::new::<[u64; 1000]>()] {
         let first = heap
@@ -316,10 +309,8 @@ fn an_entry_is_reported_until_it_is_durable() {
 
 #[test]
 fn threads_come_and_go_in_any_order_with_the_heap() {
-    let folder = folder();
-    let region = options()
-        .open(folder.path().join("a.region"))
-        .expect("creates");
+    let place = places::place();
+    let region = options().open(place.region()).expect("creates");
     let heap = Arc::new(Heap::create(region, &schema()).expect("formats"));
     let (done, wait) = std::sync::mpsc::channel::<()>();
     let threads: Vec<_> = (0..4)
@@ -358,10 +349,8 @@ fn threads_come_and_go_in_any_order_with_the_heap() {
 
 #[test]
 fn allocating_and_freeing_touch_no_medium() {
-    let folder = folder();
-    let region = options()
-        .open(folder.path().join("a.region"))
-        .expect("creates");
+    let place = places::place();
+    let region = options().open(place.region()).expect("creates");
     let heap = Heap::create(region, &schema()).expect("formats");
     let layouts = [16, 64, 5000, 60_000, 300_000]
         .map(|size| Layout::from_size_align(size, 8).expect("a layout"));
@@ -378,7 +367,7 @@ fn allocating_and_freeing_touch_no_medium() {
 
 #[test]
 fn a_thread_may_use_two_heaps_by_turns() {
-    let folder = folder();
+    let folder = places::folder();
     let heaps = ["a", "b"].map(|name| {
         let region = options().open(folder.path().join(name)).expect("creates");
         Heap::create(region, &schema()).expect("formats")

@@ -8,6 +8,7 @@
 #![allow(unsafe_code)]
 
 use crate::error::Result;
+use crate::medium::{self, Medium};
 use crate::os;
 use crate::sync::Mutex;
 use rustix::mm::{MapFlags, ProtFlags};
@@ -52,13 +53,15 @@ impl Frozen {
     }
 
     /// A picture by copying, for media that cannot be mapped privately.
-    pub(crate) fn copy(bytes: Vec<u8>) -> Frozen {
+    pub(crate) fn copy(medium: &dyn Medium, offset: u64, len: u64) -> Result<Frozen> {
+        let mut bytes = vec![0; len as usize];
+        medium::fill(medium, offset, &mut bytes)?;
         let bytes = Box::leak(bytes.into_boxed_slice());
-        Frozen {
+        Ok(Frozen {
             base: bytes.as_mut_ptr(),
             len: bytes.len(),
             mapped: false,
-        }
+        })
     }
 
     /// Where home offset 0 of the picture is. Read through the pointer: the

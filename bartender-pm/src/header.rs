@@ -11,8 +11,10 @@ fn checksum(header: &Header) -> u32 {
 
 /// What the header blocks of a medium hold.
 pub(crate) enum Found {
-    /// Nothing but zeroes, or a creation that was interrupted.
+    /// Nothing but zeroes.
     Blank,
+    /// A creation that was interrupted.
+    Unfinished,
     /// The header that counts.
     Header(Box<Header>),
 }
@@ -57,7 +59,7 @@ pub(crate) fn read(medium: &dyn Medium) -> Result<Found> {
     }
     let path = medium.path().to_path_buf();
     if first == MAGIC_CREATING {
-        return Ok(Found::Blank);
+        return Ok(Found::Unfinished);
     }
     if let Some(found) = newer_format {
         return Err(Error::NewerFormat {

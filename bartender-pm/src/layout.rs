@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! offset 0        header, copy 0        (4 KiB block; `Header` and zeroes)
+//!        4032     on a device: the region's length
 //! offset 4096     header, copy 1
 //! offset 8192     log: `lanes` lanes, lane 0 first
 //! `home_offset`   home: grows up to `max_size` (the heap crate lays it out)
@@ -30,6 +31,9 @@ pub const LOG_OFFSET: u64 = 2 * HEADER_BLOCK;
 pub const MAX_LANES: usize = 64;
 /// The home starts, and grows, in steps of this.
 pub const HOME_STEP: u64 = 2 << 20;
+/// A device has no length as a file has, so the region's stands here, in a
+/// line of its own ([`device_length_word`]). In files there are zeroes.
+pub const DEVICE_LENGTH_OFFSET: u64 = HEADER_BLOCK - 64;
 /// Records start on this boundary, in bytes.
 pub const RECORD_ALIGN: u64 = 64;
 
@@ -161,6 +165,21 @@ pub struct Extent {
 
 const _: () = assert!(size_of::<Extent>() == 16);
 
+/// What says on a device that the region has `len` bytes, a multiple of
+/// [`HOME_STEP`]: the number of steps in the lower half, its CRC-32C in the
+/// upper one. One word, so that it changes at once; never zero.
+pub fn device_length_word(len: u64) -> u64 {
+    debug_assert!(len.is_multiple_of(HOME_STEP));
+    let steps = (len / HOME_STEP) as u32;
+    u64::from(steps) | u64::from(crc32c::crc32c(&steps.to_le_bytes())) << 32
+}
+
+/// The length that a word says, if it says one.
+pub fn device_length(word: u64) -> Option<u64> {
+    let len = (word & u64::from(u32::MAX)) * HOME_STEP;
+    (device_length_word(len) == word).then_some(len)
+}
+
 /// The bytes of a layout struct.
 pub(crate) fn bytes_of<T: Plain>(value: &T) -> &[u8] {
     // SAFETY: `Plain` types have no padding, so every byte is initialised.
@@ -190,3 +209,20 @@ unsafe impl Plain for Header {}
 unsafe impl Plain for RecordHeader {}
 // SAFETY: as above.
 unsafe impl Plain for Extent {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_length_is_read_back_and_zeroes_are_none() {
+        for len in [HOME_STEP, 3 * HOME_STEP, 1 << 46] {
+            let word = device_length_word(len);
+            assert_eq!(device_length(word), Some(len));
+            for bit in 0..64 {
+                assert_eq!(device_length(word ^ 1 << bit), None);
+            }
+        }
+        assert_eq!(device_length(0), None);
+    }
+}

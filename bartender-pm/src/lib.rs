@@ -50,7 +50,7 @@ mod rule_tests;
 pub use counts::Counts;
 pub use error::{Error, Result};
 pub use frozen::Frozen;
-pub use medium::{LogStyle, Medium, MediumKind, ViewSource};
+pub use medium::{LogStyle, Medium, MediumKind, ViewSource, erase_device};
 pub use options::Options;
 pub use record::Record;
 pub use region::Region;

@@ -7,13 +7,20 @@
 //! between a `write` and its `persist` may survive a crash in any subset of
 //! the medium's units: 8 bytes on DAX, 512-byte sectors on a disk.
 
+mod mapping;
+
+mod device;
 pub(crate) mod mapped;
 pub mod sim;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::instr;
+use crate::os;
+use rustix::fs::FileType;
 use std::fmt;
 use std::fs::File;
 use std::path::Path;
+use std::sync::Arc;
 
 /// What a region lies on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -53,6 +60,9 @@ pub enum LogStyle {
 pub enum ViewSource<'a> {
     /// A private copy-on-write mapping of this file.
     Map(&'a File),
+    /// Private memory of the region's own, filled from the home at open: what
+    /// is on the medium cannot be mapped privately.
+    Copy,
     /// Memory of the medium's own, filled from the home at open.
     Memory {
         /// Its start: the home address.
@@ -79,6 +89,10 @@ pub trait Medium: Send + Sync + fmt::Debug {
     /// Whether there are none.
     fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+    /// Bytes there may ever be, as far as the medium knows.
+    fn capacity(&self) -> u64 {
+        u64::MAX
     }
     /// Announces how long the medium will ever be, before the first `write`,
     /// `append` or `grow`, so that it can reserve addresses.
@@ -117,4 +131,91 @@ pub trait Medium: Send + Sync + fmt::Debug {
         let _ = ranges;
         Ok(())
     }
+}
+
+/// What an open and locked file is as a medium.
+///
+/// # Errors
+///
+/// `NotARegion` for what is no file, `BadOption`, `Io`; those of a device.
+pub(crate) fn of(file: File, path: &Path, force_flush: bool) -> Result<Arc<dyn Medium>> {
+    Ok(match what_is(&file, path)? {
+        What::Device(size) => Arc::new(device::DaxDevice::new(file, path, size)?),
+        What::File(len) => Arc::new(mapped::MappedFile::new(file, path, len, force_flush)?),
+    })
+}
+
+/// Makes room for a region on a device of persistent memory (`/dev/daxN.M`) by
+/// destroying what is on it: a region, or something else. What an operator
+/// does who would remove a file. [`Options::open`](crate::Options::open) never
+/// does it by itself.
+///
+/// # Errors
+///
+/// `Busy` if a region is open there, `NotARegion` if it is no such device, `Io`.
+pub fn erase_device(path: impl AsRef<Path>) -> Result<()> {
+    let path = path.as_ref();
+    let file = mapped::open_locked(path)?;
+    match what_is(&file, path)? {
+        What::Device(size) => device::DaxDevice::erase(file, path, size),
+        What::File(_) => Err(Error::NotARegion {
+            path: path.into(),
+            what: "it is a file, which is removed and not erased".into(),
+        }),
+    }
+}
+
+/// What can hold a region.
+enum What {
+    /// A file of so many bytes.
+    File(u64),
+    /// A device of persistent memory of so many bytes.
+    Device(u64),
+}
+
+fn what_is(file: &File, path: &Path) -> Result<What> {
+    let stat = os::io(path, "examine", rustix::fs::fstat(file))?;
+    let what = match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => return Ok(What::File(stat.st_size as u64)),
+        FileType::CharacterDevice => match device::size(stat.st_rdev) {
+            Some(size) => return Ok(What::Device(size)),
+            None => "it is a device, but none of persistent memory",
+        },
+        FileType::BlockDevice => {
+            "it is a block device; make a file system there, with DAX where it can, and give a file"
+        }
+        _ => "it is neither a file nor a device of persistent memory",
+    };
+    Err(Error::NotARegion {
+        path: path.into(),
+        what: what.into(),
+    })
+}
+
+/// Media that need flushes need a processor that has them.
+fn check_flush() -> Result<()> {
+    if instr::supported() {
+        return Ok(());
+    }
+    Err(Error::BadOption {
+        option: "medium",
+        what: "this processor has no instruction to write a cache line back".into(),
+    })
+}
+
+/// Copies a home into memory that is zero, leaving pages of zeroes untouched.
+pub(crate) fn fill(medium: &dyn Medium, offset: u64, zeroes: &mut [u8]) -> Result<()> {
+    let mut bytes = vec![0; 64 << 10];
+    let mut at = offset;
+    for chunk in zeroes.chunks_mut(bytes.len()) {
+        let bytes = &mut bytes[..chunk.len()];
+        medium.read(at, bytes)?;
+        at += chunk.len() as u64;
+        for (to, from) in chunk.chunks_mut(4096).zip(bytes.chunks(4096)) {
+            if from.iter().any(|&byte| byte != 0) {
+                to.copy_from_slice(from);
+            }
+        }
+    }
+    Ok(())
 }

@@ -9,8 +9,7 @@ use crate::gate::Gate;
 use crate::header::{self, Found};
 use crate::layout::{self, FLAG_CLEAN, HOME_STEP, Header, LOG_OFFSET, MAX_LANES};
 use crate::log::Log;
-use crate::medium::mapped::{self, MappedFile};
-use crate::medium::{LogStyle, Medium, MediumKind, ViewSource};
+use crate::medium::{self, LogStyle, Medium, ViewSource, mapped};
 use crate::os;
 use crate::recover::{self, lane_place};
 use crate::region::{Owner, Region};
@@ -60,7 +59,8 @@ impl Options {
     }
 
     /// Bytes of home, that is of address space, reserved at creation. Rounded
-    /// up to 2 MiB. Default 64 GiB; the file grows as it is used.
+    /// up to 2 MiB, and at most what a device has. Default 64 GiB; the file
+    /// grows as it is used.
     pub fn max_size(&mut self, bytes: u64) -> &mut Self {
         self.max_size = bytes;
         self
@@ -86,7 +86,8 @@ impl Options {
         self
     }
 
-    /// Whether a missing file is created. Default true.
+    /// Whether a missing file is created, or a region on a device that holds
+    /// nothing. Default true.
     pub fn create(&mut self, yes: bool) -> &mut Self {
         self.create = yes;
         self
@@ -122,6 +123,11 @@ impl Options {
     /// Opens the region at `path`, or creates it. The medium is found by
     /// looking at the file.
     ///
+    /// On a device of persistent memory (`/dev/daxN.M`) a region is created if
+    /// its first MiB is zeroes; else [`erase_device`](crate::erase_device)
+    /// comes first. Such a device cannot be mapped privately, so opening
+    /// copies what the home holds into ordinary memory.
+    ///
     /// # Errors
     ///
     /// `Busy`, `NotARegion`, `NewerFormat`, `Truncated`, `Damaged`,
@@ -134,16 +140,12 @@ impl Options {
             match mapped::open_locked(path) {
                 Err(Error::Io { source, .. })
                     if source.kind() == std::io::ErrorKind::NotFound && self.create => {}
-                other => {
-                    let medium = MappedFile::new(other?, path, self.force_flush)?;
-                    return self.open_on(std::sync::Arc::new(medium));
-                }
+                other => return self.open_on(medium::of(other?, path, self.force_flush)?),
             }
             self.check()?;
             let (file, temporary) = mapped::create_locked(path)?;
-            let made = MappedFile::new(file, path, self.force_flush)
+            let made = medium::of(file, path, self.force_flush)
                 .and_then(|medium| {
-                    let medium = std::sync::Arc::new(medium);
                     let header = self.format(&*medium)?;
                     Ok((medium, header))
                 })
@@ -171,15 +173,22 @@ impl Options {
     /// As [`open`](Self::open).
     pub fn open_on(&self, medium: std::sync::Arc<dyn Medium>) -> Result<Region> {
         match header::read(&*medium)? {
-            Found::Blank if medium.is_empty() || medium.kind() != MediumKind::File => {
+            // A file of zeroes is somebody's. Elsewhere regions are made in place.
+            Found::Blank if !medium.is_empty() && matches!(medium.view(), ViewSource::Map(_)) => {
+                Err(Error::NotARegion {
+                    path: medium.path().into(),
+                    what: "its first 8 KiB are zeroes".into(),
+                })
+            }
+            Found::Blank | Found::Unfinished if !self.create => Err(Error::NotARegion {
+                path: medium.path().into(),
+                what: "there is nothing in it, and the options say not to create".into(),
+            }),
+            Found::Blank | Found::Unfinished => {
                 self.check()?;
                 let header = self.format(&*medium)?;
                 self.start(medium, header, true, None)
             }
-            Found::Blank => Err(Error::NotARegion {
-                path: medium.path().into(),
-                what: "its first 8 KiB are zeroes".into(),
-            }),
             Found::Header(header) => {
                 let header = *header;
                 check_header(&*medium, &header)?;
@@ -214,9 +223,19 @@ impl Options {
                 (log_size - lane_size * lanes, lane_size, lanes + 1)
             }
         };
-        let huge_pages = matches!(medium.view(), ViewSource::Map(_));
-        let align = if huge_pages { HOME_STEP } else { 4096 };
+        let lent = matches!(medium.view(), ViewSource::Memory { .. });
+        // A home that is mapped is better off with huge pages.
+        let align = if lent { 4096 } else { HOME_STEP };
         let home_offset = (LOG_OFFSET + log_size).next_multiple_of(align);
+        let room = medium.capacity().saturating_sub(home_offset) / HOME_STEP * HOME_STEP;
+        if room == 0 {
+            let what = format!("the log leaves no room on {} bytes", medium.capacity());
+            return Err(Error::BadOption {
+                option: "log_size",
+                what,
+            });
+        }
+        let max_size = max_size.min(room);
         let home_address = match medium.view() {
             ViewSource::Memory { base, len } => {
                 if len < max_size {
@@ -228,7 +247,7 @@ impl Options {
                 }
                 base.expose_provenance() as u64
             }
-            ViewSource::Map(_) => self
+            ViewSource::Map(_) | ViewSource::Copy => self
                 .home_address
                 .unwrap_or_else(|| view::random_slot(max_size)),
         };

@@ -277,7 +277,8 @@ impl Region {
     }
 
     /// Gives the view's private pages back, as far as no writer stands in the
-    /// way: `Ok(false)` if one did. The background thread does this by itself
+    /// way: `Ok(false)` if one did, or if the view is no mapping of the home, as
+    /// on a device of persistent memory. The background thread does this by itself
     /// beyond [`Options::view_limit`](crate::Options::view_limit).
     ///
     /// # Errors
@@ -310,10 +311,8 @@ impl Region {
         let (offset, size) = (shared.home.offset, self.size());
         let frozen = match shared.medium.view() {
             ViewSource::Map(file) => Frozen::map(file, &shared.path, offset, size)?,
-            ViewSource::Memory { .. } => {
-                let mut bytes = vec![0; size as usize];
-                shared.medium.read(offset, &mut bytes)?;
-                Frozen::copy(bytes)
+            ViewSource::Copy | ViewSource::Memory { .. } => {
+                Frozen::copy(&*shared.medium, offset, size)?
             }
         };
         let frozen = std::sync::Arc::new(frozen);

@@ -19,8 +19,7 @@ use crate::frozen::Frozen;
 use crate::header::{self, Found};
 use crate::layout::{FLAG_CLEAN, Header};
 use crate::log::Log;
-use crate::medium::mapped::{self, MappedFile};
-use crate::medium::{Medium, ViewSource};
+use crate::medium::{self, Medium, ViewSource, mapped};
 use crate::mutant;
 use crate::options::{Options, check_header, home_size};
 use crate::os;
@@ -67,8 +66,8 @@ impl Options {
     pub fn relocate(&self, path: impl AsRef<Path>) -> Result<Relocation> {
         let path = path.as_ref();
         os::watch_forks();
-        let medium = MappedFile::new(mapped::open_locked(path)?, path, self.forces_flush())?;
-        self.relocate_on(Arc::new(medium))
+        let file = mapped::open_locked(path)?;
+        self.relocate_on(medium::of(file, path, self.forces_flush())?)
     }
 
     /// [`relocate`](Self::relocate) for a region on a medium of the caller's.
@@ -79,7 +78,7 @@ impl Options {
     pub fn relocate_on(&self, medium: Arc<dyn Medium>) -> Result<Relocation> {
         let mut header = match header::read(&*medium)? {
             Found::Header(header) => *header,
-            Found::Blank => {
+            Found::Blank | Found::Unfinished => {
                 return Err(Error::NotARegion {
                     path: medium.path().into(),
                     what: "it is blank".into(),
@@ -104,10 +103,8 @@ impl Options {
         empty_log(&*medium, &mut header, size)?;
         let picture = match medium.view() {
             ViewSource::Map(file) => Frozen::map(file, medium.path(), header.home_offset, size)?,
-            ViewSource::Memory { .. } => {
-                let mut bytes = vec![0; size as usize];
-                medium.read(header.home_offset, &mut bytes)?;
-                Frozen::copy(bytes)
+            ViewSource::Copy | ViewSource::Memory { .. } => {
+                Frozen::copy(&*medium, header.home_offset, size)?
             }
         };
         Ok(Relocation {

@@ -6,7 +6,7 @@
 #![allow(unsafe_code)]
 
 use crate::error::{Error, Result};
-use crate::medium::{Medium, ViewSource};
+use crate::medium::{self, Medium, ViewSource};
 use crate::os;
 use crate::sync::Mutex;
 use rustix::mm::{Advice, MapFlags, ProtFlags};
@@ -49,14 +49,25 @@ fn random_number(len: u64) -> u64 {
     u64::from_le_bytes(bytes) % slots(len)
 }
 
+/// What a view is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// A private mapping of the home: pages that nobody stored to follow it.
+    Home,
+    /// Anonymous memory of our own.
+    Copy,
+    /// Memory that the medium lends.
+    Lent,
+}
+
 /// The mapping at the home address.
 #[derive(Debug)]
 pub(crate) struct View {
     base: *mut u8,
     len: usize,
-    /// Home's start in the file, for the file-backed view.
+    /// Home's start in the file.
     home_offset: u64,
-    mapped: bool,
+    kind: Kind,
     /// Home ranges that are anonymous memory: fresh space, whose pages would
     /// otherwise be faulted in from a hole of the file and then copied.
     fresh: Mutex<Vec<Range<u64>>>,
@@ -80,62 +91,62 @@ impl View {
         home_offset: u64,
         len: u64,
     ) -> Result<View> {
-        let fresh = Mutex::new(Vec::new());
+        let view = |base, kind| View {
+            base,
+            len: len as usize,
+            home_offset,
+            kind,
+            fresh: Mutex::new(Vec::new()),
+        };
         let taken = || Error::AddressTaken {
             path: medium.path().into(),
             address,
             len,
         };
-        match medium.view() {
+        let wanted = std::ptr::with_exposed_provenance_mut(address as usize);
+        let access = ProtFlags::READ | ProtFlags::WRITE;
+        let flags = MapFlags::PRIVATE | MapFlags::FIXED_NOREPLACE | MapFlags::NORESERVE;
+        let (got, kind) = match medium.view() {
             ViewSource::Memory { base, len: has } => {
                 if base.expose_provenance() as u64 != address || has < len {
                     return Err(taken());
                 }
-                Ok(View {
-                    base,
-                    len: len as usize,
-                    home_offset,
-                    mapped: false,
-                    fresh,
-                })
+                return Ok(view(base, Kind::Lent));
             }
             ViewSource::Map(file) => {
-                let wanted = std::ptr::with_exposed_provenance_mut::<u8>(address as usize);
                 // SAFETY: FIXED_NOREPLACE never replaces a mapping of ours.
                 let got = unsafe {
-                    rustix::mm::mmap(
-                        wanted.cast(),
-                        len as usize,
-                        ProtFlags::READ | ProtFlags::WRITE,
-                        MapFlags::PRIVATE | MapFlags::FIXED_NOREPLACE | MapFlags::NORESERVE,
-                        file,
-                        home_offset,
-                    )
+                    rustix::mm::mmap(wanted, len as usize, access, flags, file, home_offset)
                 };
-                let base: *mut u8 = match got {
-                    Ok(base) => base.cast(),
-                    Err(rustix::io::Errno::EXIST) => return Err(taken()),
-                    Err(other) => return os::io(medium.path(), "map the view of", Err(other)),
-                };
-                let view = View {
-                    base,
-                    len: len as usize,
-                    home_offset,
-                    mapped: true,
-                    fresh,
-                };
-                // Kernels before 4.17 take FIXED_NOREPLACE for a hint.
-                if base.expose_provenance() as u64 != address {
-                    return Err(taken());
-                }
-                // SAFETY: the whole of our own mapping.
-                let advice = unsafe {
-                    rustix::mm::madvise(base.cast(), len as usize, Advice::LinuxDontFork)
-                };
-                os::io(medium.path(), "keep from child processes", advice)?;
-                Ok(view)
+                (got, Kind::Home)
             }
+            ViewSource::Copy => {
+                // SAFETY: as above.
+                let got =
+                    unsafe { rustix::mm::mmap_anonymous(wanted, len as usize, access, flags) };
+                (got, Kind::Copy)
+            }
+        };
+        let base: *mut u8 = match got {
+            Ok(base) => base.cast(),
+            Err(rustix::io::Errno::EXIST) => return Err(taken()),
+            Err(other) => return os::io(medium.path(), "map the view of", Err(other)),
+        };
+        let view = view(base, kind);
+        // Kernels before 4.17 take FIXED_NOREPLACE for a hint.
+        if base.expose_provenance() as u64 != address {
+            return Err(taken());
         }
+        // SAFETY: the whole of our own mapping.
+        let advice = unsafe {
+            if kind == Kind::Copy {
+                // A hint: without huge pages there are only more faults.
+                let _ = rustix::mm::madvise(base.cast(), len as usize, Advice::LinuxHugepage);
+            }
+            rustix::mm::madvise(base.cast(), len as usize, Advice::LinuxDontFork)
+        };
+        os::io(medium.path(), "keep from child processes", advice)?;
+        Ok(view)
     }
 
     /// Where home offset 0 is.
@@ -143,24 +154,29 @@ impl View {
         self.base
     }
 
-    /// Copies the home into a view that is memory of the medium's own.
+    /// Copies the home into a view that does not show it by itself.
     pub(crate) fn fill(&self, medium: &dyn Medium, len: u64) -> Result<()> {
-        if self.mapped {
-            return Ok(());
-        }
         // SAFETY: the view's own memory, and opening has lent it to nobody yet.
-        let bytes = unsafe { std::slice::from_raw_parts_mut(self.base, len as usize) };
-        medium.read(self.home_offset, bytes)
+        let bytes = || unsafe { std::slice::from_raw_parts_mut(self.base, len as usize) };
+        match self.kind {
+            Kind::Home => Ok(()),
+            Kind::Copy => medium::fill(medium, self.home_offset, bytes()),
+            Kind::Lent => medium.read(self.home_offset, bytes()),
+        }
     }
 
     /// Puts anonymous memory where the home has just grown.
     pub(crate) fn make_fresh(&self, medium: &dyn Medium, range: Range<u64>) -> Result<()> {
         let len = (range.end - range.start) as usize;
-        if !self.mapped {
-            // SAFETY: the view's own memory; the home has only now grown to
-            // it, so nobody has a pointer there.
-            unsafe { self.base.add(range.start as usize).write_bytes(0, len) };
-            return Ok(());
+        match self.kind {
+            Kind::Home => {}
+            Kind::Copy => return Ok(()), // Nobody has touched it.
+            Kind::Lent => {
+                // SAFETY: the view's own memory; the home has only now grown to
+                // it, so nobody has a pointer there.
+                unsafe { self.base.add(range.start as usize).write_bytes(0, len) };
+                return Ok(());
+            }
         }
         // SAFETY: inside our mapping, and nobody has a pointer to space that
         // the home only now has, so replacing the pages is seen by nobody.
@@ -197,7 +213,7 @@ impl View {
         file: &File,
         range: Range<u64>,
     ) -> Result<()> {
-        if !self.mapped {
+        if self.kind != Kind::Home {
             return Ok(());
         }
         let mut fresh = self.fresh.lock();
@@ -251,7 +267,7 @@ impl View {
 
 impl Drop for View {
     fn drop(&mut self) {
-        if self.mapped {
+        if self.kind != Kind::Lent {
             // SAFETY: our mapping; the region is being dropped, and everything
             // that borrows from the view borrows from the region.
             let _ = unsafe { rustix::mm::munmap(self.base.cast(), self.len) };

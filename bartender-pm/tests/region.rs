@@ -2,16 +2,9 @@
 
 use bartender_pm::{Counts, Durability, Error, LogStyle, Options, Record, Region};
 use std::path::Path;
-use tempfile::TempDir;
 
-/// A folder on shared memory and one on the disk.
-fn folders() -> [TempDir; 2] {
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    [
-        tempfile::tempdir_in("/dev/shm").expect("shared memory"),
-        tempfile::tempdir_in(target).expect("the build folder"),
-    ]
-}
+mod places;
+use places::{folders, places};
 
 fn options() -> Options {
     let mut options = Options::new();
@@ -45,15 +38,15 @@ fn get(region: &Region, offset: u64) -> u64 {
 
 #[test]
 fn committed_words_survive_close_and_reopen() {
-    for folder in folders() {
-        let path = folder.path().join("a.region");
-        let region = options().open(&path).expect("creates");
+    for place in places() {
+        let path = place.region();
+        let region = options().open(path).expect("creates");
         assert!(region.opened().created && !region.opened().clean);
         put(&region, 4096, 7);
         region.close().expect("closes");
         assert!(matches!(region.writer(), Err(Error::Closed)));
         drop(region);
-        let region = options().open(&path).expect("opens");
+        let region = options().open(path).expect("opens");
         assert!(region.opened().clean && !region.opened().created);
         assert_eq!(region.opened().generation, 2);
         assert_eq!(get(&region, 4096), 7);
@@ -62,10 +55,10 @@ fn committed_words_survive_close_and_reopen() {
 
 #[test]
 fn a_second_open_names_the_holder() {
-    for folder in folders() {
-        let path = folder.path().join("a.region");
-        let _region = options().open(&path).expect("creates");
-        let error = options().open(&path).expect_err("it is open");
+    for place in places() {
+        let path = place.region();
+        let _region = options().open(path).expect("creates");
+        let error = options().open(path).expect_err("it is open");
         assert!(
             error.to_string().contains("open in this process"),
             "{error}"
@@ -75,11 +68,11 @@ fn a_second_open_names_the_holder() {
 
 #[test]
 fn a_log_that_wraps_many_times_loses_nothing() {
-    for folder in folders() {
-        let path = folder.path().join("a.region");
+    for place in places() {
+        let path = place.region();
         let mut options = options();
         options.log_size(64 << 10);
-        let region = options.open(&path).expect("creates");
+        let region = options.open(path).expect("creates");
         let n = if region.log_style() == LogStyle::Lanes {
             20_000
         } else {
@@ -89,33 +82,28 @@ fn a_log_that_wraps_many_times_loses_nothing() {
             put(&region, 4096 + i % 100 * 8, i);
         }
         drop(region);
-        let region = options.open(&path).expect("opens");
+        let region = options.open(path).expect("opens");
         for i in n - 100..n {
             assert_eq!(get(&region, 4096 + i % 100 * 8), i);
         }
     }
 }
 
+/// Shared memory, to be treated as persistent memory.
+fn forced_flush() -> impl Iterator<Item = (places::Place, bool)> {
+    places().take(1).map(|place| (place, true))
+}
+
 #[test]
 fn a_one_word_commit_costs_one_barrier_on_each_medium() {
-    for (folder, forced) in folders()
-        .into_iter()
-        .zip([false, false])
-        .chain(folders().into_iter().take(1).zip([true]))
-    {
+    for (place, forced) in places().map(|place| (place, false)).chain(forced_flush()) {
         let mut options = options();
         options.force_flush(forced).background(false);
-        let region = options
-            .open(folder.path().join("a.region"))
-            .expect("creates");
+        let region = options.open(place.region()).expect("creates");
         put(&region, 4096, 1);
         let (_, counts) = Counts::of(|| put(&region, 4096, 2));
-        let lines = if forced { 1 } else { 0 };
-        let syscalls = if region.log_style() == LogStyle::Stream {
-            1
-        } else {
-            0
-        };
+        let lines = u64::from(forced || place.is_dax());
+        let syscalls = u64::from(region.log_style() == LogStyle::Stream);
         assert_eq!(
             counts,
             Counts {
@@ -132,15 +120,15 @@ fn a_one_word_commit_costs_one_barrier_on_each_medium() {
 
 #[test]
 fn the_home_grows_and_keeps_what_it_had() {
-    for folder in folders() {
-        let path = folder.path().join("a.region");
-        let region = options().open(&path).expect("creates");
+    for place in places() {
+        let path = place.region();
+        let region = options().open(path).expect("creates");
         region.extend(20 << 20).expect("there is room");
         put(&region, (20 << 20) - 8, 99);
         let error = region.extend(65 << 20).expect_err("beyond the maximum");
         assert!(matches!(error, Error::OutOfSpace { .. }), "{error}");
         drop(region);
-        let region = options().open(&path).expect("opens");
+        let region = options().open(path).expect("opens");
         assert!(region.size() >= 20 << 20);
         assert_eq!(get(&region, (20 << 20) - 8), 99);
     }
@@ -148,10 +136,11 @@ fn the_home_grows_and_keeps_what_it_had() {
 
 #[test]
 fn giving_the_view_back_changes_nothing_that_is_seen() {
-    for folder in folders() {
-        let region = options()
-            .open(folder.path().join("a.region"))
-            .expect("creates");
+    for place in places() {
+        if place.is_device() {
+            continue; // Its view is no mapping of the home.
+        }
+        let region = options().open(place.region()).expect("creates");
         region.extend(8 << 20).expect("there is room");
         for i in 0..1000 {
             put(&region, i * 8192 + 8, i);
@@ -173,10 +162,8 @@ fn giving_the_view_back_changes_nothing_that_is_seen() {
 
 #[test]
 fn a_frozen_picture_stays_while_checkpoints_change_the_home() {
-    for folder in folders() {
-        let region = options()
-            .open(folder.path().join("a.region"))
-            .expect("creates");
+    for place in places() {
+        let region = options().open(place.region()).expect("creates");
         put(&region, 4096, 1);
         region.checkpoint().expect("no I/O error");
         let frozen = region.freeze().expect("maps");
@@ -231,13 +218,46 @@ fn foreign_truncated_newer_and_damaged_files_are_told_apart() {
 }
 
 #[test]
-fn a_transaction_too_large_for_the_log_leaves_no_trace() {
+fn what_is_neither_file_nor_persistent_memory_is_refused() {
+    let folder = &folders()[0];
+    let pipe = folder.path().join("pipe");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.is_ok_and(|status| status.success()));
+    for path in [Path::new("/dev/null"), &pipe] {
+        for result in [
+            options().open(path).map(drop),
+            options().relocate(path).map(drop),
+            bartender_pm::erase_device(path),
+        ] {
+            let error = result.expect_err("no place for a region");
+            assert!(matches!(error, Error::NotARegion { .. }), "{error}");
+        }
+    }
+}
+
+#[test]
+fn a_file_of_zeroes_is_somebodys() {
     for folder in folders() {
+        let path = folder.path().join("a.region");
+        std::fs::write(&path, vec![0; 64 << 10]).expect("writes");
+        let error = options().open(&path).expect_err("not a region");
+        assert!(matches!(error, Error::NotARegion { .. }), "{error}");
+        let error = bartender_pm::erase_device(&path).expect_err("no device");
+        assert!(matches!(error, Error::NotARegion { .. }), "{error}");
+        std::fs::write(&path, b"").expect("writes");
+        let error = options().create(false).open(&path).expect_err("empty");
+        assert!(matches!(error, Error::NotARegion { .. }), "{error}");
+        let region = options().open(&path).expect("an empty file is nobody's");
+        assert!(region.opened().created);
+    }
+}
+
+#[test]
+fn a_transaction_too_large_for_the_log_leaves_no_trace() {
+    for place in places() {
         let mut options = options();
         options.log_size(64 << 10);
-        let region = options
-            .open(folder.path().join("a.region"))
-            .expect("creates");
+        let region = options.open(place.region()).expect("creates");
         put(&region, 4096, 5);
         let mut writer = region.writer().expect("open");
         let mut record = Record::new();
@@ -254,10 +274,8 @@ fn a_transaction_too_large_for_the_log_leaves_no_trace() {
 
 #[test]
 fn eventual_commits_are_durable_after_sync() {
-    for folder in folders() {
-        let region = options()
-            .open(folder.path().join("a.region"))
-            .expect("creates");
+    for place in places() {
+        let region = options().open(place.region()).expect("creates");
         let mut last = 0;
         for i in 0..1000u64 {
             let mut writer = region.writer().expect("open");
@@ -275,9 +293,9 @@ fn eventual_commits_are_durable_after_sync() {
 
 #[test]
 fn a_long_record_behind_a_few_short_ones_gets_through() {
-    for folder in folders() {
-        let path = folder.path().join("a.region");
-        let region = options().open(&path).expect("creates");
+    for place in places() {
+        let path = place.region();
+        let region = options().open(path).expect("creates");
         // Too little for the background thread to do anything about, too much for what comes.
         let bytes = vec![7; region.log_capacity() as usize * 15 / 16];
         for len in [bytes.len() / 6, bytes.len(), bytes.len() / 6, bytes.len()] {

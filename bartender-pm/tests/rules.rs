@@ -3,15 +3,9 @@
 
 use bartender_pm::{Durability, Error, Options, Record, Region};
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 
-fn folders() -> [tempfile::TempDir; 2] {
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    [
-        tempfile::tempdir_in("/dev/shm").expect("shared memory"),
-        tempfile::tempdir_in(target).expect("the build folder"),
-    ]
-}
+mod places;
+use places::{folders, places};
 
 fn options() -> Options {
     let mut options = Options::new();
@@ -94,9 +88,8 @@ fn a_full_disk_refuses_growth_and_nothing_else() {
 /// Rule 10: a child of fork neither sees the view nor may write.
 #[test]
 fn a_child_of_fork_is_refused() {
-    for folder in folders() {
-        let path = folder.path().join("a.region");
-        let region = options().open(&path).expect("creates");
+    for place in places() {
+        let region = options().open(place.region()).expect("creates");
         commit(&region, 4096, 7).expect("room");
         // SAFETY: the child calls only what this test is about, and `_exit`.
         let child = unsafe { libc::fork() };
@@ -117,9 +110,8 @@ fn a_child_of_fork_is_refused() {
 /// Rule 10: the view is not inherited at all.
 #[test]
 fn a_child_that_touches_the_view_dies_without_harm() {
-    for folder in folders() {
-        let path = folder.path().join("a.region");
-        let region = options().open(&path).expect("creates");
+    for place in places() {
+        let region = options().open(place.region()).expect("creates");
         commit(&region, 4096, 7).expect("room");
         // SAFETY: the child stores one byte and, if it lives, exits.
         let child = unsafe { libc::fork() };

@@ -6,21 +6,12 @@
 use bartender::{Error, Heap, Mut, PHashMap, PMutex, PString, PVec};
 use proptest::prelude::*;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
-use tempfile::TempDir;
+use std::path::Path;
 
+#[path = "../../bartender-pm/tests/places/mod.rs"]
+mod places;
 mod twins;
 use twins::{KINDS, Op, Root, RootFieldsMut, Twin, apply, copy};
-
-fn folder() -> TempDir {
-    let shared = PathBuf::from("/dev/shm");
-    let base = if shared.is_dir() {
-        shared
-    } else {
-        std::env::temp_dir()
-    };
-    tempfile::tempdir_in(base).expect("a folder for the test")
-}
 
 fn open(path: &Path) -> Heap<PMutex<Root>> {
     Heap::options()
@@ -58,9 +49,9 @@ proptest! {
     fn stored_collections_are_like_their_twins(
         transactions in prop::collection::vec((prop::collection::vec(op(), 1..12), end()), 1..24),
     ) {
-        let folder = folder();
-        let path = folder.path().join("region");
-        let mut heap = open(&path);
+        let place = places::place();
+        let path = place.region();
+        let mut heap = open(path);
         let mut twin = Twin::default();
         for (ops, end) in transactions {
             let mut next = twin.clone();
@@ -89,7 +80,7 @@ proptest! {
             heap.check().expect("every block is reachable and whole");
             if end == End::Reopen {
                 heap.close().expect("the region closes");
-                heap = open(&path);
+                heap = open(path);
                 prop_assert_eq!(&copy(&heap.read()), &twin);
                 heap.check().expect("every block is reachable and whole");
             }
@@ -99,9 +90,9 @@ proptest! {
 
 #[test]
 fn large_collections_move_in_and_out_whole() {
-    let folder = folder();
-    let path = folder.path().join("region");
-    let heap = open(&path);
+    let place = places::place();
+    let path = place.region();
+    let heap = open(path);
     let words = || (0..20_000).map(|i| PString::from(format!("word {i}")));
     heap.update(|mut root| {
         root.words_mut().set(words().collect())?;
@@ -117,7 +108,7 @@ fn large_collections_move_in_and_out_whole() {
     heap.check().unwrap();
     heap.close().unwrap();
 
-    let heap = open(&path);
+    let heap = open(path);
     heap.check().unwrap();
     assert!(heap.read().words.iter().eq(&words().collect::<Vec<_>>()));
     assert_eq!(heap.read().map["word 17"], [17; 3]);
@@ -138,8 +129,8 @@ fn large_collections_move_in_and_out_whole() {
 
 #[test]
 fn a_caught_panic_of_a_callback_leaves_the_collections_whole() {
-    let folder = folder();
-    let heap = open(&folder.path().join("region"));
+    let place = places::place();
+    let heap = open(place.region());
     heap.update(|mut root| {
         root.words_mut()
             .extend((0..10).map(|i| PString::from(format!("word {i}"))))?;
@@ -161,11 +152,11 @@ fn a_caught_panic_of_a_callback_leaves_the_collections_whole() {
 
 #[test]
 fn a_full_region_is_an_error_and_changes_nothing() {
-    let folder = folder();
+    let place = places::place();
     let heap = Heap::<PMutex<PVec<PString>>>::options()
         .max_size(8 << 20)
         .log_size(8 << 20)
-        .open(folder.path().join("region"))
+        .open(place.region())
         .unwrap();
     let long = "x".repeat(100_000);
     let mut pushed = 0;
@@ -188,13 +179,13 @@ fn a_full_region_is_an_error_and_changes_nothing() {
 
 #[test]
 fn locks_inside_elements_move_with_them() {
-    let folder = folder();
-    let path = folder.path().join("region");
+    let place = places::place();
+    let path = place.region();
     type Counters = (PVec<PMutex<u64>>, PHashMap<u32, PMutex<u64>>);
     let open = || {
         Heap::<PMutex<Counters>>::options()
             .max_size(64 << 20)
-            .open(&path)
+            .open(path)
             .unwrap()
     };
     let heap = open();

@@ -16,6 +16,10 @@ use bartender_pm::Counts;
 use std::alloc::Layout;
 use std::path::Path;
 
+#[path = "../../bartender-pm/tests/places/mod.rs"]
+mod places;
+use places::Place;
+
 #[derive(Persist, Default)]
 #[repr(C)]
 struct Root {
@@ -36,6 +40,15 @@ enum Medium {
     Shared,
     Flushed,
     File,
+    /// A file on a file system with DAX.
+    Dax,
+    Device,
+}
+
+impl Medium {
+    fn flushes(self) -> bool {
+        !matches!(self, Medium::Shared | Medium::File)
+    }
 }
 
 /// What an operation cost.
@@ -47,11 +60,12 @@ fn row<A>(rows: &mut Rows, name: &'static str, f: impl FnOnce() -> Result<A>) {
     rows.push((name, counts));
 }
 
-fn measure(folder: &Path, medium: Medium) -> Rows {
+/// Measures on places that `next` makes.
+fn measure(mut next: impl FnMut() -> Place, medium: Medium) -> Rows {
     let mut rows = Rows::new();
-    blocks(&mut rows, &folder.join("blocks.region"), medium);
-    typed(&mut rows, &folder.join("typed.region"), medium);
-    life(&mut rows, &folder.join("life.region"), medium);
+    blocks(&mut rows, next().region(), medium);
+    typed(&mut rows, next().region(), medium);
+    life(&mut rows, next().region(), medium);
     rows
 }
 
@@ -204,50 +218,49 @@ fn options<R: Persist>(medium: Medium) -> bartender::Options<R> {
 }
 
 /// Name; barriers, on each medium; lines, where they are flushed; bytes of log; system calls on each medium.
-type Golden = (&'static str, u64, u64, u64, [u64; 3]);
+type Golden = (&'static str, u64, u64, u64, [u64; 5]);
 
 #[rustfmt::skip]
 const GOLDEN: &[Golden] = &[
-    ("allocate 64 bytes",                 0,     0,    0, [0, 0, 0]),
-    ("allocate 800 kB",                   0,     0,    0, [0, 0, 0]),
-    ("free 64 bytes",                     0,     0,    0, [0, 0, 0]),
-    ("free 800 kB",                       0,     0,    0, [0, 0, 0]),
-    ("read",                              0,     0,    0, [0, 0, 0]),
-    ("look up in a map",                  0,     0,    0, [0, 0, 0]),
-    ("empty transaction",                 0,     0,    0, [0, 0, 0]),
-    ("transaction that reads",            0,     0,    0, [0, 0, 0]),
-    ("aborted transaction",               0,     0,    0, [0, 0, 0]),
-    ("change one u64",                    1,     1,   64, [0, 0, 1]),
-    ("change one u64 twice",              1,     1,   64, [0, 0, 1]),
-    ("change 32 u64 in a row",            1,     5,  320, [0, 0, 1]),
-    ("store a PBox",                      1,     1,   64, [0, 0, 1]),
-    ("take a PBox",                       1,     1,   64, [0, 0, 1]),
-    ("PVec push",                         1,     1,   64, [0, 0, 1]),
-    ("PVec push of 100, growing",         1,    16, 1024, [0, 0, 1]),
-    ("PVec pop",                          1,     1,   64, [0, 0, 1]),
-    ("PString push_str of 5",             1,     1,   64, [0, 0, 1]),
-    ("PHashMap insert",                   1,     2,  128, [0, 0, 1]),
-    ("PHashMap change",                   1,     1,   64, [0, 0, 1]),
-    ("PHashMap remove",                   1,     2,  128, [0, 0, 1]),
-    ("store 800 kB",                      2, 12546,  128, [1, 0, 3]),
-    ("move 800 kB inside",                1,     2,  128, [0, 0, 1]),
-    ("checkpoint",                        2,    19,    0, [0, 0, 3]),
-    ("checkpoint with nothing to do",     0,     0,    0, [0, 0, 0]),
-    ("close",                             5,    35,  128, [0, 0, 6]),
-    ("open after a clean close",          1,    11,    0, [9, 9, 11]),
-    ("close unchanged",                   5,    35,  128, [0, 0, 6]),
+    ("allocate 64 bytes",                 0,     0,    0, [0, 0, 0, 0, 0]),
+    ("allocate 800 kB",                   0,     0,    0, [0, 0, 0, 0, 0]),
+    ("free 64 bytes",                     0,     0,    0, [0, 0, 0, 0, 0]),
+    ("free 800 kB",                       0,     0,    0, [0, 0, 0, 0, 0]),
+    ("read",                              0,     0,    0, [0, 0, 0, 0, 0]),
+    ("look up in a map",                  0,     0,    0, [0, 0, 0, 0, 0]),
+    ("empty transaction",                 0,     0,    0, [0, 0, 0, 0, 0]),
+    ("transaction that reads",            0,     0,    0, [0, 0, 0, 0, 0]),
+    ("aborted transaction",               0,     0,    0, [0, 0, 0, 0, 0]),
+    ("change one u64",                    1,     1,   64, [0, 0, 1, 0, 0]),
+    ("change one u64 twice",              1,     1,   64, [0, 0, 1, 0, 0]),
+    ("change 32 u64 in a row",            1,     5,  320, [0, 0, 1, 0, 0]),
+    ("store a PBox",                      1,     1,   64, [0, 0, 1, 0, 0]),
+    ("take a PBox",                       1,     1,   64, [0, 0, 1, 0, 0]),
+    ("PVec push",                         1,     1,   64, [0, 0, 1, 0, 0]),
+    ("PVec push of 100, growing",         1,    16, 1024, [0, 0, 1, 0, 0]),
+    ("PVec pop",                          1,     1,   64, [0, 0, 1, 0, 0]),
+    ("PString push_str of 5",             1,     1,   64, [0, 0, 1, 0, 0]),
+    ("PHashMap insert",                   1,     2,  128, [0, 0, 1, 0, 0]),
+    ("PHashMap change",                   1,     1,   64, [0, 0, 1, 0, 0]),
+    ("PHashMap remove",                   1,     2,  128, [0, 0, 1, 0, 0]),
+    ("store 800 kB",                      2, 12546,  128, [1, 0, 3, 0, 0]),
+    ("move 800 kB inside",                1,     2,  128, [0, 0, 1, 0, 0]),
+    ("checkpoint",                        2,    19,    0, [0, 0, 3, 0, 0]),
+    ("checkpoint with nothing to do",     0,     0,    0, [0, 0, 0, 0, 0]),
+    ("close",                             5,    35,  128, [0, 0, 6, 0, 0]),
+    ("open after a clean close",          1,    11,    0, [9, 9, 11, 10, 6]),
+    ("close unchanged",                   5,    35,  128, [0, 0, 6, 0, 0]),
 ];
 
-fn compare(folder: impl AsRef<Path>, medium: Medium) {
-    let folder = tempfile::tempdir_in(folder).expect("a folder for the test");
-    let rows = measure(folder.path(), medium);
+fn compare(next: impl FnMut() -> Place, medium: Medium) {
+    let rows = measure(next, medium);
     let mut wrong = Vec::new();
     for (i, (name, counts)) in rows.iter().enumerate() {
         let &(golden, barriers, lines, log_bytes, syscalls) =
-            GOLDEN.get(i).unwrap_or(&("nothing", 0, 0, 0, [0; 3]));
+            GOLDEN.get(i).unwrap_or(&("nothing", 0, 0, 0, [0; 5]));
         let expected = Counts {
             barriers,
-            lines: if medium == Medium::Flushed { lines } else { 0 },
+            lines: if medium.flushes() { lines } else { 0 },
             log_bytes,
             syscalls: syscalls[medium as usize],
         };
@@ -264,19 +277,29 @@ fn compare(folder: impl AsRef<Path>, medium: Medium) {
 
 #[test]
 fn costs_in_shared_memory() {
-    if Path::new("/dev/shm").is_dir() {
-        compare("/dev/shm", Medium::Shared);
-    }
+    compare(places::shared_memory, Medium::Shared);
 }
 
 #[test]
 fn costs_with_the_barrier_of_persistent_memory() {
-    if Path::new("/dev/shm").is_dir() {
-        compare("/dev/shm", Medium::Flushed);
-    }
+    compare(places::shared_memory, Medium::Flushed);
 }
 
 #[test]
 fn costs_on_a_file() {
-    compare(env!("CARGO_TARGET_TMPDIR"), Medium::File);
+    compare(places::disk, Medium::File);
+}
+
+#[test]
+fn costs_on_persistent_memory() {
+    if places::dax_file().is_some() {
+        compare(|| places::dax_file().expect("as just now"), Medium::Dax);
+    }
+}
+
+#[test]
+fn costs_on_a_device_of_persistent_memory() {
+    if places::device().is_some() {
+        compare(|| places::device().expect("as just now"), Medium::Device);
+    }
 }

@@ -10,11 +10,15 @@
 
 use bartender::{Error, Heap, PHashMap, PMutex, PRwLock, PString, PVec, Persist};
 use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
+
+#[path = "../../bartender-pm/tests/places/mod.rs"]
+mod places;
+use places::Place;
 
 const ACCOUNTS: usize = 12;
 const THREADS: usize = 3;
@@ -22,6 +26,8 @@ const HISTORY: usize = 6;
 const KILLS: u64 = 100;
 /// Names the region to the child.
 const REGION: &str = "BARTENDER_TEST_KILL_REGION";
+/// What a child that is dead had told.
+const ACKED: &str = "BARTENDER_TEST_KILL_ACKED";
 
 #[derive(Persist)]
 #[repr(C)]
@@ -134,7 +140,7 @@ fn tell(out: &Mutex<std::io::Stdout>, t: usize, n: u64) {
 /// The child's work. In an ordinary run of the tests there is no region, and it does nothing.
 #[test]
 fn work_until_killed() {
-    let Some(path) = std::env::var_os(REGION) else {
+    let (Some(path), None) = (std::env::var_os(REGION), std::env::var_os(ACKED)) else {
         return;
     };
     let heap = open_when_free(Path::new(&path));
@@ -210,6 +216,7 @@ fn spawn(path: &Path) -> (Victim, Receiver<String>) {
 }
 
 /// What the parent knows.
+#[derive(Default)]
 struct Model {
     /// Highest number that was told, of each thread.
     acked: [u64; THREADS],
@@ -276,9 +283,8 @@ impl Model {
     }
 }
 
-fn kill_again_and_again(folder: &Path, name: &str) {
-    let folder = tempfile::tempdir_in(folder).expect("a folder");
-    let path = folder.path().join("bank.region");
+fn kill_again_and_again(place: &Place, name: &str) {
+    let path = place.region();
     let seed = std::env::var("BARTENDER_TEST_SEED").ok();
     let seed = seed.and_then(|seed| seed.parse().ok()).unwrap_or_else(|| {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
@@ -286,15 +292,11 @@ fn kill_again_and_again(folder: &Path, name: &str) {
     });
     println!("{name}: BARTENDER_TEST_SEED={seed}");
     let start = Instant::now();
-    let mut model = Model {
-        acked: [0; THREADS],
-        counted: [0; THREADS],
-        balances: [0; ACCOUNTS],
-    };
+    let mut model = Model::default();
     let (mut opened, mut recovered) = (0, 0);
     for kill in 1..=KILLS {
         let draw = mix(seed ^ kill);
-        let (mut child, lines) = spawn(&path);
+        let (mut child, lines) = spawn(path);
         // Most are killed at work, some while they open.
         if !draw.is_multiple_of(5) {
             for line in &lines {
@@ -314,7 +316,7 @@ fn kill_again_and_again(folder: &Path, name: &str) {
         }
         // Now and then the next child finds what this one left.
         if draw >> 32 & 3 != 0 || kill == KILLS {
-            let heap = model.verify(&path, kill);
+            let heap = model.verify(path, kill);
             recovered += u64::from(!heap.report().region.clean);
             if draw >> 40 & 1 == 0 {
                 // And the parent makes one, too.
@@ -325,7 +327,7 @@ fn kill_again_and_again(folder: &Path, name: &str) {
             }
         }
     }
-    model.verify(&path, KILLS + 1).close().expect("closes");
+    model.verify(path, KILLS + 1).close().expect("closes");
     let transfers: u64 = model.counted.iter().sum();
     println!(
         "{name}: {KILLS} kills, {transfers} transfers, {recovered} recoveries by the parent, \
@@ -335,15 +337,44 @@ fn kill_again_and_again(folder: &Path, name: &str) {
     assert!(transfers > KILLS, "the children hardly did anything");
 }
 
+/// For whoever ended a child by other means (`cargo xtask vm powercut`): checks the region against what was told,
+/// `thread:transfer` of each thread. In an ordinary run of the tests there is no region, and it does nothing.
+#[test]
+fn what_was_acknowledged_is_there() {
+    let (Some(path), Ok(told)) = (std::env::var_os(REGION), std::env::var(ACKED)) else {
+        return;
+    };
+    let mut model = Model::default();
+    for told in told.split(',') {
+        model.hear(&format!("ack {}", told.replace(':', " ")));
+    }
+    let heap = model.verify(Path::new(&path), 0);
+    let region = &heap.report().region;
+    println!(
+        "{}: transfers {:?}, told {:?}, {} records recovered, on {}",
+        path.display(),
+        model.counted,
+        model.acked,
+        region.records,
+        heap.region().kind()
+    );
+    // And one more.
+    transfer(&heap, 0, model.counted[0] + 1).expect("commits");
+}
+
 #[test]
 fn transfers_survive_kills_in_shared_memory() {
-    let shared = PathBuf::from("/dev/shm");
-    if shared.is_dir() {
-        kill_again_and_again(&shared, "shared memory");
-    }
+    kill_again_and_again(&places::shared_memory(), "shared memory");
 }
 
 #[test]
 fn transfers_survive_kills_on_disk() {
-    kill_again_and_again(Path::new(env!("CARGO_TARGET_TMPDIR")), "disk");
+    kill_again_and_again(&places::disk(), "disk");
+}
+
+#[test]
+fn transfers_survive_kills_on_persistent_memory() {
+    for place in places::dax() {
+        kill_again_and_again(&place, &place.region().display().to_string());
+    }
 }

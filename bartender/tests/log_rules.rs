@@ -10,6 +10,9 @@ use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
+#[path = "../../bartender-pm/tests/places/mod.rs"]
+mod places;
+
 /// The simulated medium with a bar across its log: appends wait until it is raised.
 #[derive(Debug)]
 struct Barred {
@@ -200,13 +203,7 @@ fn nobody_is_shown_what_a_crash_could_take_back() {
 
 /// A long transaction changes a vector, and the view is to be given back meanwhile. Whether its changes survive that.
 fn a_long_transaction_survives_trimming() -> bool {
-    let shared = Path::new("/dev/shm");
-    let folder = if shared.is_dir() {
-        tempfile::tempdir_in(shared)
-    } else {
-        tempfile::tempdir()
-    };
-    let folder = folder.unwrap();
+    let folder = places::folder();
     let heap = Heap::<PMutex<PVec<u64>>>::options()
         .max_size(64 << 20)
         .background(false)
@@ -249,12 +246,7 @@ fn the_view_is_not_taken_from_under_a_long_transaction() {
 /// Rule 9: while pages are given back, again and again, readers and transactions go on and see what is theirs.
 #[test]
 fn readers_and_writers_go_on_while_the_view_shrinks() {
-    let folder = tempfile::tempdir_in(if Path::new("/dev/shm").is_dir() {
-        "/dev/shm"
-    } else {
-        env!("CARGO_TARGET_TMPDIR")
-    })
-    .unwrap();
+    let folder = places::folder();
     let heap = Heap::<PRwLock<PVec<u64>>>::options()
         .max_size(64 << 20)
         .log_size(1 << 20)

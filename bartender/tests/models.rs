@@ -4,7 +4,9 @@
 use bartender::{Durability, Error, Heap, Mut, PBox, PMutex, PVec, Result};
 use bartender_pm::medium::sim::{Bound, SimKind, SimMedium, SimMemory};
 use proptest::prelude::*;
-use std::path::PathBuf;
+
+#[path = "../../bartender-pm/tests/places/mod.rs"]
+mod places;
 
 const SLOTS: usize = 6;
 
@@ -141,11 +143,9 @@ proptest! {
         transactions in prop::collection::vec(
             (prop::collection::vec(op(), 1..8), 0..4u8, prop::bool::weighted(0.1)), 1..30),
     ) {
-        let shared = PathBuf::from("/dev/shm");
-        let base = if shared.is_dir() { shared } else { std::env::temp_dir() };
-        let folder = tempfile::tempdir_in(base).unwrap();
-        let path = folder.path().join("r");
-        let mut heap = options().open(&path).unwrap();
+        let place = places::place();
+        let path = place.region();
+        let mut heap = options().open(path).unwrap();
         let mut model = Model::default();
         for (ops, end, reopen) in transactions {
             let mut next = model.clone();
@@ -170,7 +170,7 @@ proptest! {
             prop_assert_eq!(&state(&heap), &model);
             if reopen {
                 heap.close().unwrap();
-                heap = options().open(&path).unwrap();
+                heap = options().open(path).unwrap();
                 prop_assert_eq!(&state(&heap), &model);
             }
             heap.check().unwrap();

@@ -3,20 +3,13 @@
 
 use bartender::{Error, Heap, Mut, PBox, PMutex, PRwLock, Persist, Result};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
 use std::sync::mpsc;
 use std::time::Duration;
 use tempfile::TempDir;
 
-fn folder() -> TempDir {
-    let shared = PathBuf::from("/dev/shm");
-    let base = if shared.is_dir() {
-        shared
-    } else {
-        std::env::temp_dir()
-    };
-    tempfile::tempdir_in(base).expect("a folder for the test")
-}
+#[path = "../../bartender-pm/tests/places/mod.rs"]
+mod places;
+use places::folder;
 
 fn open<R: Persist + Default>(folder: &TempDir) -> Heap<R> {
     let options = Heap::<R>::options().max_size(64 << 20).log_size(4 << 20);

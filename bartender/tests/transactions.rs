@@ -3,18 +3,9 @@
 
 use bartender::{Error, Heap, Mut, PBox, PMutex, PRwLock, PVec, Result};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
-use tempfile::TempDir;
 
-fn folder() -> TempDir {
-    let shared = PathBuf::from("/dev/shm");
-    let base = if shared.is_dir() {
-        shared
-    } else {
-        std::env::temp_dir()
-    };
-    tempfile::tempdir_in(base).expect("a folder for the test")
-}
+#[path = "../../bartender-pm/tests/places/mod.rs"]
+mod places;
 
 fn options<R: bartender::Persist>() -> bartender::Options<R> {
     Heap::<R>::options().max_size(64 << 20).log_size(4 << 20)
@@ -24,9 +15,9 @@ type Boxes = PMutex<(u64, Option<PBox<[u64; 4]>>)>;
 
 #[test]
 fn what_was_committed_is_there_after_reopening() {
-    let folder = folder();
-    let path = folder.path().join("r");
-    let heap = options::<Boxes>().open(&path).unwrap();
+    let place = places::place();
+    let path = place.region();
+    let heap = options::<Boxes>().open(path).unwrap();
     assert!(heap.report().created);
     for i in 0..10 {
         heap.update(|mut root| {
@@ -40,7 +31,7 @@ fn what_was_committed_is_there_after_reopening() {
     heap.check().unwrap();
     heap.close().unwrap();
 
-    let heap = options::<Boxes>().open(&path).unwrap();
+    let heap = options::<Boxes>().open(path).unwrap();
     assert!(!heap.report().created);
     assert_eq!(heap.read().0, 45);
     assert_eq!(heap.read().1.as_deref(), Some(&[9; 4]));
@@ -50,8 +41,8 @@ fn what_was_committed_is_there_after_reopening() {
 
 #[test]
 fn an_error_takes_everything_back() {
-    let folder = folder();
-    let heap = options::<Boxes>().open(folder.path().join("r")).unwrap();
+    let place = places::place();
+    let heap = options::<Boxes>().open(place.region()).unwrap();
     heap.update(|mut root| {
         let (mut n, mut boxed) = root.project();
         *n = 1;
@@ -75,8 +66,8 @@ fn an_error_takes_everything_back() {
 
 #[test]
 fn a_panic_takes_everything_back_and_goes_on() {
-    let folder = folder();
-    let heap = options::<Boxes>().open(folder.path().join("r")).unwrap();
+    let place = places::place();
+    let heap = options::<Boxes>().open(place.region()).unwrap();
     let panicked = catch_unwind(AssertUnwindSafe(|| {
         heap.update(|mut root| -> Result<()> {
             let (mut n, mut boxed) = root.project();
@@ -98,8 +89,8 @@ fn a_panic_takes_everything_back_and_goes_on() {
 
 #[test]
 fn values_move_out_whole() {
-    let folder = folder();
-    let heap = options::<Boxes>().open(folder.path().join("r")).unwrap();
+    let place = places::place();
+    let heap = options::<Boxes>().open(place.region()).unwrap();
     heap.update(|mut root| root.project().1.set(Some(PBox::new([5; 4]))))
         .unwrap();
     let taken = heap
@@ -148,11 +139,11 @@ fn a_long_list_moves_in_and_out_without_recursion() {
     for n in 0..LEN {
         list = Some(PBox::new(Node { next: list, n }));
     }
-    let folder = folder();
+    let place = places::place();
     let heap = Heap::<PMutex<Option<PBox<Node>>>>::options()
         .max_size(256 << 20)
         .log_size(64 << 20)
-        .open(folder.path().join("r"))
+        .open(place.region())
         .unwrap();
     heap.update(|mut root| root.set(list)).unwrap();
     heap.check().unwrap();
@@ -171,9 +162,9 @@ fn a_long_list_moves_in_and_out_without_recursion() {
 
 #[test]
 fn swapping_keeps_both() {
-    let folder = folder();
+    let place = places::place();
     type Two = PMutex<[Option<PBox<u64>>; 2]>;
-    let heap = options::<Two>().open(folder.path().join("r")).unwrap();
+    let heap = options::<Two>().open(place.region()).unwrap();
     heap.update(|mut root| root.set([Some(PBox::new(1)), None]))
         .unwrap();
     heap.update(|mut root| {
@@ -187,29 +178,29 @@ fn swapping_keeps_both() {
 
 #[test]
 fn another_type_is_told_and_nothing_changes() {
-    let folder = folder();
-    let path = folder.path().join("r");
+    let place = places::place();
+    let path = place.region();
     options::<PMutex<u64>>()
-        .open(&path)
+        .open(path)
         .unwrap()
         .close()
         .unwrap();
-    let error = options::<PMutex<(u64, i32)>>().open(&path).unwrap_err();
+    let error = options::<PMutex<(u64, i32)>>().open(path).unwrap_err();
     let Error::TypeMismatch { differences, .. } = &error else {
         panic!("{error}")
     };
     assert!(!differences.is_empty());
     assert!(error.to_string().contains("u64"), "{error}");
-    let heap = options::<PMutex<u64>>().create(false).open(&path).unwrap();
+    let heap = options::<PMutex<u64>>().create(false).open(path).unwrap();
     assert_eq!(*heap.read(), 0);
 }
 
 #[test]
 fn transfers_of_many_threads_keep_the_sum() {
-    let folder = folder();
+    let place = places::place();
     type Accounts = [PMutex<u64>; 8];
     let heap = options::<Accounts>()
-        .open_with(folder.path().join("r"), || {
+        .open_with(place.region(), || {
             std::array::from_fn(|_| PMutex::new(1000))
         })
         .unwrap();
@@ -254,10 +245,8 @@ fn transfers_of_many_threads_keep_the_sum() {
 
 #[test]
 fn one_hot_lock_never_conflicts() {
-    let folder = folder();
-    let heap = options::<PRwLock<u64>>()
-        .open(folder.path().join("r"))
-        .unwrap();
+    let place = places::place();
+    let heap = options::<PRwLock<u64>>().open(place.region()).unwrap();
     std::thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| {
@@ -279,10 +268,10 @@ fn one_hot_lock_never_conflicts() {
 #[test]
 fn what_was_loaded_in_bulk_is_changed_and_taken_back_like_anything_else() {
     const N: u64 = 100_000;
-    let folder = folder();
-    let path = folder.path().join("r");
+    let place = places::place();
+    let path = place.region();
     let heap = options::<PMutex<PVec<PBox<[u64; 8]>>>>()
-        .open(&path)
+        .open(path)
         .unwrap();
     heap.update(|mut list| {
         for i in 0..N {
@@ -313,7 +302,7 @@ fn what_was_loaded_in_bulk_is_changed_and_taken_back_like_anything_else() {
     (0..N).for_each(|i| expected(i, &heap.read()));
     heap.close().unwrap();
     let heap = options::<PMutex<PVec<PBox<[u64; 8]>>>>()
-        .open(&path)
+        .open(path)
         .unwrap();
     (0..N).for_each(|i| expected(i, &heap.read()));
 }

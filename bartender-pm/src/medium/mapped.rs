@@ -1,4 +1,4 @@
-//! Real media: a file that is mapped shared, on DAX, on a disk, or on tmpfs.
+//! A file that is mapped shared, on DAX, on a disk, or on tmpfs.
 //!
 //! The three differ in how bytes become durable, nothing else:
 //!
@@ -13,10 +13,12 @@
 
 #![allow(unsafe_code)]
 
+use super::mapping::Mapping;
 use super::{LogStyle, Medium, MediumKind, ViewSource};
-use crate::error::{Error, Result};
-use crate::sync::atomic::{AtomicU64, Ordering, fence};
-use crate::{counts, instr, os};
+use crate::counts;
+use crate::error::Result;
+use crate::os;
+use crate::sync::atomic::{AtomicU64, Ordering};
 use rustix::fs::OFlags;
 use rustix::mm::{MapFlags, ProtFlags};
 use std::fs::File;
@@ -45,41 +47,14 @@ pub(crate) struct MappedFile {
     map: OnceLock<Mapping>,
 }
 
-/// A shared mapping of a file from its start; pages beyond the file's end are
-/// reserved and not touched.
-#[derive(Debug)]
-struct Mapping {
-    base: *mut u8,
-    len: usize,
-}
-
-// SAFETY: the mapping is plain memory; who may touch which bytes when is ruled
-// by `Medium`'s contract, not by the thread that mapped it.
-unsafe impl Send for Mapping {}
-// SAFETY: as above.
-unsafe impl Sync for Mapping {}
-
-impl Drop for Mapping {
-    fn drop(&mut self) {
-        // SAFETY: mapped by `reserve` with this length; the medium is being
-        // dropped, so nobody reaches it any more.
-        let _ = unsafe { rustix::mm::munmap(self.base.cast(), self.len) };
-    }
-}
-
 impl MappedFile {
     /// Opens and locks `path`, or creates it under a temporary name that
     /// [`publish`](Self::publish) replaces, and finds out what it lies on.
-    pub(crate) fn new(file: File, path: &Path, force_flush: bool) -> Result<MappedFile> {
-        let stat = os::io(path, "examine", rustix::fs::fstat(&file))?;
-        let len = stat.st_size as u64;
+    pub(super) fn new(file: File, path: &Path, len: u64, force_flush: bool) -> Result<MappedFile> {
         let kind = kind_of(&file, path)?;
         let flush = kind == MediumKind::Dax || (kind == MediumKind::Shared && force_flush);
-        if flush && !instr::supported() {
-            return Err(Error::BadOption {
-                option: "medium",
-                what: "this processor has no instruction to write a cache line back".into(),
-            });
+        if flush {
+            super::check_flush()?;
         }
         Ok(MappedFile {
             file,
@@ -91,28 +66,28 @@ impl MappedFile {
         })
     }
 
-    /// Where `[offset, offset + len)` is mapped.
+    /// The mapping, for bytes that the file has.
     #[inline]
-    fn at(&self, offset: u64, len: usize) -> *mut u8 {
+    fn map(&self, offset: u64, len: usize) -> &Mapping {
         let map = self.map.get().expect("`reserve` comes before any write");
-        let end = offset as usize + len;
         assert!(
-            end <= map.len && end as u64 <= self.len.load(Ordering::Acquire),
-            "write of {len} bytes at {offset} beyond the medium's end"
+            offset + len as u64 <= self.len(),
+            "{len} bytes at {offset} are beyond the file's end"
         );
-        // SAFETY: inside the mapping, by the assertion.
-        unsafe { map.base.add(offset as usize) }
+        map
     }
 
-    /// The barrier that ends an `append` or a `persist` by stores.
-    #[inline]
-    fn drain(&self) {
-        if self.flush {
-            instr::fence();
-        } else {
-            fence(Ordering::Release);
+    /// Writes zeroes to blocks that are allocated, durably.
+    fn zero(&self, offset: u64, len: u64) -> Result<()> {
+        let zeroes = vec![0u8; 1 << 20];
+        let mut at = offset;
+        while at < offset + len {
+            let n = zeroes.len().min((offset + len - at) as usize);
+            let written = self.file.write_all_at(&zeroes[..n], at);
+            os::io(&self.path, "write zeroes to", written)?;
+            at += n as u64;
         }
-        counts::barrier();
+        os::io(&self.path, "sync", rustix::fs::fdatasync(&self.file))
     }
 }
 
@@ -170,30 +145,9 @@ impl Medium for MappedFile {
     }
 
     fn reserve(&self, max_len: u64) -> Result<()> {
-        let len = max_len as usize;
-        let sync = if self.kind == MediumKind::Dax {
-            MapFlags::SHARED_VALIDATE | MapFlags::SYNC
-        } else {
-            MapFlags::SHARED
-        };
-        // SAFETY: a fresh mapping at an address of the kernel's choice.
-        let base = unsafe {
-            rustix::mm::mmap(
-                std::ptr::null_mut(),
-                len,
-                ProtFlags::READ | ProtFlags::WRITE,
-                sync | MapFlags::NORESERVE,
-                &self.file,
-                0,
-            )
-        };
-        let base = os::io(&self.path, "map", base)?.cast();
-        let mapping = Mapping { base, len };
-        // SAFETY: the whole mapping; a child of fork must not write to it.
-        let advice =
-            unsafe { rustix::mm::madvise(base.cast(), len, rustix::mm::Advice::LinuxDontFork) };
-        os::io(&self.path, "keep from child processes", advice)?;
-        self.map.set(mapping).expect("reserve is called once");
+        let sync = self.kind == MediumKind::Dax;
+        let map = Mapping::new(&self.file, &self.path, max_len, sync, self.flush)?;
+        self.map.set(map).expect("reserve is called once");
         Ok(())
     }
 
@@ -201,25 +155,19 @@ impl Medium for MappedFile {
         if self.kind == MediumKind::File || self.map.get().is_none() {
             return os::io(&self.path, "read", self.file.read_exact_at(buf, offset));
         }
-        let src = self.at(offset, buf.len());
-        // SAFETY: `at` checked the range; `Medium`'s contract keeps writers of
-        // the same bytes away meanwhile; `buf` is the caller's own memory.
-        unsafe { std::ptr::copy_nonoverlapping(src, buf.as_mut_ptr(), buf.len()) };
+        self.map(offset, buf.len()).read(offset, buf);
         Ok(())
     }
 
     fn write(&self, offset: u64, bytes: &[u8]) -> Result<()> {
-        let dst = self.at(offset, bytes.len());
-        if bytes.len() >= LONG_WRITE && self.kind != MediumKind::Dax && !self.flush {
+        let map = self.map(offset, bytes.len());
+        if bytes.len() >= LONG_WRITE && !self.flush {
             // The page cache is the same memory; it is reached without a fault
             // per page that nobody has touched.
             let written = self.file.write_all_at(bytes, offset);
             return os::io(&self.path, "write to", written);
         }
-        // SAFETY: `at` checked the range; `Medium`'s contract gives these
-        // bytes to this call alone; the mapping is not Rust memory of anybody
-        // else's, so `bytes` cannot overlap it.
-        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), dst, bytes.len()) };
+        map.write(offset, bytes);
         Ok(())
     }
 
@@ -228,14 +176,8 @@ impl Medium for MappedFile {
             counts::barrier();
             return os::io(&self.path, "sync", rustix::fs::fdatasync(&self.file));
         }
-        if self.flush {
-            for &(offset, len) in ranges {
-                let start = self.at(offset, len as usize);
-                // SAFETY: `at` checked that the range is mapped.
-                unsafe { instr::flush(start, len as usize) };
-            }
-        }
-        self.drain();
+        let end = ranges.iter().map(|&(offset, len)| offset + len).max();
+        self.map(end.unwrap_or(0), 0).persist(ranges);
         Ok(())
     }
 
@@ -248,28 +190,14 @@ impl Medium for MappedFile {
             return Ok(());
         }
         for &(offset, bytes) in pieces {
-            let dst = self.at(offset, bytes.len());
-            // SAFETY: `at` checked the range; the rest is as in `write`.
-            unsafe {
-                if self.flush {
-                    instr::store_flushed(dst, bytes);
-                } else {
-                    instr::store(dst, bytes);
-                }
-            }
+            self.map(offset, bytes.len()).store(offset, bytes);
         }
-        self.drain();
+        self.map(0, 0).drain();
         Ok(())
     }
 
     fn let_go(&self, offset: u64, len: u64) {
-        // A store past the cache takes twice as long where some cache has the
-        // line.
-        if self.flush && len != 0 {
-            let start = self.at(offset, len as usize);
-            // SAFETY: `at` checked that the range is mapped.
-            unsafe { instr::evict(start, len as usize) };
-        }
+        self.map(offset, len as usize).let_go(offset, len);
     }
 
     fn grow(&self, len: u64) -> Result<()> {
@@ -295,18 +223,7 @@ impl Medium for MappedFile {
         if self.kind != MediumKind::File {
             return Ok(());
         }
-        let zeroes = vec![0u8; 1 << 20];
-        let mut at = offset;
-        while at < offset + len {
-            let n = zeroes.len().min((offset + len - at) as usize);
-            os::io(
-                &self.path,
-                "fill the log of",
-                self.file.write_all_at(&zeroes[..n], at),
-            )?;
-            at += n as u64;
-        }
-        os::io(&self.path, "sync", rustix::fs::fdatasync(&self.file))
+        self.zero(offset, len)
     }
 
     fn write_back(&self, ranges: &[(u64, u64)]) -> Result<()> {
@@ -323,11 +240,8 @@ impl Medium for MappedFile {
 ///
 /// `Busy`, or `Io`.
 pub(crate) fn open_locked(path: &Path) -> Result<File> {
-    let file = os::io(
-        path,
-        "open",
-        File::options().read(true).write(true).open(path),
-    )?;
+    let file = File::options().read(true).write(true).open(path);
+    let file = os::io(path, "open", file)?;
     os::lock(&file, path)?;
     Ok(file)
 }
