@@ -15,7 +15,7 @@ pub mod sim;
 
 use crate::error::{Error, Result};
 use crate::instr;
-use crate::os;
+use crate::os::{self, Locked};
 use rustix::fs::FileType;
 use std::fmt;
 use std::fs::File;
@@ -138,7 +138,7 @@ pub trait Medium: Send + Sync + fmt::Debug {
 /// # Errors
 ///
 /// `NotARegion` for what is no file, `BadOption`, `Io`; those of a device.
-pub(crate) fn of(file: File, path: &Path, force_flush: bool) -> Result<Arc<dyn Medium>> {
+pub(crate) fn of(file: Locked, path: &Path, force_flush: bool) -> Result<Arc<dyn Medium>> {
     Ok(match what_is(&file, path)? {
         What::Device(size) => Arc::new(device::DaxDevice::new(file, path, size)?),
         What::File(len) => Arc::new(mapped::MappedFile::new(file, path, len, force_flush)?),

@@ -6,6 +6,7 @@
 use crate::counts;
 use crate::error::{Error, Result};
 use rustix::fd::AsRawFd;
+use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 use std::fs::File;
 use std::io;
@@ -125,14 +126,50 @@ pub(crate) fn write_back(file: &File, path: &Path, ranges: &[(u64, u64)]) -> Res
     Ok(())
 }
 
-/// Locks the file for this process, until it is closed.
-pub(crate) fn lock(file: &File, path: &Path) -> Result<()> {
-    match rustix::fs::flock(file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-        Err(Errno::WOULDBLOCK) => Err(Error::Busy {
-            path: path.into(),
-            holder: holder(file),
-        }),
-        other => io(path, "lock", other),
+/// An open file, locked for this process until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Locked {
+    file: File,
+    forks: u32,
+}
+
+impl Locked {
+    /// # Errors
+    ///
+    /// `Busy`, or `Io`.
+    pub(crate) fn new(file: File, path: &Path) -> Result<Locked> {
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) => {
+                return Err(Error::Busy {
+                    path: path.into(),
+                    holder: holder(&file),
+                });
+            }
+            other => io(path, "lock", other)?,
+        }
+        watch_forks();
+        let forks = forks();
+        Ok(Locked { file, forks })
+    }
+}
+
+impl std::ops::Deref for Locked {
+    type Target = File;
+
+    fn deref(&self) -> &File {
+        &self.file
+    }
+}
+
+impl Drop for Locked {
+    fn drop(&mut self) {
+        // Closing is not enough: a child that another thread is starting has
+        // the file open, too, until it executes. A child of fork that drops it
+        // does not take the lock from its parent.
+        if forks() == self.forks {
+            counts::syscall();
+            let _ = rustix::fs::flock(&self.file, FlockOperation::Unlock);
+        }
     }
 }
 

@@ -107,6 +107,54 @@ fn a_child_of_fork_is_refused() {
     }
 }
 
+/// A child that another thread is starting holds what its parent has open, for
+/// a moment; here, as long as it takes.
+#[test]
+fn a_closed_region_is_free_whatever_children_there_are() {
+    for place in places() {
+        let path = place.region();
+        let region = options().open(path).expect("creates");
+        // SAFETY: the child calls only what this test is about, and waits.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            loop {
+                // SAFETY: waits for the signal that ends the child.
+                unsafe { libc::pause() };
+            }
+        }
+        drop(region);
+        let opened = options().open(path);
+        // SAFETY: ends the child made above and waits for it.
+        unsafe {
+            libc::kill(child, libc::SIGKILL);
+            libc::waitpid(child, std::ptr::null_mut(), 0);
+        }
+        opened.expect("the lock is free");
+    }
+}
+
+/// But a child of fork that drops what it was born with takes nothing away.
+#[test]
+fn a_region_stays_locked_when_a_child_of_fork_drops_it() {
+    for place in places() {
+        let region = options().open(place.region()).expect("creates");
+        // SAFETY: the child calls only what this test is about, and `_exit`.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            drop(region);
+            // SAFETY: ends the child without running the parent's handlers.
+            unsafe { libc::_exit(0) };
+        }
+        let mut status = 0;
+        // SAFETY: waits for the child made above.
+        unsafe { libc::waitpid(child, &mut status, 0) };
+        assert_eq!(status, 0);
+        let error = options().open(place.region()).expect_err("it is open");
+        assert!(matches!(error, Error::Busy { .. }), "{error}");
+        commit(&region, 4096, 8).expect("the parent goes on");
+    }
+}
+
 /// Rule 10: the view is not inherited at all.
 #[test]
 fn a_child_that_touches_the_view_dies_without_harm() {

@@ -69,21 +69,6 @@ fn open(path: &Path) -> Result<Heap<Bank>, Error> {
         .open_with(path, bank)
 }
 
-/// A process that is being started holds its parent's lock for a moment, until it executes.
-fn open_when_free(path: &Path) -> Result<Heap<Bank>, Error> {
-    let start = Instant::now();
-    loop {
-        match open(path) {
-            Err(Error::Region(bartender_pm::Error::Busy { .. }))
-                if start.elapsed() < Duration::from_secs(5) =>
-            {
-                std::thread::sleep(Duration::from_millis(1));
-            }
-            other => return other,
-        }
-    }
-}
-
 fn mix(n: u64) -> u64 {
     let z = n.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -143,7 +128,7 @@ fn work_until_killed() {
     let (Some(path), None) = (std::env::var_os(REGION), std::env::var_os(ACKED)) else {
         return;
     };
-    let heap = open_when_free(Path::new(&path));
+    let heap = open(Path::new(&path));
     let heap = heap.unwrap_or_else(|error| {
         println!("\nfailed to open: {error}");
         std::process::exit(1);
@@ -238,7 +223,7 @@ impl Model {
 
     /// Opens the region and compares.
     fn verify(&mut self, path: &Path, killed: u64) -> Heap<Bank> {
-        let heap = open_when_free(path).unwrap_or_else(|e| panic!("after kill {killed}: {e}"));
+        let heap = open(path).unwrap_or_else(|e| panic!("after kill {killed}: {e}"));
         let report = heap.check();
         let report = report.unwrap_or_else(|e| panic!("after kill {killed}: {e}"));
         let bank = heap.root();

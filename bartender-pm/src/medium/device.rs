@@ -14,9 +14,8 @@ use super::mapping::Mapping;
 use super::{LogStyle, Medium, MediumKind, ViewSource};
 use crate::error::{Error, Result};
 use crate::layout::{self, DEVICE_LENGTH_OFFSET, MAGIC, MAGIC_CREATING};
-use crate::os;
+use crate::os::{self, Locked};
 use crate::sync::atomic::{AtomicU64, Ordering};
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 /// A device holds nothing if it starts with so many zeroes: longer than any
@@ -63,7 +62,7 @@ fn is_persistent(device: &Path) -> bool {
 #[derive(Debug)]
 pub(crate) struct DaxDevice {
     /// Keeps the lock.
-    _file: File,
+    _file: Locked,
     path: PathBuf,
     map: Mapping,
     /// The region's length.
@@ -76,14 +75,14 @@ impl DaxDevice {
     /// # Errors
     ///
     /// `NotARegion` if it holds something else, `Damaged`, `Truncated`.
-    pub(super) fn new(file: File, path: &Path, size: u64) -> Result<DaxDevice> {
+    pub(super) fn new(file: Locked, path: &Path, size: u64) -> Result<DaxDevice> {
         let device = DaxDevice::map(file, path, size)?;
         let len = device.find_len()?;
         device.len.store(len, Ordering::Release);
         Ok(device)
     }
 
-    fn map(file: File, path: &Path, size: u64) -> Result<DaxDevice> {
+    fn map(file: Locked, path: &Path, size: u64) -> Result<DaxDevice> {
         super::check_flush()?;
         Ok(DaxDevice {
             map: Mapping::new(&file, path, size, true, true)?,
@@ -142,7 +141,7 @@ impl DaxDevice {
     }
 
     /// Takes away what is on a device, so that a region can be made there.
-    pub(super) fn erase(file: File, path: &Path, size: u64) -> Result<()> {
+    pub(super) fn erase(file: Locked, path: &Path, size: u64) -> Result<()> {
         let device = DaxDevice::map(file, path, size)?;
         // The length first: without it, what is left of a header counts as damaged
         // and not as a creation that was interrupted.

@@ -17,7 +17,7 @@ use super::mapping::Mapping;
 use super::{LogStyle, Medium, MediumKind, ViewSource};
 use crate::counts;
 use crate::error::Result;
-use crate::os;
+use crate::os::{self, Locked};
 use crate::sync::atomic::{AtomicU64, Ordering};
 use rustix::fs::OFlags;
 use rustix::mm::{MapFlags, ProtFlags};
@@ -37,7 +37,7 @@ const LONG_WRITE: usize = 64 << 10;
 /// A region's file and its shared mapping.
 #[derive(Debug)]
 pub(crate) struct MappedFile {
-    file: File,
+    file: Locked,
     path: PathBuf,
     kind: MediumKind,
     /// Bytes become durable by flush and fence (DAX, or shared memory that
@@ -50,7 +50,12 @@ pub(crate) struct MappedFile {
 impl MappedFile {
     /// Opens and locks `path`, or creates it under a temporary name that
     /// [`publish`](Self::publish) replaces, and finds out what it lies on.
-    pub(super) fn new(file: File, path: &Path, len: u64, force_flush: bool) -> Result<MappedFile> {
+    pub(super) fn new(
+        file: Locked,
+        path: &Path,
+        len: u64,
+        force_flush: bool,
+    ) -> Result<MappedFile> {
         let kind = kind_of(&file, path)?;
         let flush = kind == MediumKind::Dax || (kind == MediumKind::Shared && force_flush);
         if flush {
@@ -87,7 +92,7 @@ impl MappedFile {
             os::io(&self.path, "write zeroes to", written)?;
             at += n as u64;
         }
-        os::io(&self.path, "sync", rustix::fs::fdatasync(&self.file))
+        os::io(&self.path, "sync", rustix::fs::fdatasync(&*self.file))
     }
 }
 
@@ -174,7 +179,7 @@ impl Medium for MappedFile {
     fn persist(&self, ranges: &[(u64, u64)]) -> Result<()> {
         if self.kind == MediumKind::File {
             counts::barrier();
-            return os::io(&self.path, "sync", rustix::fs::fdatasync(&self.file));
+            return os::io(&self.path, "sync", rustix::fs::fdatasync(&*self.file));
         }
         let end = ranges.iter().map(|&(offset, len)| offset + len).max();
         self.map(end.unwrap_or(0), 0).persist(ranges);
@@ -239,16 +244,14 @@ impl Medium for MappedFile {
 /// # Errors
 ///
 /// `Busy`, or `Io`.
-pub(crate) fn open_locked(path: &Path) -> Result<File> {
+pub(crate) fn open_locked(path: &Path) -> Result<Locked> {
     let file = File::options().read(true).write(true).open(path);
-    let file = os::io(path, "open", file)?;
-    os::lock(&file, path)?;
-    Ok(file)
+    Locked::new(os::io(path, "open", file)?, path)
 }
 
 /// Creates a file beside `path`, locked, under a name that only [`publish`]
 /// turns into `path`: a crash on the way leaves no half-made region there.
-pub(crate) fn create_locked(path: &Path) -> Result<(File, PathBuf)> {
+pub(crate) fn create_locked(path: &Path) -> Result<(Locked, PathBuf)> {
     let mut name = std::ffi::OsString::from(".");
     name.push(path.file_name().unwrap_or_default());
     name.push(format!(".{}.new", std::process::id()));
@@ -256,9 +259,7 @@ pub(crate) fn create_locked(path: &Path) -> Result<(File, PathBuf)> {
     let options = OFlags::RDWR | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC;
     let mode = rustix::fs::Mode::from_raw_mode(0o644);
     let fd = os::io(path, "create", rustix::fs::open(&temporary, options, mode))?;
-    let file = File::from(fd);
-    os::lock(&file, path)?;
-    Ok((file, temporary))
+    Ok((Locked::new(File::from(fd), path)?, temporary))
 }
 
 /// Gives a file made by [`create_locked`] its name, durably. `Ok(false)`: the
