@@ -147,7 +147,7 @@ impl Region {
     /// zeroes, in the view. Idempotent; 2 MiB are there after creation.
     ///
     /// Cost: nothing where the space is there; else `fallocate`, a synchronous
-    /// write of 8 bytes, and a mapping.
+    /// write of 8 bytes (on persistent memory of all of it), and a mapping.
     ///
     /// # Errors
     ///

@@ -303,3 +303,36 @@ fn a_region_is_never_larger_than_its_device() {
         assert!(matches!(error, Error::BadOption { .. }), "{error}");
     }
 }
+
+/// How many transactions the journals of ext4 have committed.
+fn journal_commits() -> u64 {
+    let journals = std::fs::read_dir("/proc/fs/jbd2")
+        .into_iter()
+        .flatten()
+        .flatten();
+    let commits = |journal: std::fs::DirEntry| {
+        let info = std::fs::read_to_string(journal.path().join("info")).ok()?;
+        info.split(' ').next()?.parse::<u64>().ok()
+    };
+    journals.filter_map(commits).sum()
+}
+
+/// The first store to a block that is allocated and was never written waits for
+/// the file system to say durably that it was, and fails by a signal where there
+/// is no room to say it.
+#[test]
+fn blocks_of_a_file_on_persistent_memory_are_written_before_they_are_used() {
+    const PAGES: u64 = 2000;
+    for place in dax().filter(|place| !place.is_device()) {
+        let region = options().open(place.region()).expect("creates");
+        region.extend(32 << 20).expect("room");
+        let before = journal_commits();
+        for i in 0..PAGES {
+            put(&region, 4096 + i * 8192, i);
+        }
+        region.checkpoint().expect("no I/O error");
+        // Tests beside this one may make the journal commit now and then.
+        let commits = journal_commits() - before;
+        assert!(commits < PAGES / 20, "{commits} commits of the journal");
+    }
+}

@@ -211,10 +211,15 @@ impl Medium for MappedFile {
             return Ok(());
         }
         os::allocate(&self.file, &self.path, old, len - old)?;
-        if self.kind != MediumKind::Shared {
+        match self.kind {
+            // The first store to a block that was never written waits for the
+            // file system's journal, and there is nobody to say so to when it
+            // finds no room there.
+            MediumKind::Dax => self.zero(old, len - old)?,
             // A synchronous write of one zero makes length and space durable
             // without waiting for the home's dirty pages, as fdatasync would.
-            os::write_sync(&self.file, &self.path, len - 8, &[0; 8])?;
+            MediumKind::File => os::write_sync(&self.file, &self.path, len - 8, &[0; 8])?,
+            _ => {}
         }
         self.len.store(len, Ordering::Release);
         Ok(())
