@@ -24,6 +24,9 @@ Usage: cargo xtask COMMAND [ARGUMENT...]
   vm COMMAND...   runs a command in a virtual machine with persistent memory,
                   in the same folder, and exits with its status;
     vm setup            once before: fetches what the machine is made of
+    vm test [FILTER...] the tests that can use persistent memory, on ext4 with
+                        DAX and on a device
+    vm powercut [N]     pulls the plug of a machine that commits, N times
   help            this text
 
 CARGO_TARGET_DIR is respected. LOOM_MAX_PREEMPTIONS bounds the models (default 2).

@@ -2,8 +2,9 @@
 //!
 //! A QEMU guest under software emulation has two virtual NVDIMMs and sees the
 //! host's files, so binaries built on the host run in it unchanged: [`setup`]
-//! fetches what it is made of, [`machine`] boots it for one command. Everything
-//! it keeps lies in `vm` in the target folder.
+//! fetches what it is made of, [`machine`] boots it for one command, [`suite`]
+//! runs the tests that are about persistent memory in it, and [`powercut`] pulls
+//! its plug. Everything it keeps lies in `vm` in the target folder.
 //!
 //! Not part of `cargo xtask ci`: it needs Linux on x86-64 with QEMU. No figure
 //! measured in it says anything about real hardware, and a missing flush goes
@@ -12,16 +13,31 @@
 
 mod archive;
 mod machine;
+mod powercut;
 mod setup;
+mod suite;
 
 use crate::step::Failure;
 
-/// `cargo xtask vm setup | COMMAND`; the status to exit with.
+/// What the guest calls its first NVDIMM: a folder on ext4 with DAX.
+const DAX_FOLDER: &str = "/run/pmem";
+/// And the second: a device.
+const DAX_DEVICE: &str = "/dev/dax1.0";
+
+/// `cargo xtask vm setup | test | powercut | COMMAND`; the status to exit with.
 pub(crate) fn run(arguments: &[String]) -> Result<u8, Failure> {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words.as_slice() {
-        [] => Err("vm: say `setup` or a command to run".into()),
+        [] => Err("vm: say `setup`, `test`, `powercut` or a command to run".into()),
         ["setup"] => setup::install().map(|()| 0),
+        ["test", filters @ ..] => suite::run(filters),
+        ["powercut"] => powercut::run(powercut::ROUNDS).map(|()| 0),
+        ["powercut", rounds] => {
+            let rounds = rounds
+                .parse()
+                .map_err(|_| format!("vm: {rounds} is no number of rounds"))?;
+            powercut::run(rounds).map(|()| 0)
+        }
         ["--", command @ ..] | command => machine::run(command),
     }
 }

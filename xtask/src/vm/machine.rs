@@ -47,11 +47,16 @@ pub(super) struct Machine {
 }
 
 impl Machine {
+    /// The one that `VM_NODE` names.
     pub(super) fn new() -> Result<Machine, Failure> {
+        Machine::of_node(&knob("VM_NODE", "1"))
+    }
+
+    pub(super) fn of_node(node: &str) -> Result<Machine, Failure> {
         let qemu = find_program(QEMU)
             .ok_or_else(|| format!("vm: {QEMU} is missing; run `cargo xtask vm setup`"))?;
         let kernel = Kernel::find()?;
-        let folder = state().join(format!("node{}", knob("VM_NODE", "1")));
+        let folder = state().join(format!("node-{node}"));
         make_folder(&folder.join("out"))?;
         Ok(Machine {
             kernel,
@@ -60,6 +65,18 @@ impl Machine {
             boot_limit: seconds("VM_BOOT_LIMIT", 240)?,
             limit: seconds("VM_LIMIT", 1800)?,
         })
+    }
+
+    /// Forgets what the NVDIMMs hold.
+    pub(super) fn blank(&self) -> Result<(), Failure> {
+        for i in 0..2 {
+            let file = self.nvdimm(i);
+            if file.exists() {
+                fs::remove_file(&file)
+                    .map_err(|error| format!("vm: cannot remove {}: {error}", file.display()))?;
+            }
+        }
+        Ok(())
     }
 
     /// Boots, and runs `script` (for bash). What it prints goes to `out` and to
@@ -232,8 +249,20 @@ impl Running<'_> {
             .ok_or_else(|| self.lost("stopped without an exit status"))
     }
 
+    /// Pulls the plug: SIGKILL to the emulator, and to nothing else.
+    pub(super) fn cut(mut self) -> Result<(), Failure> {
+        if self.is_over()? {
+            return Err(self.lost("was over before its power could be cut"));
+        }
+        self.end();
+        for copy in self.copies.drain(..) {
+            let _ = copy.join();
+        }
+        Ok(())
+    }
+
     /// Whether the machine has stopped; an error if it takes too long.
-    fn is_over(&mut self) -> Result<bool, Failure> {
+    pub(super) fn is_over(&mut self) -> Result<bool, Failure> {
         let over = self.child.try_wait();
         if over
             .map_err(|error| format!("vm: cannot wait for {QEMU}: {error}"))?
