@@ -2,6 +2,7 @@
 //! every round measures all of them, and what counts is the median of the
 //! rounds and the ratio of medians within one run.
 
+use std::error::Error;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::PathBuf;
@@ -88,6 +89,17 @@ impl Report {
             .map_or(f64::NAN, |r| r.median)
     }
 
+    /// The subjects of a workload with their medians, in the order of their turns.
+    pub(crate) fn subjects(
+        &self,
+        workload: &str,
+        threads: usize,
+    ) -> impl Iterator<Item = (&str, f64)> {
+        let rows = self.rows.iter();
+        rows.filter(move |r| r.workload == workload && r.threads == threads)
+            .map(|r| (r.subject.as_str(), r.median))
+    }
+
     /// Records that `reached` should be at most `bound`.
     pub(crate) fn at_most(&mut self, goal: impl Into<String>, reached: f64, bound: f64) {
         self.verdicts.push(Verdict {
@@ -108,8 +120,8 @@ impl Report {
         });
     }
 
-    /// Prints the verdicts and writes the table to `target/bench/<name>.csv`.
-    pub(crate) fn finish(self, name: &str) -> std::io::Result<()> {
+    /// Prints the verdicts, writes the table to `target/bench/<name>.csv` and a chart of each workload beside it.
+    pub(crate) fn finish(self, name: &str) -> Result<(), Box<dyn Error>> {
         println!("\ngoals");
         for v in &self.verdicts {
             let met = if v.at_least {
@@ -118,7 +130,7 @@ impl Report {
                 v.reached <= v.bound
             };
             println!(
-                "  {:<66} {:>9.2} {} {:<6} {}",
+                "  {:<84} {:>9.2} {} {:<6} {}",
                 v.goal,
                 v.reached,
                 if v.at_least { "≥" } else { "≤" },
@@ -131,14 +143,22 @@ impl Report {
             let _ = writeln!(
                 csv,
                 "{},{},{},{:.3},{:.3},{:.3},{}",
-                r.workload, r.threads, r.subject, r.median, r.min, r.max, r.unit
+                // A name with a comma would be two columns.
+                r.workload.replace(',', ";"),
+                r.threads,
+                r.subject,
+                r.median,
+                r.min,
+                r.max,
+                r.unit
             );
         }
         let folder = PathBuf::from("target/bench");
         fs::create_dir_all(&folder)?;
         let path = folder.join(format!("{name}.csv"));
         fs::write(&path, csv)?;
-        println!("\nwritten to {}", path.display());
+        let charts = crate::chart::draw(&self.rows, &folder.join(name))?;
+        println!("\nwritten to {}, and {charts} charts", path.display());
         Ok(())
     }
 }

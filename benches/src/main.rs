@@ -1,9 +1,12 @@
-//! Benchmarks of bartender beside its peers: `cargo xtask bench [commit|disk|alloc|read|bulk]…`.
+//! Benchmarks of bartender beside its peers: `cargo xtask bench [--quick] [commit|disk|alloc|read|bulk]…`.
 //!
 //! Each prints a table and, per goal, the ratio reached, and writes
-//! `target/bench/<name>.csv`. The disk is the one that holds the build folder,
+//! `target/bench/<name>.csv` and a chart of each workload. `--quick` measures a
+//! tenth of the allocator's programs. The disk is the one that holds the build folder,
 //! or `BARTENDER_BENCH_DIR`.
 
+mod alloc;
+mod chart;
 mod commit;
 mod disk;
 mod harness;
@@ -13,19 +16,22 @@ mod pmemobj;
 
 use std::error::Error;
 
-/// A workload: fills a report in.
-type Workload = fn(&mut harness::Report) -> Result<(), Box<dyn Error>>;
+/// A workload: fills a report in, perhaps quickly.
+type Workload = fn(&mut harness::Report, bool) -> Result<(), Box<dyn Error>>;
 
 const WORKLOADS: &[(&str, Workload)] = &[
-    ("commit", commit::run),
-    ("disk", disk::run),
-    ("alloc", memory::allocation),
-    ("read", memory::reading),
-    ("bulk", memory::bulk),
+    ("commit", |report, _| commit::run(report)),
+    ("disk", |report, _| disk::run(report)),
+    ("alloc", alloc::run),
+    ("read", |report, _| memory::reading(report)),
+    ("bulk", |report, _| memory::bulk(report)),
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let asked: Vec<String> = std::env::args().skip(1).collect();
+    let mut asked: Vec<String> = std::env::args().skip(1).collect();
+    let all = asked.len();
+    asked.retain(|a| a != "--quick");
+    let quick = asked.len() < all;
     if let Some(unknown) = asked
         .iter()
         .find(|a| !WORKLOADS.iter().any(|(name, _)| name == a))
@@ -36,7 +42,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     for (name, run) in WORKLOADS {
         if asked.is_empty() || asked.iter().any(|a| a == name) {
             let mut report = harness::Report::default();
-            run(&mut report)?;
+            run(&mut report, quick)?;
             report.finish(name)?;
         }
     }

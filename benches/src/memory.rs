@@ -1,71 +1,11 @@
-//! What ordinary memory would cost: allocation, look-up, iteration, bulk load.
+//! What ordinary memory would cost: look-up, iteration, bulk load.
 
 use crate::harness::{Report, Subject, nanos};
 use bartender::{Heap, PBox, PHashMap, PMutex, PVec, Persist};
-use bartender_heap::{Heap as Blocks, Schema};
-use std::alloc::{GlobalAlloc, Layout};
 use std::collections::HashMap;
 use std::error::Error;
 use std::hash::BuildHasher;
 use std::hint::black_box;
-
-const PAIRS: u64 = 2_000_000;
-
-pub(crate) fn allocation(report: &mut Report) -> Result<(), Box<dyn Error>> {
-    let folder = tempfile::tempdir_in("/dev/shm")?;
-    let mut options = bartender_pm::Options::new();
-    options.max_size(1 << 30);
-    let region = options.open(folder.path().join("a.region"))?;
-    let schema = Schema::of(<u64 as Persist>::describe)?;
-    let heap = Blocks::create(region, &schema)?;
-    let layout = Layout::from_size_align(64, 8)?;
-    // As after the first transaction: the superblock's entry is durable.
-    let first = heap.alloc(layout)?;
-    first
-        .entry
-        .iter()
-        .for_each(|entry| heap.entry_durable(entry));
-    let w = "allocate and free 64 bytes";
-    let subjects: Vec<Subject<'_>> = vec![
-        (
-            "mimalloc",
-            Box::new(|| {
-                nanos(PAIRS, || {
-                    for _ in 0..PAIRS {
-                        // SAFETY: freed at once, with the layout it was made with.
-                        unsafe {
-                            let block = black_box(mimalloc::MiMalloc.alloc(layout));
-                            mimalloc::MiMalloc.dealloc(block, layout);
-                        }
-                    }
-                })
-            }),
-        ),
-        (
-            "bartender",
-            Box::new(|| {
-                nanos(PAIRS, || {
-                    for _ in 0..PAIRS {
-                        // As the transactions do.
-                        let at_hand = heap.alloc_at_hand(layout);
-                        let block =
-                            at_hand.unwrap_or_else(|| heap.alloc(layout).expect("room").ptr);
-                        let block = black_box(block);
-                        // SAFETY: allocated just now and never committed.
-                        unsafe { heap.free(block).expect("a block") };
-                    }
-                })
-            }),
-        ),
-    ];
-    report.measure(w, 1, "ns", 7, subjects);
-    report.at_most(
-        "allocate and free 64 bytes against mimalloc",
-        report.median(w, 1, "bartender") / report.median(w, 1, "mimalloc"),
-        1.5,
-    );
-    Ok(())
-}
 
 /// The hasher of `PHashMap`, for `std`'s map.
 #[derive(Clone)]

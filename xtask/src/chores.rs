@@ -83,9 +83,19 @@ pub(crate) fn crash(filter: Option<&str>) -> Result<(), Failure> {
     Runner::default().run("crash", &mut command)
 }
 
-/// `cargo xtask bench [ARG...]`.
+/// `cargo xtask bench [ARG...]`. The allocator's peers that are written in C++
+/// take part where they can be built.
 pub(crate) fn bench(arguments: &[String]) -> Result<(), Failure> {
-    let mut command = cargo(["run", "--release", "-p", "bartender-benches", "--"]);
-    command.args(arguments);
+    let mut command = cargo(["run", "--release", "-p", "bartender-benches"]);
+    let there = |tool: &str| {
+        let version = std::process::Command::new(tool).arg("--version").output();
+        version.is_ok_and(|output| output.status.success())
+    };
+    if there("make") && there("c++") {
+        command.args(["--features", "peers"]);
+    } else {
+        println!("bench: without jemalloc and snmalloc, which need make and a C++ compiler");
+    }
+    command.arg("--").args(arguments);
     Runner::default().run("bench", &mut command)
 }

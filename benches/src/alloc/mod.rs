@@ -1,0 +1,158 @@
+//! Allocation beside the volatile allocators that people use: the classic
+//! programs at 1, 2 and 4 threads, all subjects in turns within one run.
+
+mod programs;
+mod subject;
+
+use crate::harness::{Report, Subject};
+use programs::Order;
+use std::error::Error;
+use subject::{Allocator, Bartender, LIBC, MIMALLOC};
+#[cfg(feature = "peers")]
+use subject::{JEMALLOC, SNMALLOC};
+
+/// How much is measured.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Extent {
+    /// Operations of a thread in a round.
+    n: usize,
+    rounds: usize,
+}
+
+impl Extent {
+    pub(crate) fn new(quick: bool) -> Extent {
+        Extent {
+            n: if quick { 100_000 } else { 1_000_000 },
+            rounds: if quick { 5 } else { 7 },
+        }
+    }
+}
+
+/// A program over every subject.
+macro_rules! over_all {
+    ($report:expr, $extent:expr, $ours:expr, $name:expr, $threads:expr, $program:expr) => {{
+        let mut subjects: Vec<Subject<'_>> = Vec::new();
+        over_all!(@one subjects, $ours, $program);
+        over_all!(@one subjects, &MIMALLOC, $program);
+        over_all!(@one subjects, &LIBC, $program);
+        #[cfg(feature = "peers")]
+        {
+            over_all!(@one subjects, &JEMALLOC, $program);
+            over_all!(@one subjects, &SNMALLOC, $program);
+        }
+        $report.measure($name, $threads, "ns", $extent.rounds, subjects);
+    }};
+    (@one $subjects:expr, $subject:expr, $program:expr) => {{
+        let subject = $subject;
+        $subjects.push((name_of(subject), Box::new(move || $program(subject))));
+    }};
+}
+
+fn name_of<A: Allocator>(_: &A) -> &'static str {
+    A::NAME
+}
+
+const THREADS: [usize; 3] = [1, 2, 4];
+
+/// Runs everything; `quick` measures a tenth of it.
+pub(crate) fn run(report: &mut Report, quick: bool) -> Result<(), Box<dyn Error>> {
+    let extent = Extent::new(quick);
+    let n = extent.n;
+    let ours = &Bartender::new()?;
+    for threads in THREADS {
+        for (name, size) in [("pair 64 B", 64), ("pair 256 B", 256)] {
+            over_all!(report, extent, ours, name, threads, |a| {
+                programs::pairs(a, threads, n, size)
+            });
+            best_peer(report, name, threads, 1.0);
+        }
+        for (name, size, order) in [
+            ("batch 64 B, first in first out", 64, Order::First),
+            ("batch 64 B, last in first out", 64, Order::Last),
+            ("batch 64 B, random", 64, Order::Random),
+            ("batch 256 B, first in first out", 256, Order::First),
+            ("batch 256 B, last in first out", 256, Order::Last),
+            ("batch 256 B, random", 256, Order::Random),
+            ("batch 4 KiB, first in first out", 4096, Order::First),
+            ("batch 4 KiB, last in first out", 4096, Order::Last),
+            ("batch 4 KiB, random", 4096, Order::Random),
+        ] {
+            over_all!(report, extent, ours, name, threads, |a| {
+                programs::batches(a, threads, n, size, order)
+            });
+            best_peer(report, name, threads, 1.1);
+        }
+        over_all!(report, extent, ours, "threadtest", threads, |a| {
+            programs::threadtest(a, threads, n)
+        });
+        over_all!(report, extent, ours, "shbench", threads, |a| {
+            programs::shbench(a, threads, n)
+        });
+        over_all!(report, extent, ours, "larson", threads, |a| {
+            programs::larson(a, threads, n)
+        });
+        over_all!(report, extent, ours, "cache-thrash", threads, |a| {
+            programs::thrash(a, threads, n)
+        });
+        over_all!(report, extent, ours, "cache-scratch", threads, |a| {
+            programs::scratch(a, threads, n)
+        });
+        over_all!(report, extent, ours, "linux-scalability", threads, |a| {
+            programs::pairs(a, threads, n, 512)
+        });
+        let mut classics = CLASSICS.to_vec();
+        if threads > 1 {
+            over_all!(report, extent, ours, "producer-consumer", threads, |a| {
+                programs::producers(a, threads, n)
+            });
+            classics.push("producer-consumer");
+        }
+        for name in classics {
+            let rate = |subject| 1.0 / report.median(name, threads, subject);
+            let goal = format!("{name}, {threads} threads: throughput against mimalloc");
+            let reached = rate(Bartender::NAME) / rate(subject::Mimalloc::NAME);
+            report.at_least(goal, reached, 1.0);
+        }
+    }
+    scaling(report);
+    Ok(())
+}
+
+const CLASSICS: [&str; 6] = [
+    "threadtest",
+    "shbench",
+    "larson",
+    "cache-thrash",
+    "cache-scratch",
+    "linux-scalability",
+];
+
+/// Our time against that of the fastest peer.
+fn best_peer(report: &mut Report, workload: &'static str, threads: usize, bound: f64) {
+    let best = report
+        .subjects(workload, threads)
+        .filter(|(subject, _)| *subject != Bartender::NAME)
+        .min_by(|a, b| a.1.total_cmp(&b.1))
+        .map(|(subject, median)| (subject.to_owned(), median));
+    let Some((peer, best)) = best else { return };
+    let ours = report.median(workload, threads, Bartender::NAME);
+    let goal = format!("{workload}, {threads} threads: time against the best ({peer})");
+    report.at_most(goal, ours / best, bound);
+}
+
+/// Twice the threads do the work at nearly twice the rate, where the best peer's do.
+fn scaling(report: &mut Report) {
+    for name in CLASSICS {
+        // Times are those of one thread's operations: a rate is threads by time.
+        let scale =
+            |subject: &str| 2.0 * report.median(name, 1, subject) / report.median(name, 2, subject);
+        let best = report
+            .subjects(name, 1)
+            .map(|(subject, _)| scale(subject))
+            .fold(0.0, f64::max);
+        if best >= 1.8 {
+            let goal = format!("{name}: scaling from 1 to 2 threads (best {best:.2})");
+            report.at_least(goal, scale(Bartender::NAME), 1.8);
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! Who is measured: allocators behind one trait, so that every program runs the
+//! same code over each of them.
+
+use bartender::Persist;
+use bartender_heap::{Heap, Schema};
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::error::Error;
+use std::ptr::NonNull;
+use tempfile::TempDir;
+
+/// An allocator that threads share.
+pub(crate) trait Allocator: Sync {
+    /// What its rows are called.
+    const NAME: &'static str;
+
+    /// A block for `layout`.
+    fn alloc(&self, layout: Layout) -> NonNull<u8>;
+
+    /// Takes a block back.
+    ///
+    /// # Safety
+    ///
+    /// It came from `alloc` with this layout, and is used no more.
+    unsafe fn free(&self, block: NonNull<u8>, layout: Layout);
+}
+
+/// One that follows `std`'s trait.
+#[derive(Debug)]
+pub(crate) struct Global<A, const PEER: usize>(A);
+
+/// Names of the peers, in the order of their `PEER` numbers.
+const PEERS: [&str; 4] = ["malloc (libc)", "mimalloc", "jemalloc", "snmalloc"];
+
+impl<A: GlobalAlloc + Sync, const PEER: usize> Allocator for Global<A, PEER> {
+    const NAME: &'static str = PEERS[PEER];
+
+    #[inline(always)]
+    fn alloc(&self, layout: Layout) -> NonNull<u8> {
+        // SAFETY: the programs ask for at least a byte.
+        let block = unsafe { self.0.alloc(layout) };
+        NonNull::new(block).expect("memory")
+    }
+
+    #[inline(always)]
+    unsafe fn free(&self, block: NonNull<u8>, layout: Layout) {
+        // SAFETY: the caller's promise.
+        unsafe { self.0.dealloc(block.as_ptr(), layout) };
+    }
+}
+
+pub(crate) type Libc = Global<System, 0>;
+pub(crate) type Mimalloc = Global<mimalloc::MiMalloc, 1>;
+#[cfg(feature = "peers")]
+pub(crate) type Jemalloc = Global<tikv_jemallocator::Jemalloc, 2>;
+#[cfg(feature = "peers")]
+pub(crate) type Snmalloc = Global<snmalloc_rs::SnMalloc, 3>;
+
+pub(crate) const LIBC: Libc = Global(System);
+pub(crate) const MIMALLOC: Mimalloc = Global(mimalloc::MiMalloc);
+#[cfg(feature = "peers")]
+pub(crate) const JEMALLOC: Jemalloc = Global(tikv_jemallocator::Jemalloc);
+#[cfg(feature = "peers")]
+pub(crate) const SNMALLOC: Snmalloc = Global(snmalloc_rs::SnMalloc);
+
+/// The heap of a region in shared memory, used as the transactions use it.
+#[derive(Debug)]
+pub(crate) struct Bartender {
+    heap: Heap,
+    // Behind the heap, which lies in it.
+    _folder: TempDir,
+}
+
+impl Bartender {
+    /// A heap in a region of its own.
+    pub(crate) fn new() -> Result<Self, Box<dyn Error>> {
+        let folder = tempfile::tempdir_in("/dev/shm")?;
+        let mut options = bartender_pm::Options::new();
+        options.max_size(8 << 30);
+        let region = options.open(folder.path().join("a.region"))?;
+        let schema = Schema::of(<u64 as Persist>::describe)?;
+        Ok(Bartender {
+            heap: Heap::create(region, &schema)?,
+            _folder: folder,
+        })
+    }
+
+    /// The first block of a superblock names its table entry, which a
+    /// transaction takes along; afterwards blocks come without.
+    #[cold]
+    fn alloc_slowly(&self, layout: Layout) -> NonNull<u8> {
+        let block = self.heap.alloc(layout).expect("room in the region");
+        if let Some(entry) = &block.entry {
+            self.heap.entry_durable(entry);
+        }
+        block.ptr
+    }
+}
+
+impl Allocator for Bartender {
+    const NAME: &'static str = "bartender";
+
+    #[inline(always)]
+    fn alloc(&self, layout: Layout) -> NonNull<u8> {
+        match self.heap.alloc_at_hand(layout) {
+            Some(block) => block,
+            None => self.alloc_slowly(layout),
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn free(&self, block: NonNull<u8>, _: Layout) {
+        // SAFETY: a block of this heap by the caller's promise; it was never
+        // committed.
+        unsafe { self.heap.free(block) }.expect("a live block");
+    }
+}
