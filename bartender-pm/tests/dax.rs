@@ -167,6 +167,41 @@ fn a_region_that_grew_before_its_process_died_is_whole() {
     }
 }
 
+/// Something else lies where the view was: it moves, wherever the region lies.
+#[test]
+fn a_region_whose_address_is_taken_moves() {
+    for place in places() {
+        let region = options().open(place.region()).expect("creates");
+        let base = region.base();
+        put(&region, 4096, base.addr() as u64 + 8192);
+        put(&region, 8192, 7);
+        drop(region);
+        // SAFETY: replaces nothing: the view was there, and is gone.
+        let taken = unsafe {
+            let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED_NOREPLACE;
+            libc::mmap(base.cast(), 4096, libc::PROT_NONE, flags, -1, 0)
+        };
+        assert_eq!(taken, base.cast());
+        let error = options()
+            .open(place.region())
+            .expect_err("its place is taken");
+        assert!(matches!(error, Error::AddressTaken { .. }), "{error}");
+        let relocation = options().relocate(place.region()).expect("a place");
+        let mut pointer = [0; 8];
+        relocation.home().read(4096, &mut pointer);
+        assert_eq!(u64::from_le_bytes(pointer), base.addr() as u64 + 8192);
+        let moved = relocation.run([4096]).expect("no I/O error");
+        for region in [moved].into_iter().chain(std::iter::once_with(|| {
+            options().open(place.region()).expect("where it moved to")
+        })) {
+            assert_eq!(get(&region, 4096), region.base().addr() as u64 + 8192);
+            assert_eq!(get(&region, 8192), 7);
+        }
+        // SAFETY: mapped above.
+        unsafe { libc::munmap(taken, 4096) };
+    }
+}
+
 fn devices() -> impl Iterator<Item = Place> {
     dax().filter(Place::is_device)
 }

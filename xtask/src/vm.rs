@@ -6,6 +6,9 @@
 //! runs the tests that are about persistent memory in it, and [`powercut`] pulls
 //! its plug. Everything it keeps lies in `vm` in the target folder.
 //!
+//! `CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="target/debug/xtask vm"` (as an
+//! absolute path) lets `cargo test` run its programs there, a boot for each.
+//!
 //! Not part of `cargo xtask ci`: it needs Linux on x86-64 with QEMU. No figure
 //! measured in it says anything about real hardware, and a missing flush goes
 //! unnoticed there: stores reach the file behind an NVDIMM without it. That is

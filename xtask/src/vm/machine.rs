@@ -170,7 +170,9 @@ impl Machine {
 
     fn qemu(&self) -> Command {
         let memory = knob("VM_MEMORY", "2G");
-        let mut qemu = Command::new(&self.qemu);
+        // Should this program be killed, the machine goes with it.
+        let mut qemu = Command::new("setpriv");
+        qemu.args(["--pdeathsig", "KILL"]).arg(&self.qemu);
         let mut option = |words: &str| {
             qemu.args(words.split(' '));
         };

@@ -45,6 +45,7 @@ pub(super) fn run(rounds: u32) -> Result<(), Failure> {
         while first.is_none_or(|first: Instant| first.elapsed() < pause) {
             if running.is_over()? {
                 running.wait()?;
+                print!("{}", heard.text());
                 return Err(format!("vm: round {round}: the work ended by itself"));
             }
             if first.is_none() && PLACES.iter().all(|(place, _)| heard.any(place)) {
