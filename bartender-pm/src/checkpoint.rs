@@ -26,10 +26,13 @@ use std::time::{Duration, Instant};
 
 /// Bytes handed to the device at once while a checkpoint is paced: a commit
 /// that comes in between waits for so much at most.
-const PACE_CHUNK: u64 = 256 << 10;
+const PACE_CHUNK: u64 = 128 << 10;
 /// Longest pause after such a chunk, in which commits have the device to
 /// themselves.
 const PACE_PAUSE: Duration = Duration::from_millis(2);
+/// A log as full as this, in 256ths, is paced no more: commits would soon wait
+/// for space, which is worse.
+const PACE_UPTO: u64 = 192;
 
 /// The home of a region and what the checkpoint needs to know of it.
 #[derive(Debug)]
@@ -73,11 +76,11 @@ impl Home {
             new.checkpoint = horizon;
             new.heads[..heads.len()].copy_from_slice(&heads);
             if !crate::mutant::is("truncate_first") {
-                self.persist(medium, &lines, paced)?;
+                self.persist(medium, log, &lines, paced)?;
             }
             header::write(medium, &mut new)?;
             if crate::mutant::is("truncate_first") {
-                self.persist(medium, &lines, paced)?;
+                self.persist(medium, log, &lines, paced)?;
             }
             *header = new;
             Ok(heads)
@@ -105,7 +108,7 @@ impl Home {
         Ok(())
     }
 
-    fn persist(&self, medium: &dyn Medium, lines: &Lines, paced: bool) -> Result<()> {
+    fn persist(&self, medium: &dyn Medium, log: &Log, lines: &Lines, paced: bool) -> Result<()> {
         if crate::mutant::is("no_home_barrier") {
             return Ok(());
         }
@@ -117,7 +120,7 @@ impl Home {
         let much = ranges.iter().map(|&(_, len)| len).sum::<u64>() > PACE_CHUNK;
         if paced && much {
             let mut rest = &ranges[..];
-            while !rest.is_empty() {
+            while !rest.is_empty() && log.fill() < PACE_UPTO {
                 let mut bytes = 0;
                 let fits = |&&(_, len): &&(u64, u64)| {
                     bytes += len;

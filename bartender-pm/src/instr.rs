@@ -101,11 +101,14 @@ mod imp {
     /// reads; `len` is a multiple of 64; they do not overlap.
     pub(super) unsafe fn store_lines(dst: *mut u8, src: *const u8, len: usize) {
         if len <= super::FEW {
-            for at in (0..len).step_by(8) {
-                // SAFETY: as below; a word is aligned wherever it starts.
-                unsafe {
-                    let word = src.add(at).cast::<i64>().read_unaligned();
-                    _mm_stream_si64(dst.add(at).cast::<i64>(), word);
+            for line in (0..len).step_by(LINE) {
+                for word in 0..LINE / 8 {
+                    let at = line + word * 8;
+                    // SAFETY: as below; a word is aligned wherever it starts.
+                    unsafe {
+                        let word = src.add(at).cast::<i64>().read_unaligned();
+                        _mm_stream_si64(dst.add(at).cast::<i64>(), word);
+                    }
                 }
             }
             return;
@@ -247,14 +250,16 @@ pub(crate) unsafe fn store(dst: *mut u8, src: &[u8]) {
         unsafe { std::ptr::copy_nonoverlapping(src.as_ptr(), dst, src.len()) };
         return;
     }
-    let (words, rest) = src.as_chunks::<8>();
+    let (lines, rest) = src.as_chunks::<LINE>();
     // SAFETY: as above, word by word, each aligned as `dst` is.
     unsafe {
-        for (i, word) in words.iter().enumerate() {
-            let dst = dst.add(i * 8).cast::<u64>();
-            dst.write_volatile(u64::from_ne_bytes(*word));
+        for (i, line) in lines.iter().enumerate() {
+            let dst = dst.add(i * LINE).cast::<u64>();
+            for (j, word) in line.as_chunks::<8>().0.iter().enumerate() {
+                dst.add(j).write_volatile(u64::from_ne_bytes(*word));
+            }
         }
-        let dst = dst.add(words.len() * 8);
+        let dst = dst.add(lines.len() * LINE);
         std::ptr::copy_nonoverlapping(rest.as_ptr(), dst, rest.len());
     }
 }

@@ -85,16 +85,16 @@ impl Changes {
     #[inline]
     pub(crate) fn clear(&mut self) {
         const KEEP: usize = 1 << 20;
-        self.ranges.clear();
-        self.old.clear();
-        self.sorted.clear();
-        if self.ranges.capacity() > KEEP / size_of::<Range>() {
+        if self.ranges.len() > KEEP / size_of::<Range>() || self.old.len() > KEEP {
+            self.ranges.clear();
             self.ranges.shrink_to(KEEP / size_of::<Range>());
+            self.sorted.clear();
             self.sorted.shrink_to(KEEP / size_of::<Range>());
-        }
-        if self.old.capacity() > KEEP {
+            self.old.clear();
             self.old.shrink_to(KEEP);
         }
+        self.ranges.clear();
+        self.old.clear();
         self.tails = [usize::MAX; TAILS];
         self.floor = 0;
         self.round += 1;

@@ -136,19 +136,22 @@ impl Context {
     /// Forgets what the transaction did; `locks` and `seen` are dealt with apart.
     #[inline]
     pub(crate) fn clear(&mut self) {
-        const KEEP: usize = 1 << 16;
         self.changes.clear();
         self.fresh_bytes = 0;
-        self.blocks.clear();
-        self.frees.clear();
-        if self.blocks.capacity() > KEEP {
-            self.blocks.shrink_to(KEEP);
+        // Most transactions only change what is there.
+        if !(self.blocks.is_empty() && self.frees.is_empty() && self.entries.is_empty()) {
+            self.clear_blocks();
         }
-        if self.frees.capacity() > KEEP {
-            self.frees.shrink_to(KEEP);
-        }
-        self.entries.clear();
         self.detached.clear();
+    }
+
+    fn clear_blocks(&mut self) {
+        const KEEP: usize = 1 << 16;
+        self.blocks.clear();
+        self.blocks.shrink_to(KEEP);
+        self.frees.clear();
+        self.frees.shrink_to(KEEP);
+        self.entries.clear();
     }
 
     /// Dooms the transaction; the first reason stays.

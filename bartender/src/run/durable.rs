@@ -65,8 +65,8 @@ impl Core {
     #[inline]
     pub(super) fn finish(&self, state: &mut Context) {
         self.entries_durable(&mut state.entries);
-        for block in state.frees.drain(..) {
-            self.free(block);
+        if !state.frees.is_empty() {
+            state.frees.drain(..).for_each(|block| self.free(block));
         }
         if self.any_deferred.load(Ordering::Relaxed) {
             self.free_deferred();
@@ -78,8 +78,9 @@ impl Core {
     /// one that is free and has no durable entry counts as fresh.
     #[inline]
     pub(super) fn entries_durable(&self, entries: &mut Vec<Entry>) {
-        for entry in entries.drain(..) {
-            self.heap.entry_durable(&entry);
+        if !entries.is_empty() {
+            let drained = entries.drain(..);
+            drained.for_each(|entry| self.heap.entry_durable(&entry));
         }
     }
 
