@@ -92,3 +92,40 @@ fn an_open_writer_keeps_the_view() {
     assert_eq!(get(&region, 8192), 7);
     drop(writer);
 }
+
+/// What the view shows of fresh memory that was given back, after one attempt
+/// to do so that failed.
+#[test]
+fn fresh_memory_that_could_not_be_given_back_is_not_lost() {
+    const AT: u64 = 4 << 20;
+    let folder = tempfile::tempdir().expect("a folder");
+    let region = region(&folder);
+    region.extend(AT + (4 << 20)).expect("room");
+    let word = |at: u64| {
+        // SAFETY: inside the home, of this test alone.
+        unsafe { region.base().add(at as usize).cast::<u64>() }
+    };
+    let mut writer = region.writer().expect("open");
+    for at in [AT, AT + (2 << 20)] {
+        // SAFETY: as above.
+        unsafe { word(at).write(7) };
+        let bytes = 7u64.to_le_bytes();
+        writer.write_fresh(at, &bytes).expect("inside");
+    }
+    drop(writer);
+    let shared = &*region.shared;
+    // The kernel refuses to map what cannot be read.
+    let unmappable = std::fs::File::options()
+        .write(true)
+        .open(&shared.path)
+        .expect("is there");
+    let range = AT..AT + (1 << 20);
+    let view = &shared.view;
+    view.give_back(&*shared.medium, &unmappable, range)
+        .expect_err("it cannot be mapped");
+    assert!(region.trim().expect("no I/O error"));
+    for at in [AT, AT + (2 << 20)] {
+        // SAFETY: as above.
+        assert_eq!(unsafe { word(at).read() }, 7);
+    }
+}

@@ -217,12 +217,12 @@ impl View {
             return Ok(());
         }
         let mut fresh = self.fresh.lock();
-        let mut kept = Vec::new();
-        for piece in fresh.drain(..) {
+        let mut done = Ok(());
+        for piece in std::mem::take(&mut *fresh) {
             let start = piece.start.max(range.start);
             let end = piece.end.min(range.end);
-            if start >= end {
-                kept.push(piece);
+            if start >= end || done.is_err() {
+                fresh.push(piece);
                 continue;
             }
             // SAFETY: inside our mapping; the file's page holds the same
@@ -242,16 +242,22 @@ impl View {
                     rustix::mm::madvise(at, (end - start) as usize, Advice::LinuxDontFork)
                 })
             };
-            os::io(medium.path(), "map the view of", result)?;
+            done = os::io(medium.path(), "map the view of", result);
+            if done.is_err() {
+                // As far as anybody knows it is anonymous memory still, and
+                // would be zeroes if it were given back as a file's.
+                fresh.push(piece);
+                continue;
+            }
             if piece.start < start {
-                kept.push(piece.start..start);
+                fresh.push(piece.start..start);
             }
             if end < piece.end {
-                kept.push(end..piece.end);
+                fresh.push(end..piece.end);
             }
         }
-        *fresh = kept;
         drop(fresh);
+        done?;
         // SAFETY: inside our private file mapping: the next access faults in
         // the file's page, which holds the same bytes.
         let result = unsafe {
