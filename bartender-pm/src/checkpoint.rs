@@ -46,7 +46,8 @@ pub(crate) struct Home {
     pub(crate) header: Mutex<Header>,
     /// `header.checkpoint`, for readers without the lock.
     pub(crate) checkpoint: AtomicU64,
-    /// Pages changed since the view was last given back.
+    /// Pages changed, or written fresh and kept in the view, since that was last
+    /// given back.
     pub(crate) changed_pages: AtomicU64,
     pub(crate) frozen: FrozenSet,
 }

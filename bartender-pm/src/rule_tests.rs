@@ -129,3 +129,42 @@ fn fresh_memory_that_could_not_be_given_back_is_not_lost() {
         assert_eq!(unsafe { word(at).read() }, 7);
     }
 }
+
+/// Memory that a bulk load leaves in the view in small pieces counts like any
+/// other, although the log never held it.
+#[test]
+fn fresh_memory_that_stays_private_counts_against_the_limit_of_the_view() {
+    const PIECE: u64 = 128 << 10;
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut options = Options::new();
+    options
+        .max_size(64 << 20)
+        .log_size(1 << 20)
+        .view_limit(8 * PIECE)
+        .background(false);
+    let region = options
+        .open(folder.path().join("a.region"))
+        .expect("creates");
+    let load = |pieces: std::ops::Range<u64>, len: u64| {
+        for piece in pieces {
+            let (at, bytes) = ((4 << 20) + piece * len, vec![1; len as usize]);
+            region.extend(at + len).expect("room");
+            let mut writer = region.writer().expect("open");
+            writer.write_fresh(at, &bytes).expect("inside");
+            let mut record = Record::new();
+            record.extent(at, len, 0);
+            let appended = writer.append(&mut record, Durability::Immediate);
+            drop(writer);
+            let seq = appended.expect("room").seq;
+            region.wait_durable(seq).expect("no I/O error");
+        }
+    };
+    load(0..8, PIECE);
+    assert!(!region.shared.view_is_over_limit());
+    load(8..9, PIECE);
+    assert!(region.shared.view_is_over_limit());
+    assert!(region.trim().expect("no I/O error"));
+    // What was given back at once does not count.
+    load(1..8, 4 << 20);
+    assert!(!region.shared.view_is_over_limit());
+}

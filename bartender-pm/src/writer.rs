@@ -131,14 +131,29 @@ impl Writer<'_> {
         let ViewSource::Map(file) = self.shared.medium.view() else {
             return self.fresh.clear();
         };
-        let home = self.shared.home.offset;
+        let shared = self.shared;
+        let home = shared.home.offset;
+        let mut private = 0;
         for (offset, len) in self.fresh.drain(..) {
             let start = (offset - home).next_multiple_of(PAGE);
             let end = (offset - home + len) / PAGE * PAGE;
-            if end >= start + MUCH_FRESH {
-                // Where it fails the private pages stay, as good as before.
-                let medium = &*self.shared.medium;
-                let _ = self.shared.view.give_back(medium, file, start..end);
+            // Where it fails the private pages stay, as good as before.
+            let much = end >= start + MUCH_FRESH;
+            if !much
+                || shared
+                    .view
+                    .give_back(&*shared.medium, file, start..end)
+                    .is_err()
+            {
+                private += len.div_ceil(PAGE);
+            }
+        }
+        if private != 0 {
+            let pages = &shared.home.changed_pages;
+            pages.fetch_add(private, Ordering::Relaxed);
+            // The log does not fill by them, so nothing else would say so.
+            if shared.background && shared.view_is_over_limit() {
+                shared.remind();
             }
         }
     }
