@@ -135,13 +135,15 @@ impl<R: Persist> Heap<R> {
         if thread::with(|thread| thread.active().is_some()) {
             return Err(Error::Busy);
         }
-        // Frees that are committed and not durable yet would look like leaks.
+        // Frees that are committed and not durable yet would look like leaks. Most of the waiting is done before
+        // transactions have to.
         self.core.settle()?;
-        let check = || self.core.heap.check();
-        match self.core.region.quiesce(PATIENCE, check) {
-            Some(report) => Ok(report?),
-            None => Err(Error::Busy),
-        }
+        let check = || match self.core.settle_within(PATIENCE)? {
+            true => Ok(self.core.heap.check()?),
+            false => Err(Error::Busy),
+        };
+        let report = self.core.region.quiesce(PATIENCE, check);
+        report.unwrap_or(Err(Error::Busy))
     }
 
     /// Live blocks and bytes, superblocks, overhead.

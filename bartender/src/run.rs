@@ -28,7 +28,7 @@ use std::panic::{self, AssertUnwindSafe};
 use std::ptr::{self, NonNull};
 use std::slice;
 use std::sync::Mutex;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 
 /// The heap under a typed one, and what transactions over it share.
 #[derive(Debug)]
@@ -39,6 +39,8 @@ pub(crate) struct Core {
     /// What is committed but not durable (`Durability::Eventual` on a stream), by rising number.
     deferred: Mutex<VecDeque<Deferred>>,
     any_deferred: AtomicBool,
+    /// Commits that have left the gate, and whose frees have not taken effect. Raised inside of the gate.
+    awaited: AtomicUsize,
 }
 
 // SAFETY: the raw pointers are blocks that nobody uses any more.
@@ -54,6 +56,7 @@ impl Core {
             durability,
             deferred: Mutex::new(VecDeque::new()),
             any_deferred: AtomicBool::new(false),
+            awaited: AtomicUsize::new(0),
         }
     }
 
@@ -131,8 +134,9 @@ impl Core {
             if matches!(outcome, Ok(Ok(_))) && state.doom.is_none() {
                 let ended = match self.commit(state, writer) {
                     Ok(Some(ticket)) if !ticket.durable => {
+                        let waits = self.leave_stream(state, ticket.seq);
                         drop(entered);
-                        self.await_stream(state, ticket.seq)
+                        waits.map_or(Ok(()), |frees| self.await_stream(state, ticket.seq, frees))
                     }
                     done => {
                         let ended = self.complete(state, done);

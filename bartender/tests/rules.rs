@@ -1,7 +1,7 @@
 //! The soundness rules of the typed interface that show at run time, each with the program that breaks it.
 #![cfg(not(loom))]
 
-use bartender::{Error, Heap, Mut, PBox, PMutex, PRwLock, Persist, Result};
+use bartender::{Durability, Error, Heap, Mut, PBox, PMutex, PRwLock, Persist, Result};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc;
 use std::time::Duration;
@@ -352,6 +352,34 @@ fn a_doomed_transaction_cannot_commit() {
         "{committed:?}"
     );
     assert_eq!(*heap.read(), 0);
+}
+
+/// On a disk most of a commit is waiting, outside of the gate, with blocks that nothing refers to any more.
+#[test]
+fn a_check_beside_commits_that_wait_for_a_disk_finds_no_leaks() {
+    for durability in [Durability::Immediate, Durability::Eventual] {
+        let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
+        let options = Heap::<Pair>::options().max_size(16 << 20).log_size(4 << 20);
+        let heap = options
+            .durability(durability)
+            .open(folder.path().join("r"))
+            .expect("a region");
+        std::thread::scope(|scope| {
+            let root = heap.root();
+            let works = [&root.a, &root.b].map(|lock| {
+                scope.spawn(|| {
+                    for i in 0..80 {
+                        heap.transaction(|tx| tx.lock(lock)?.set(Some(PBox::new(i))))
+                            .unwrap();
+                    }
+                })
+            });
+            while !works.iter().all(|work| work.is_finished()) {
+                heap.check().unwrap();
+            }
+        });
+        heap.check().unwrap();
+    }
 }
 
 #[test]

@@ -12,6 +12,7 @@ use std::mem;
 use std::ptr::NonNull;
 use std::sync::atomic::Ordering;
 use std::sync::{MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 /// What takes effect in the allocator once number `seq` is durable.
 #[derive(Debug)]
@@ -22,43 +23,55 @@ pub(super) struct Deferred {
 }
 
 impl Core {
-    /// The rest of a commit on a stream: number `seq` has its position and is not durable yet.
-    pub(super) fn await_stream(&self, state: &mut Context, seq: u64) -> Result<()> {
+    /// What a commit on a stream, whose number `seq` has its position and is not durable yet, does inside of the gate: who
+    /// shuts it finds every free that is to come noted down. If the commit has to be awaited, returns whether it frees
+    /// anything.
+    pub(super) fn leave_stream(&self, state: &mut Context, seq: u64) -> Option<bool> {
         // What it saw has lower numbers.
         state.seen = 0;
-        if self.durability == Durability::Eventual {
-            let frees = mem::take(&mut state.frees);
-            let entries = mem::take(&mut state.entries);
-            if !frees.is_empty() || !entries.is_empty() {
-                self.deferred().push_back(Deferred {
-                    seq,
-                    frees,
-                    entries,
-                });
-                self.any_deferred.store(true, Ordering::Relaxed);
+        if self.durability != Durability::Eventual {
+            let frees = !state.frees.is_empty();
+            if frees {
+                self.awaited.fetch_add(1, Ordering::Relaxed);
             }
-            // Only now: who frees what this one made comes behind it.
-            release(state);
-            let _inside = self.region.writer();
-            self.finish(state);
-            return Ok(());
+            return Some(frees);
         }
+        let frees = mem::take(&mut state.frees);
+        let entries = mem::take(&mut state.entries);
+        if !frees.is_empty() || !entries.is_empty() {
+            self.deferred().push_back(Deferred {
+                seq,
+                frees,
+                entries,
+            });
+            self.any_deferred.store(true, Ordering::Relaxed);
+        }
+        // Only now: who frees what this one made comes behind it.
+        release(state);
+        self.finish(state);
+        None
+    }
+
+    /// The rest of a commit on a stream that has to be awaited; `frees` is what [`leave_stream`](Self::leave_stream) said.
+    pub(super) fn await_stream(&self, state: &mut Context, seq: u64, frees: bool) -> Result<()> {
         let region = self.region.clone();
         let held = release_after(state, &Commit { seq, region });
-        if let Err(error) = self.region.wait_durable(seq) {
+        let durable = self.region.wait_durable(seq);
+        if durable.is_ok() {
+            for addr in held {
+                thread::table().settle(addr);
+            }
+        } else {
             // The region is poisoned: nobody will be shown the effects, and nothing is freed.
             state.frees.clear();
             state.entries.clear();
-            self.finish(state);
-            return Err(error.into());
         }
-        for addr in held {
-            thread::table().settle(addr);
-        }
-        // Blocks come and go inside of the gate only: who shuts it finds the allocator in order.
-        let _inside = (!state.frees.is_empty()).then(|| self.region.writer());
         self.finish(state);
-        Ok(())
+        if frees {
+            // Release: who sees this sees the blocks free.
+            self.awaited.fetch_sub(1, Ordering::Release);
+        }
+        Ok(durable?)
     }
 
     /// What a durable transaction allocated and freed takes effect; the context is empty afterwards.
@@ -102,6 +115,22 @@ impl Core {
         self.region.sync()?;
         self.free_deferred();
         Ok(())
+    }
+
+    /// All frees of what was committed take effect: `false` if that takes longer than `patience`. For who has shut the gate;
+    /// those that wait for the log out there need nothing of it.
+    pub(crate) fn settle_within(&self, patience: Duration) -> Result<bool> {
+        let start = Instant::now();
+        loop {
+            self.settle()?;
+            if self.awaited.load(Ordering::Acquire) == 0 {
+                return Ok(true);
+            }
+            if start.elapsed() > patience {
+                return Ok(false);
+            }
+            std::thread::yield_now();
+        }
     }
 
     pub(super) fn free(&self, block: NonNull<u8>) {
