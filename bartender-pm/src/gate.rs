@@ -13,7 +13,7 @@
 //! make everything the writer did visible to the closer.
 
 use crate::sync::atomic::{AtomicU32, Ordering, fence};
-use crate::sync::{Condvar, Mutex, thread};
+use crate::sync::{Condvar, Mutex, MutexGuard, thread};
 use std::time::{Duration, Instant};
 
 /// A cache-line pair of its own: adjacent lines are fetched together.
@@ -121,7 +121,7 @@ impl Gate {
     /// leave, runs `f`, opens again. `None`: somebody stayed inside, or the
     /// gate is closed for good; `f` did not run.
     pub(crate) fn shut_for<R>(&self, patience: Duration, f: impl FnOnce() -> R) -> Option<R> {
-        let guard = self.closer.lock();
+        let guard = self.closer_within(patience)?;
         if self.closed.load(Ordering::Relaxed) != OPEN {
             return None;
         }
@@ -131,6 +131,20 @@ impl Gate {
         drop(guard);
         self.reopened.notify_all();
         result
+    }
+
+    /// The closer's lock, if it can be had within `patience`. Another closer
+    /// may wait for a writer who waits for this thread: the background thread
+    /// makes space in the log.
+    fn closer_within(&self, patience: Duration) -> Option<MutexGuard<'_, ()>> {
+        let start = Instant::now();
+        loop {
+            let guard = self.closer.try_lock();
+            if guard.is_some() || start.elapsed() > patience {
+                return guard;
+            }
+            std::thread::sleep(Duration::from_micros(50));
+        }
     }
 
     /// Shuts the gate for good and waits for the writers inside. `false`: it
@@ -250,5 +264,23 @@ mod tests {
         assert!(gate.close());
         assert!(gate.enter(0).is_err());
         assert!(!gate.close());
+    }
+
+    /// The background thread is the one with little patience: who is inside may
+    /// wait for it, because the log is full.
+    #[test]
+    fn who_has_little_patience_does_not_wait_for_another_closer() {
+        let gate = Gate::new(1);
+        let inside = gate.enter(0).expect("open");
+        std::thread::scope(|scope| {
+            let patient = scope.spawn(|| gate.shut_for(Duration::from_secs(3), || ()));
+            while gate.closed.load(Ordering::Relaxed) != SHUT {
+                thread::yield_now();
+            }
+            assert!(gate.shut_for(Duration::from_millis(1), || ()).is_none());
+            let waits = gate.closed.load(Ordering::Relaxed) == SHUT;
+            gate.leave(inside);
+            assert!(patient.join().expect("no panic").is_some() && waits);
+        });
     }
 }
