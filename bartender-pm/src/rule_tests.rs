@@ -130,6 +130,42 @@ fn fresh_memory_that_could_not_be_given_back_is_not_lost() {
     }
 }
 
+/// Each piece is a mapping, of which a process has so many.
+#[test]
+fn bulk_loads_do_not_cut_the_view_into_ever_more_pieces() {
+    const LOAD: u64 = 2 << 20;
+    const GAP: u64 = 128 << 10;
+    let folder = tempfile::tempdir().expect("a folder");
+    let region = region(&folder);
+    let view = &region.shared.view;
+    region.extend(24 * (LOAD + GAP)).expect("room");
+    for i in 1..24 {
+        let at = i * (LOAD + GAP);
+        let bytes = vec![i as u8; LOAD as usize];
+        let mut writer = region.writer().expect("open");
+        // SAFETY: inside the home, of this test alone.
+        unsafe {
+            let to = region.base().add(at as usize);
+            to.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
+        }
+        writer.write_fresh(at, &bytes).expect("inside");
+        let mut record = Record::new();
+        record.extent(at, LOAD, crc32c::crc32c(&bytes));
+        writer
+            .append(&mut record, Durability::Immediate)
+            .expect("room in the log");
+    }
+    assert!(view.pieces() <= 9, "{} pieces", view.pieces());
+    assert!(region.trim().expect("no I/O error"));
+    assert_eq!(view.pieces(), 0);
+    for i in 1..24 {
+        // SAFETY: as above.
+        let last = unsafe { region.base().add((i * (LOAD + GAP) + LOAD - 1) as usize) };
+        // SAFETY: as above.
+        assert_eq!(unsafe { last.read() }, i as u8);
+    }
+}
+
 /// Memory that a bulk load leaves in the view in small pieces counts like any
 /// other, although the log never held it.
 #[test]

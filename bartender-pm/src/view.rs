@@ -194,6 +194,11 @@ impl View {
                 let _ = rustix::mm::madvise(start, len, Advice::LinuxHugepage);
             })
         };
+        if result == Err(rustix::io::Errno::NOMEM) {
+            // As many mappings as the kernel allows: what is there already
+            // serves as well, only slower.
+            return Ok(());
+        }
         os::io(medium.path(), "map fresh space of", result)?;
         let mut fresh = self.fresh.lock();
         match fresh.last_mut() {
@@ -201,6 +206,12 @@ impl View {
             _ => fresh.push(range),
         }
         Ok(())
+    }
+
+    /// How many pieces of anonymous memory there are: each is a mapping of the
+    /// process, and so is what lies between two of them.
+    pub(crate) fn pieces(&self) -> usize {
+        self.fresh.lock().len()
     }
 
     /// Gives the private pages of `range` back: it shows the home again.

@@ -15,6 +15,10 @@ use std::time::Duration;
 /// huge page, less is not worth a system call.
 const MUCH_FRESH: u64 = 2 << 20;
 
+/// Pieces of anonymous memory that the view may be cut into: a process has
+/// 65 530 mappings for everything. The next trim joins them again.
+const MAX_PIECES: usize = if cfg!(test) { 8 } else { 1000 };
+
 /// The right of one transaction to write.
 #[derive(Debug)]
 pub struct Writer<'r> {
@@ -138,7 +142,7 @@ impl Writer<'_> {
             let start = (offset - home).next_multiple_of(PAGE);
             let end = (offset - home + len) / PAGE * PAGE;
             // Where it fails the private pages stay, as good as before.
-            let much = end >= start + MUCH_FRESH;
+            let much = end >= start + MUCH_FRESH && shared.view.pieces() < MAX_PIECES;
             if !much
                 || shared
                     .view

@@ -200,7 +200,7 @@ impl Context {
             held.addr == addr && (held.mode == Mode::Exclusive || mode == Mode::Shared)
         };
         match self.locks.iter_mut().rev().find(enough) {
-            Some(held) if held.round < round => {
+            Some(held) if held.round != round => {
                 held.round = round;
                 true
             }
