@@ -190,7 +190,7 @@ mod tests {
         unsafe {
             place.as_mut_ptr().write_bytes(0xff, 1);
             <(u8, u32, u8)>::zero_padding(place.as_mut_ptr());
-            let bytes = place.as_ptr().cast::<[u8; 8]>().read_volatile();
+            let bytes = place.as_ptr().cast::<[u8; 8]>().read();
             assert_eq!(bytes.iter().filter(|byte| **byte == 0).count(), 2);
             assert_eq!(place.assume_init(), (0xff, u32::MAX, 0xff));
         }

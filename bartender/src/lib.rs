@@ -51,6 +51,9 @@
 //!   to make way, `update` takes one lock first and has nothing to give up.
 //! - Opening checks the root's type against the one that is stored, and says what differs.
 
+// What `compound` does in assembly it says to Miri in MIR.
+#![cfg_attr(miri, feature(core_intrinsics, custom_mir), allow(internal_features))]
+
 // So that the derive macros' paths hold within this crate, too.
 extern crate self as bartender;
 

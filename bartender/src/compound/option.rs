@@ -5,8 +5,7 @@ use crate::mutref::Mut;
 use crate::persist::{Adopt, Evict, Persist, Project, Release};
 use crate::tx::TxRef;
 use bartender_heap::types::{Kind, NoneForm, SchemaBuilder, Type, TypeRef};
-use std::hint::black_box;
-use std::mem::{ManuallyDrop, MaybeUninit};
+use std::mem::MaybeUninit;
 use std::ptr::{self, NonNull};
 
 // SAFETY: the layout is measured; the payload, if there is one, is treated as it wants.
@@ -65,14 +64,23 @@ unsafe impl<T: Persist> Persist for Option<T> {
 
     #[inline]
     unsafe fn zero_padding(this: *mut Self) {
-        // SAFETY: the payload's own padding is passed on. A `None` is written again over zeroes: what it does
-        // not write is its padding. (The bytes beside a tag in front of a payload are part of the tag.)
+        let front = size_of::<Self>() - size_of::<T>();
+        // SAFETY: the payload's own padding is passed on. In front of it lies a tag, 0 or 1, as `measure` has
+        // asserted, and padding. Without a tag, all of a `None` but what tells it is padding.
         unsafe {
             match payload(this) {
-                Some(payload) => T::zero_padding(payload),
+                Some(payload) => {
+                    if front != 0 {
+                        this.cast::<u8>().write_bytes(0, front);
+                        this.cast::<u8>().write(1);
+                    }
+                    T::zero_padding(payload);
+                }
                 None => {
                     this.write_bytes(0, 1);
-                    write_none(this);
+                    if front == 0 {
+                        write_none(this);
+                    }
                 }
             }
         }
@@ -102,37 +110,63 @@ unsafe fn payload<T>(this: *mut Option<T>) -> Option<*mut T> {
     Some(this.with_addr(at).cast())
 }
 
-/// Writes a `None`, and nothing else.
+/// Writes what tells a `None`, and leaves the other bytes as they are.
 ///
 /// # Safety
 ///
 /// `to` can be written.
+#[cfg(not(miri))]
 #[inline(never)]
 unsafe fn write_none<T>(to: *mut Option<T>) {
     // An assignment in place, not `write`: that takes the option as an argument, and small ones travel in a register,
     // with bytes that a `None` does not have. `ManuallyDrop` changes no layout, and what was there is not dropped.
     // SAFETY: passed on.
-    unsafe { *to.cast::<Option<ManuallyDrop<T>>>() = None };
+    unsafe { *to.cast::<Option<std::mem::ManuallyDrop<T>>>() = None };
+    // To the language the bytes that a `None` does not have are uninitialised now, and whoever reads them is wrong;
+    // to the machine they are as they were. Code that the compiler cannot look into may have written all of them.
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: there is no instruction.
+    unsafe {
+        std::arch::asm!("/* {} */", in(reg) to, options(nostack, preserves_flags));
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    std::hint::black_box(to);
+}
+
+/// The same for Miri, which runs no assembly but has a word for it that stable Rust has not.
+///
+/// # Safety
+///
+/// `to` can be written.
+#[cfg(miri)]
+#[custom_mir(dialect = "runtime", phase = "optimized")]
+unsafe fn write_none<T>(to: *mut Option<T>) {
+    use core::intrinsics::mir::*;
+    mir! {{
+        SetDiscriminant(*to, 0);
+        Return()
+    }}
 }
 
 /// How the compiler lays out `Option<T>`: where the payload is, and how a `None` is told.
 ///
 /// The sizes say which of two forms it is. Without room for a tag, `None` is a pattern that no payload has: the
-/// bytes that writing a `None` leaves the same whatever was there before. With a tag, the tag is in front and
-/// fills the space to the payload (up to 8 bytes), 0 for `None` and 1 for `Some`.
+/// bytes that writing a `None` leaves the same whatever was there before. With a tag, the tag is in front, 0 for
+/// `None` and 1 for `Some`, and what is left of the space to the payload is zeroed with the padding; so all of it
+/// (up to 8 bytes: the low bytes tell as much) can be read as the tag.
 fn measure<T>() -> (u64, NoneForm) {
     let size = size_of::<Option<T>>();
     let offset = size - size_of::<T>();
     let none: Option<T> = None;
     let by_slice = none.as_slice().as_ptr().addr() - ptr::from_ref(&none).addr();
     assert_eq!(offset, by_slice, "an Option is laid out as described");
-    let written = written_by_none::<T>();
     if offset != 0 {
-        let tag = written.iter().take_while(|byte| **byte == Some(0)).count();
-        // The low bytes of a longer one tell as much.
-        let tag = tag.min(8);
+        let zeroes = MaybeUninit::<Option<T>>::zeroed();
+        // SAFETY: with a tag of 0 that is a `None`.
+        let zeroes_are_none = unsafe { (*zeroes.as_ptr()).is_none() };
+        let tag = offset.min(8);
         assert!(
-            tag <= offset && tag.is_power_of_two(),
+            zeroes_are_none && tag.is_power_of_two(),
             "a tag is in front of the payload"
         );
         let form = NoneForm::Tag {
@@ -143,6 +177,7 @@ fn measure<T>() -> (u64, NoneForm) {
         };
         return (offset as u64, form);
     }
+    let written = written_by_none::<T>();
     let first = written.iter().position(Option::is_some);
     let first = first.expect("a None is told by some byte");
     let bytes: Vec<u8> = written[first..].iter().map_while(|byte| *byte).collect();
@@ -157,14 +192,12 @@ fn measure<T>() -> (u64, NoneForm) {
 fn written_by_none<T>() -> Vec<Option<u8>> {
     let over = |filling: u8| -> Vec<u8> {
         let mut place = MaybeUninit::<Option<T>>::uninit();
-        let size = size_of::<Option<T>>();
-        // SAFETY: the place's own bytes; all are written first, and those that the second write leaves alone
-        // are read through an address that the compiler does not follow.
+        let at = place.as_mut_ptr();
+        // SAFETY: the place's own bytes; all are written first, and `write_none` makes none uninitialised.
         unsafe {
-            place.as_mut_ptr().write_bytes(filling, 1);
-            write_none(black_box(place.as_mut_ptr()));
-            let bytes = black_box(place.as_ptr().cast::<u8>());
-            (0..size).map(|at| bytes.add(at).read_volatile()).collect()
+            at.write_bytes(filling, 1);
+            write_none(at);
+            std::slice::from_raw_parts(at.cast::<u8>(), size_of::<Option<T>>()).to_vec()
         }
     };
     let pairs = over(0x00).into_iter().zip(over(0xa5));
@@ -197,7 +230,12 @@ mod tests {
         assert_eq!(none_of::<PBox<u64>>(), niche(&[0; 8]));
         assert_eq!(none_of::<NonZeroU32>(), niche(&[0; 4]));
         assert_eq!(none_of::<bool>(), niche(&[2]));
-        assert_eq!(none_of::<char>(), niche(&0x11_0000u32.to_le_bytes()));
+        // Which of the numbers that are no characters it is, compilers see differently.
+        let (0, NoneForm::Niche { offset: 0, bytes }) = none_of::<char>() else {
+            panic!("a character has room for a None")
+        };
+        let number = u32::from_le_bytes(bytes.try_into().expect("all of it"));
+        assert_eq!(char::from_u32(number), None);
         for (offset, size) in [(8, 8), (1, 1), (4, 4)] {
             let form = NoneForm::Tag {
                 offset: 0,
@@ -243,9 +281,46 @@ mod tests {
         // SAFETY: the place's own bytes, all written.
         unsafe {
             place.as_mut_ptr().write_bytes(0xff, 1);
-            write_none(place.as_mut_ptr());
+            place.as_mut_ptr().write(None);
             <Option<u64>>::zero_padding(place.as_mut_ptr());
-            assert_eq!(place.as_ptr().cast::<[u64; 2]>().read_volatile(), [0, 0]);
+            assert_eq!(place.as_ptr().cast::<[u64; 2]>().read(), [0, 0]);
         }
+    }
+
+    #[test]
+    fn the_padding_of_a_none_without_a_tag_is_zeroed() {
+        type Pair = (u32, bool);
+        let mut place = MaybeUninit::<Option<Pair>>::uninit();
+        // SAFETY: the place's own bytes, all written.
+        let bytes = unsafe {
+            place.as_mut_ptr().write_bytes(0xff, 1);
+            place.as_mut_ptr().write(None);
+            <Option<Pair>>::zero_padding(place.as_mut_ptr());
+            place.as_ptr().cast::<[u8; 8]>().read()
+        };
+        let mut expected = [0; 8];
+        expected[offset_of!(Pair, 1)] = 2;
+        assert_eq!(bytes, expected);
+    }
+
+    #[test]
+    fn what_lies_between_a_tag_and_the_payload_is_zeroed() {
+        // The tag has one byte here.
+        #[derive(bartender::Persist, Clone, Copy)]
+        #[repr(C, align(32))]
+        struct Far([u64; 4]);
+        let mut place = MaybeUninit::<Option<Far>>::uninit();
+        // SAFETY: the place's own bytes, all written.
+        let (words, value) = unsafe {
+            place.as_mut_ptr().write_bytes(0xff, 1);
+            place.as_mut_ptr().write(Some(Far([7; 4])));
+            <Option<Far>>::zero_padding(place.as_mut_ptr());
+            (
+                place.as_ptr().cast::<[u64; 8]>().read(),
+                place.assume_init(),
+            )
+        };
+        assert_eq!(words, [1, 0, 0, 0, 7, 7, 7, 7]);
+        assert_eq!(value.map(|far| far.0), Some([7; 4]));
     }
 }
