@@ -145,6 +145,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[cfg_attr(miri, ignore = "safe code, many steps")]
     fn every_size_gets_the_smallest_class_that_holds_it() {
         for size in 1..=MAX_CLASS_SIZE {
             let class = of(size, 1).expect("a class up to 64 KiB");
@@ -159,6 +160,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "safe code, many steps")]
     fn internal_waste_is_at_most_an_eighth_or_the_grid() {
         for size in 1..=MAX_CLASS_SIZE {
             let block = TABLE[of(size, 1).expect("a class")].size as usize;
@@ -168,6 +170,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "safe code, many steps")]
     fn every_alignment_divides_the_class_it_gets() {
         for shift in 0..=MAX_CLASS_ALIGN.trailing_zeros() {
             let align = 1usize << shift;
@@ -186,6 +189,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "safe code, many steps")]
     fn reciprocals_divide_exactly() {
         for class in &TABLE {
             let size = u64::from(class.size);

@@ -190,6 +190,7 @@ mod tests {
 
     proptest! {
         #[test]
+        #[cfg_attr(miri, ignore = "safe code, many steps")]
         fn any_bytes_are_read_or_refused(
             hits in prop::collection::vec((0usize..LEN + 200, any::<u8>()), 1..8),
             len in 0usize..20_000,

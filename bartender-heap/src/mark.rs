@@ -15,6 +15,7 @@
 mod fault;
 mod program;
 mod run;
+mod tasks;
 #[cfg(test)]
 mod tests;
 mod trace;

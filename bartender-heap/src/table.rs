@@ -216,6 +216,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "safe code, many steps")]
     fn pieces_cover_everything_once_and_hold_an_entry_for_each_unit() {
         for max in [
             256,
@@ -241,6 +242,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "safe code, many steps")]
     fn entry_offsets_are_distinct_and_lead_back() {
         let max = 20_000;
         let mut last = 0;
@@ -319,6 +321,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
+        #[cfg_attr(miri, ignore = "safe code, many steps")]
         fn any_table_resolves_or_is_refused(
             words in proptest::collection::vec(proptest::prelude::any::<[u8; 16]>(), 0..40),
             at in 0u64..200,

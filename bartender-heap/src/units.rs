@@ -215,6 +215,7 @@ mod tests {
 
     proptest! {
         #[test]
+        #[cfg_attr(miri, ignore = "safe code, many steps")]
         fn runs_never_overlap_and_all_come_back(
             ops in prop::collection::vec((1u64..300, 0u32..4, any::<prop::sample::Index>()), 1..200)
         ) {

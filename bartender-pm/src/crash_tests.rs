@@ -15,6 +15,9 @@ use std::sync::Arc;
 const MAX_SIZE: u64 = 8 << 20;
 const WORDS: usize = 96;
 
+/// Words that a wide transaction changes.
+const WIDE: usize = if cfg!(miri) { 4 } else { 40 };
+
 fn options() -> Options {
     let mut options = Options::new();
     options
@@ -210,8 +213,8 @@ impl Run {
         }
         if crash.nth.is_multiple_of(7) {
             let bound = Bound {
-                images_per_point: 6,
-                points: 4,
+                images_per_point: if cfg!(miri) { 1 } else { 6 },
+                points: if cfg!(miri) { 1 } else { 4 },
                 seed: crash.event as u64,
             };
             *nested += recovery.explore(bound, |crash| {
@@ -239,9 +242,9 @@ impl Run {
 fn workload(kind: SimKind) -> Workload {
     Workload {
         kind,
-        transactions: 24,
+        transactions: if cfg!(miri) { 3 } else { 24 },
         width: 3,
-        checkpoint_every: 5,
+        checkpoint_every: if cfg!(miri) { 2 } else { 5 },
         grow: false,
         fresh: false,
         batch: 1,
@@ -251,7 +254,8 @@ fn workload(kind: SimKind) -> Workload {
 
 fn bound() -> Bound {
     Bound {
-        images_per_point: 24,
+        images_per_point: if cfg!(miri) { 1 } else { 24 },
+        points: if cfg!(miri) { 2 } else { usize::MAX },
         ..Bound::default()
     }
 }
@@ -268,7 +272,8 @@ fn explore_and_print(name: &str, workload: Workload) {
         .filter(|e| matches!(e, Event::Persist(_)))
         .count();
     println!("{name}: {images} crash images of {barriers} barriers recovered");
-    assert!(images > 500, "{name}: only {images} images");
+    let least = if cfg!(miri) { 1 } else { 500 };
+    assert!(images > least, "{name}: only {images} images");
 }
 
 #[test]
@@ -277,22 +282,24 @@ fn every_crash_on_lanes_is_recovered() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "as on lanes, only longer")]
 fn every_crash_on_a_stream_is_recovered() {
     explore_and_print(
         "stream",
         Workload {
-            width: 40,
+            width: WIDE,
             ..workload(SimKind::Disk)
         },
     );
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "as on lanes, only longer")]
 fn every_crash_of_a_batch_leaves_a_prefix() {
     explore_and_print(
         "batches",
         Workload {
-            width: 40,
+            width: WIDE,
             batch: 3,
             ..workload(SimKind::Disk)
         },
@@ -300,6 +307,7 @@ fn every_crash_of_a_batch_leaves_a_prefix() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "as on lanes, only longer")]
 fn every_crash_of_growth_is_recovered() {
     for kind in [SimKind::Dax, SimKind::Disk] {
         explore_and_print(
@@ -313,6 +321,7 @@ fn every_crash_of_growth_is_recovered() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "as on lanes, only longer")]
 fn every_crash_of_fresh_extents_is_recovered() {
     for kind in [SimKind::Dax, SimKind::Disk] {
         explore_and_print(
@@ -326,10 +335,11 @@ fn every_crash_of_fresh_extents_is_recovered() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "as on lanes, only longer")]
 fn every_crash_of_a_small_wrapping_log_is_recovered() {
     let many = Workload {
         transactions: 60,
-        width: 40,
+        width: WIDE,
         checkpoint_every: 1000,
         ..workload(SimKind::Dax)
     };
@@ -357,10 +367,11 @@ fn caught(name: &'static str, workload: Workload) -> bool {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "thousands of images")]
 fn mutants_are_caught() {
     let dax = workload(SimKind::Dax);
     let disk = Workload {
-        width: 40,
+        width: WIDE,
         ..workload(SimKind::Disk)
     };
     let fresh = Workload { fresh: true, ..dax };
@@ -419,6 +430,7 @@ fn dead_process_then_power_loss() -> Result<(), String> {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "many images")]
 fn what_recovery_found_in_a_cache_is_made_durable_before_it_is_shown() {
     dead_process_then_power_loss().expect("nothing shown is lost");
     let mutant = mutant::with("no_repersist", dead_process_then_power_loss);
@@ -461,7 +473,7 @@ fn damage_below_what_was_durable_is_an_error_and_not_the_end_of_the_log() {
 #[test]
 fn an_io_error_poisons_and_what_was_acknowledged_survives() {
     for kind in [SimKind::Dax, SimKind::Disk] {
-        for fail_in in 0..12 {
+        for fail_in in (0..12).step_by(if cfg!(miri) { 8 } else { 1 }) {
             let memory = SimMemory::new(MAX_SIZE);
             let sim = SimMedium::new(kind, Image::default(), &memory);
             let region = options().open_on(sim.clone()).expect("creates");
@@ -515,7 +527,7 @@ fn checkpoint_stores_what_stays(kind: SimKind) -> bool {
     let mut words = vec![0; WORDS];
     let mut rng = Rng(1);
     let run = Workload {
-        width: 40,
+        width: WIDE,
         ..workload(kind)
     };
     for k in 1..=10 {
@@ -544,6 +556,7 @@ fn checkpoint_stores_what_stays(kind: SimKind) -> bool {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "as on lanes, only longer")]
 fn a_checkpoint_shows_no_older_bytes_to_readers_of_the_view() {
     for kind in [SimKind::Dax, SimKind::Disk] {
         assert!(checkpoint_stores_what_stays(kind));

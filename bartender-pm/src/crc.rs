@@ -5,13 +5,13 @@
 #![allow(unsafe_code)]
 
 /// Bytes up to which the plain loop wins.
-#[cfg(all(target_arch = "x86_64", not(miri)))]
+#[cfg(target_arch = "x86_64")]
 const SHORT: usize = 256;
 
 /// The checksum of `body` followed by the bytes of `tail`.
 #[inline]
 pub(crate) fn of<const N: usize>(body: &[u8], tail: [u64; N]) -> u32 {
-    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    #[cfg(target_arch = "x86_64")]
     if body.len() <= SHORT && std::is_x86_feature_detected!("sse4.2") {
         // SAFETY: the instruction was just found on this processor.
         return unsafe { short(body, tail) };
@@ -22,7 +22,7 @@ pub(crate) fn of<const N: usize>(body: &[u8], tail: [u64; N]) -> u32 {
     })
 }
 
-#[cfg(all(target_arch = "x86_64", not(miri)))]
+#[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "sse4.2")]
 fn short<const N: usize>(body: &[u8], tail: [u64; N]) -> u32 {
     use core::arch::x86_64::{_mm_crc32_u8, _mm_crc32_u64};

@@ -37,7 +37,7 @@ pub(crate) fn read(medium: &dyn Medium) -> Result<Found> {
         } else if copy == 0 && !medium.is_empty() {
             medium.read(0, &mut block[..medium.len() as usize])?;
         }
-        blank &= block.iter().all(|&b| b == 0);
+        blank = blank && block == [0; HEADER_BLOCK as usize];
         let header: Header = read_from(&block).expect("a block is longer than a header");
         if copy == 0 {
             first = header.magic;

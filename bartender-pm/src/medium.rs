@@ -205,14 +205,16 @@ fn check_flush() -> Result<()> {
 
 /// Copies a home into memory that is zero, leaving pages of zeroes untouched.
 pub(crate) fn fill(medium: &dyn Medium, offset: u64, zeroes: &mut [u8]) -> Result<()> {
+    const PAGE: usize = 4096;
+    static ZEROES: [u8; PAGE] = [0; PAGE];
     let mut bytes = vec![0; 64 << 10];
     let mut at = offset;
     for chunk in zeroes.chunks_mut(bytes.len()) {
         let bytes = &mut bytes[..chunk.len()];
         medium.read(at, bytes)?;
         at += chunk.len() as u64;
-        for (to, from) in chunk.chunks_mut(4096).zip(bytes.chunks(4096)) {
-            if from.iter().any(|&byte| byte != 0) {
+        for (to, from) in chunk.chunks_mut(PAGE).zip(bytes.chunks(PAGE)) {
+            if *from != ZEROES[..from.len()] {
                 to.copy_from_slice(from);
             }
         }

@@ -231,6 +231,7 @@ mod tests {
     proptest! {
         /// The naive twin: a map from byte to value, the first entry stays.
         #[test]
+        #[cfg_attr(miri, ignore = "many steps")]
         fn the_first_to_name_a_byte_wins(
             ranges in prop::collection::vec((0u64..9_000, 1u64..9_000), 1..60)
         ) {

@@ -247,7 +247,7 @@ mod tests {
     #[test]
     fn what_was_added_is_read_back() {
         let mut record = Record::new();
-        let long: Vec<u8> = (0..200_000).map(|i| i as u8).collect();
+        let long = Vec::from_iter(0..=255).repeat(if cfg!(miri) { 260 } else { 800 });
         record.change(5, b"abc");
         record.change(1 << 40, &long);
         record.extent(8192, 4096, 77);
@@ -294,7 +294,7 @@ mod tests {
         assert!(Parsed::parse(&sealed, 192, 1..=2).is_none());
         assert!(Parsed::parse(&sealed, 128, 3..=3).is_none());
         let end = u32::from_le_bytes(sealed[4..8].try_into().expect("four bytes")) as usize;
-        for bit in 0..end * 8 {
+        for bit in (0..end * 8).step_by(if cfg!(miri) { 41 } else { 1 }) {
             let mut torn = sealed.clone();
             torn[bit / 8] ^= 1 << (bit % 8);
             assert!(

@@ -47,6 +47,7 @@ fn frozen_word() -> u64 {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "maps a file")]
 fn a_checkpoint_copies_pages_for_frozen_pictures_first() {
     assert_eq!(frozen_word(), 1);
     assert_eq!(
@@ -68,6 +69,7 @@ fn word_after_trim() -> u64 {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "maps a file")]
 fn the_view_is_given_back_only_where_the_home_has_caught_up() {
     assert_eq!(word_after_trim(), 2);
     assert_eq!(
@@ -78,6 +80,7 @@ fn the_view_is_given_back_only_where_the_home_has_caught_up() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "maps a file")]
 fn an_open_writer_keeps_the_view() {
     let folder = tempfile::tempdir().expect("a folder");
     let region = region(&folder);
@@ -96,6 +99,7 @@ fn an_open_writer_keeps_the_view() {
 /// What the view shows of fresh memory that was given back, after one attempt
 /// to do so that failed.
 #[test]
+#[cfg_attr(miri, ignore = "maps a file")]
 fn fresh_memory_that_could_not_be_given_back_is_not_lost() {
     const AT: u64 = 4 << 20;
     let folder = tempfile::tempdir().expect("a folder");
@@ -132,6 +136,7 @@ fn fresh_memory_that_could_not_be_given_back_is_not_lost() {
 
 /// Each piece is a mapping, of which a process has so many.
 #[test]
+#[cfg_attr(miri, ignore = "maps a file")]
 fn bulk_loads_do_not_cut_the_view_into_ever_more_pieces() {
     const LOAD: u64 = 2 << 20;
     const GAP: u64 = 128 << 10;

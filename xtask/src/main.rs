@@ -2,12 +2,13 @@
 //! wherever the workspace does.
 //!
 //! This file reads the command line. [`step`] runs one command after the other
-//! and stops at the first that fails; [`ci`] and [`chores`] say which commands;
+//! and stops at the first that fails; [`ci`], [`miri`] and [`chores`] say which commands;
 //! [`vm`] runs them on persistent memory.
 //! Nothing here is needed to build or to use bartender.
 
 mod chores;
 mod ci;
+mod miri;
 mod step;
 mod vm;
 
@@ -18,6 +19,8 @@ Usage: cargo xtask COMMAND [ARGUMENT...]
 
   ci              everything a change has to pass; stops at the first failure
   loom [CRATE]    the loom models, of one crate or of all
+  miri [CRATE]    the tests that Miri can run, of one crate or of all;
+                  MIRIFLAGS are added to ours
   crash [FILTER]  crash exploration and real deaths, in release mode, with
                   what they print
   bench [ARG...]  the benchmarks; arguments go to the benchmark program
@@ -39,6 +42,7 @@ fn main() -> ExitCode {
     let outcome = match command.as_deref() {
         Some("ci") if rest.is_empty() => ci::run(),
         Some("loom") if rest.len() <= 1 => chores::loom(rest.first().map(String::as_str)),
+        Some("miri") if rest.len() <= 1 => miri::miri(rest.first().map(String::as_str)),
         Some("crash") if rest.len() <= 1 => chores::crash(rest.first().map(String::as_str)),
         Some("bench") => chores::bench(&rest),
         Some("vm") => match vm::run(&rest) {

@@ -120,6 +120,7 @@ mod real {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]
+        #[cfg_attr(miri, ignore = "many steps")]
         fn blocks_never_overlap_and_everything_returns(
             ops in prop::collection::vec(op(), 1..400)
         ) {
@@ -216,8 +217,11 @@ mod real {
     /// end; each block carries its owner's mark in a shadow of the home.
     #[test]
     fn threads_pass_blocks_around_and_nothing_is_handed_out_twice() {
-        const GRAIN: u64 = 8;
-        let max = 256 << 20;
+        // Miri takes its time: coarser, and fewer of all.
+        const GRAIN: u64 = if cfg!(miri) { 512 } else { 8 };
+        let max = if cfg!(miri) { 4 << 20 } else { 256 << 20 };
+        let threads = if cfg!(miri) { 3 } else { 8 };
+        let (heaps, steps) = if cfg!(miri) { (2, 12) } else { (6, 4000) };
         let home = Fake::new(max);
         let arena = Arena::new(max / UNIT);
         let shadow: Vec<AtomicU8> = (0..max / GRAIN).map(|_| AtomicU8::new(0)).collect();
@@ -229,22 +233,23 @@ mod real {
             }
         };
         std::thread::scope(|scope| {
-            for thread in 0..8u64 {
+            for thread in 0..threads {
                 let (arena, home, post, own) = (&arena, &home, &post, &own);
                 scope.spawn(move || {
                     let mut random = Random(thread + 1);
-                    for _ in 0..6 {
+                    for _ in 0..heaps {
                         let handle = arena.join();
                         // SAFETY: it lives as long as the arena.
                         let local = unsafe { handle.as_ref() };
                         let mut mine = Vec::new();
-                        for _ in 0..4000 {
+                        for _ in 0..steps {
                             if random.below(100) < 55 {
                                 let size = match random.below(100) {
                                     0..80 => random.below(256) + 1,
                                     80..99 => random.below(8000) + 1,
                                     _ => random.below(200_000) + 1,
                                 };
+                                let size = size.next_multiple_of(GRAIN);
                                 if mine.len() < 3000 {
                                     let got = alloc(arena, local, size as usize, 8, home)
                                         .expect("there is room");
@@ -295,8 +300,9 @@ mod real {
         let arena = Arena::new(max / UNIT);
         // SAFETY: heaps live as long as the arena; one thread plays both.
         let (producer, consumer) = unsafe { (arena.join().as_ref(), arena.join().as_ref()) };
-        for _ in 0..200 {
-            let blocks: Vec<u64> = (0..10_000)
+        let (rounds, count) = if cfg!(miri) { (2, 40) } else { (200, 10_000) };
+        for _ in 0..rounds {
+            let blocks: Vec<u64> = (0..count)
                 .map(|_| alloc(&arena, producer, 64, 8, &home).expect("room").offset)
                 .collect();
             for at in blocks {
@@ -308,6 +314,7 @@ mod real {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "many steps")]
     fn a_thread_that_frees_most_of_its_blocks_lets_others_have_the_space() {
         let max = 64 << 20;
         let home = Fake::new(max);
@@ -335,6 +342,7 @@ mod real {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "many steps")]
     fn empty_superblocks_serve_any_class() {
         let max = 32 << 20;
         let home = Fake::new(max);
@@ -370,6 +378,7 @@ mod real {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "many steps")]
     fn a_full_home_is_an_error_and_stays_usable() {
         let max = 4 << 20;
         let home = Fake::new(max);
@@ -390,6 +399,7 @@ mod real {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "many steps")]
     fn metadata_take_at_most_a_byte_for_each_block_of_64_bytes() {
         let home = Fake::new(MAX);
         let arena = Arena::new(MAX / UNIT);

@@ -10,6 +10,7 @@
 
 use super::fault::Fault;
 use super::program::{Body, Elem, Form, Op, PLAIN, Program};
+use super::tasks::{self, Scope};
 use super::view::{
     self, Target, View, check_bool, check_char, check_lock, check_nonzero, check_text, is_full,
     u64_at, uint_at,
@@ -80,7 +81,7 @@ pub(super) fn run<B: Blocks>(
         view,
         blocks,
         waiting: AtomicUsize::new(1),
-        workers: rayon::current_num_threads(),
+        workers: tasks::current_num_threads(),
         stop: AtomicBool::new(false),
         fault: Mutex::new(None),
         marked: AtomicU64::new(0),
@@ -89,7 +90,7 @@ pub(super) fn run<B: Blocks>(
     let elem = program.elems[program.root as usize];
     let first = view.boxed(root, elem.size, elem.align)?;
     let first = first.map(|target| Piece::block(program.root, target));
-    rayon::scope(|scope| work(&shared, scope, first.into_iter().collect()));
+    tasks::scope(|scope| work(&shared, scope, first.into_iter().collect()));
     match shared.fault.lock().take() {
         Some(fault) => Err(fault),
         // The scope's end orders the workers' additions before these loads.
@@ -100,7 +101,7 @@ pub(super) fn run<B: Blocks>(
     }
 }
 
-fn work<'s, B: Blocks>(shared: &'s Shared<'s, B>, scope: &rayon::Scope<'s>, stack: Vec<Piece>) {
+fn work<'s, B: Blocks>(shared: &'s Shared<'s, B>, scope: &Scope<'s>, stack: Vec<Piece>) {
     shared.waiting.fetch_sub(1, Ordering::Relaxed);
     let mut worker = Worker {
         shared,
@@ -139,7 +140,7 @@ impl Piece {
 }
 
 impl<'s, B: Blocks> Worker<'s, B> {
-    fn run(&mut self, scope: &rayon::Scope<'s>) -> Result<(), Fault> {
+    fn run(&mut self, scope: &Scope<'s>) -> Result<(), Fault> {
         let nothing = Piece {
             offset: 0,
             a: 0,
@@ -175,7 +176,7 @@ impl<'s, B: Blocks> Worker<'s, B> {
     }
 
     /// Gives work away if somebody may want it.
-    fn give(&mut self, scope: &rayon::Scope<'s>) {
+    fn give(&mut self, scope: &Scope<'s>) {
         let shared = self.shared;
         if self.stack.len() < 2 || shared.waiting.load(Ordering::Relaxed) >= shared.workers {
             return;

@@ -270,6 +270,7 @@ fn damaged(path: &str, what: &str, damage: impl FnOnce(&mut Image, u64, &Bank)) 
 const NULL: &str = "a null pointer";
 
 #[test]
+#[cfg_attr(miri, ignore = "safe code, many steps")]
 fn bad_pointers_are_found() {
     let second = |bank: &Bank| home(bank.accounts.0.ptr) + size_of::<Account>() as u64;
     damaged("accounts[1].owner", NULL, |image, _, bank| {
@@ -343,6 +344,7 @@ fn the_root_is_checked_as_well() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "safe code, many steps")]
 fn lengths_and_capacities_are_checked() {
     let accounts = |field| offset_of!(Bank, accounts) as u64 + field;
     let (cap, len) = (8, 16);
@@ -375,6 +377,7 @@ fn lengths_and_capacities_are_checked() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "safe code, many steps")]
 fn two_owners_of_one_block_are_both_named() {
     let Sampled { bank, .. } = bank();
     let shared = bank.pair.0.0.ptr.get();
@@ -403,6 +406,7 @@ fn two_owners_of_one_block_are_both_named() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "safe code, many steps")]
 fn values_are_checked() {
     let field = |bank: &Bank, account: u64, field: usize| {
         home(bank.accounts.0.ptr) + account * size_of::<Account>() as u64 + field as u64
@@ -467,6 +471,7 @@ fn values_are_checked() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "safe code, many steps")]
 fn what_is_unused_may_hold_anything() {
     let Sampled {
         mut image,
@@ -489,6 +494,7 @@ fn what_is_unused_may_hold_anything() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "safe code, many steps")]
 fn tables_are_checked() {
     let at = |field: u64| offset_of!(Bank, by_id) as u64 + field;
     let (mask, items, growth) = (8, 16, 24);
@@ -558,6 +564,7 @@ fn tables_are_checked() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "safe code, many steps")]
 fn long_ways_are_shown_by_their_ends() {
     let mut image = Image::new();
     let mut list = image.boxed(Node {
@@ -580,7 +587,7 @@ fn long_ways_are_shown_by_their_ends() {
 #[test]
 fn deep_and_wide_structures_are_marked_by_all_workers() {
     let mut image = Image::new();
-    let wide: Vec<PBox<PVec<PBox<u64>>>> = (0..300)
+    let wide: Vec<PBox<PVec<PBox<u64>>>> = (0..if cfg!(miri) { 20 } else { 300 })
         .map(|n| {
             let inner: Vec<_> = (0..n).map(|n| image.boxed(n)).collect();
             let inner = image.vec(&inner);
@@ -591,6 +598,10 @@ fn deep_and_wide_structures_are_marked_by_all_workers() {
     let root = image.boxed(wide).0.ptr.get();
     let live = image.table.len() as u64;
     let schema = schema_of::<PVec<PBox<PVec<PBox<u64>>>>>();
+    if cfg!(miri) {
+        assert_eq!(both(&image, root, &schema), Ok(live));
+        return;
+    }
     for threads in [1, 2, 7] {
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(threads)
@@ -601,6 +612,7 @@ fn deep_and_wide_structures_are_marked_by_all_workers() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "safe code, many steps")]
 fn a_large_table_is_marked_in_pieces() {
     let mut image = Image::new();
     let entries: Vec<_> = (0..3000u32).map(|n| (n, image.boxed(n))).collect();
@@ -616,6 +628,7 @@ fn a_large_table_is_marked_in_pieces() {
 
 proptest! {
     #[test]
+    #[cfg_attr(miri, ignore = "safe code, many steps")]
     fn any_damage_is_found_or_harmless(
         hits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..12),
     ) {
@@ -628,6 +641,7 @@ proptest! {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "safe code, many steps")]
     fn words_that_look_like_pointers_are_found_or_harmless(
         hits in prop::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>()), 1..6),
     ) {
@@ -641,6 +655,7 @@ proptest! {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "safe code, many steps")]
     fn a_cut_off_or_foreign_image_is_an_error(
         len in any::<prop::sample::Index>(),
         noise in any::<u8>(),

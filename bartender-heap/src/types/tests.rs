@@ -457,6 +457,7 @@ fn nesting_has_a_bound() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "safe code, many steps")]
 fn decoding_refuses_foreign_newer_and_cut_off_bytes() {
     let bytes = everything().encode();
     let error = |bytes: &[u8]| Schema::decode(bytes).unwrap_err().to_string();
@@ -560,6 +561,7 @@ fn differences_are_told_field_by_field() {
 
 proptest! {
     #[test]
+    #[cfg_attr(miri, ignore = "safe code, many steps")]
     fn decoding_never_panics_on_any_bytes(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
         let mut framed = everything().encode()[..32].to_vec();
         framed.extend_from_slice(&bytes);
@@ -568,6 +570,7 @@ proptest! {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "safe code, many steps")]
     fn decoding_damaged_bytes_is_an_error_or_another_schema(
         hits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
     ) {

@@ -9,7 +9,7 @@ use crate::medium::sim::{Bound, Image, SimKind, SimMedium, SimMemory};
 use crate::{Durability, Record};
 
 const MAX_SIZE: u64 = 2 << 20;
-const POINTERS: u64 = 40;
+const POINTERS: u64 = if cfg!(miri) { 8 } else { 40 };
 
 fn options() -> Options {
     let mut options = Options::new();
@@ -135,6 +135,7 @@ fn explore(kind: SimKind, close: bool) -> std::result::Result<u64, String> {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "hundreds of images")]
 fn every_crash_while_a_region_moves_leaves_it_whole() {
     for kind in [SimKind::Dax, SimKind::Disk] {
         for close in [false, true] {
@@ -145,6 +146,7 @@ fn every_crash_while_a_region_moves_leaves_it_whole() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "thousands of images")]
 fn mutants_are_caught() {
     for name in [
         "relocate_unannounced",
@@ -185,6 +187,7 @@ fn a_region_that_is_being_moved_opens_for_nobody_else() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "maps a file")]
 fn a_copy_of_an_open_file_moves_beside_it() {
     let folder = tempfile::tempdir_in("/dev/shm").expect("shared memory");
     let [path, copy] = ["a", "b"].map(|name| folder.path().join(name));
