@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 
 /// Bytes handed to the device at once while a checkpoint is paced: a commit
 /// that comes in between waits for so much at most.
-const PACE_CHUNK: u64 = 128 << 10;
+const PACE_CHUNK: u64 = 64 << 10;
 /// Longest pause after such a chunk, in which commits have the device to
 /// themselves.
 const PACE_PAUSE: Duration = Duration::from_millis(2);
