@@ -214,7 +214,7 @@ fn addr<T>(lock: *const T) -> usize {
 /// Takes `lock` for the transaction, to change what is inside.
 #[inline]
 pub(crate) fn lock<'tx, L: Lock>(lock: &'tx L, tx: TxRef<'tx>) -> Result<Mut<'tx, L::Target>> {
-    tx.context().lock(addr(lock), Mode::Exclusive)?;
+    tx.lock(addr(lock), Mode::Exclusive)?;
     // SAFETY: the lock is in the region and held exclusively from here to the end of the transaction; it is
     // granted once, so there is no other way in.
     Ok(unsafe { Mut::from_raw(lock.inside(), tx) })
@@ -222,7 +222,7 @@ pub(crate) fn lock<'tx, L: Lock>(lock: &'tx L, tx: TxRef<'tx>) -> Result<Mut<'tx
 
 /// Takes `lock` for the transaction, to read what is inside.
 pub(crate) fn share<'tx, T: Persist>(lock: &'tx PRwLock<T>, tx: TxRef<'tx>) -> Result<&'tx T> {
-    tx.context().lock(addr(lock), Mode::Shared)?;
+    tx.lock(addr(lock), Mode::Shared)?;
     // SAFETY: shared from here to the end of the transaction.
     Ok(unsafe { &*lock.value.get() })
 }

@@ -159,40 +159,6 @@ impl Context {
         self.doom.get_or_insert(doom);
     }
 
-    /// Takes the lock at `addr`, to the end of the transaction.
-    #[inline]
-    pub(crate) fn lock(&mut self, addr: usize, mode: Mode) -> Result<()> {
-        if !self.view.contains(&addr) {
-            return Err(Error::ForeignLock);
-        }
-        if !thread::table().acquire_unused(addr, mode, self.owner)
-            && self.lock_contended(addr, mode)?
-        {
-            return Ok(());
-        }
-        let round = self.round;
-        self.locks.push(Held { addr, mode, round });
-        Ok(())
-    }
-
-    /// As [`lock`](Self::lock); whether it was held before.
-    #[cold]
-    fn lock_contended(&mut self, addr: usize, mode: Mode) -> Result<bool> {
-        match thread::with(|thread| thread.acquire(addr, mode)) {
-            Ok(None) => Ok(false),
-            Ok(Some(commit)) => {
-                self.seen = self.seen.max(commit.seq);
-                Ok(false)
-            }
-            Err(Refused::Own) if self.grant_again(addr, mode) => Ok(true),
-            Err(Refused::Own) => Err(Error::AlreadyLocked),
-            Err(Refused::Conflict) => {
-                self.doom(Doom::Conflict);
-                Err(Error::Conflict)
-            }
-        }
-    }
-
     /// Grants a lock that is held since an earlier round, whose `Mut`s are gone.
     fn grant_again(&mut self, addr: usize, mode: Mode) -> bool {
         let round = self.round;
@@ -334,6 +300,45 @@ impl TxRef<'_> {
         context.frees.push(ptr);
     }
 
+    /// Takes the lock at `addr`, to the end of the transaction.
+    #[inline]
+    pub(crate) fn lock(self, addr: usize, mode: Mode) -> Result<()> {
+        let context = self.context();
+        if !context.view.contains(&addr) {
+            return Err(Error::ForeignLock);
+        }
+        if !thread::table().acquire_unused(addr, mode, context.owner)
+            && self.lock_contended(addr, mode)?
+        {
+            return Ok(());
+        }
+        let context = self.context();
+        let round = context.round;
+        context.locks.push(Held { addr, mode, round });
+        Ok(())
+    }
+
+    /// As [`lock`](Self::lock); whether it was held before.
+    #[cold]
+    fn lock_contended(self, addr: usize, mode: Mode) -> Result<bool> {
+        // Looks at the locks of all running transactions, of this one too: it must not be borrowed.
+        let outcome = thread::with(|thread| thread.acquire(addr, mode));
+        let context = self.context();
+        match outcome {
+            Ok(None) => Ok(false),
+            Ok(Some(commit)) => {
+                context.seen = context.seen.max(commit.seq);
+                Ok(false)
+            }
+            Err(Refused::Own) if context.grant_again(addr, mode) => Ok(true),
+            Err(Refused::Own) => Err(Error::AlreadyLocked),
+            Err(Refused::Conflict) => {
+                context.doom(Doom::Conflict);
+                Err(Error::Conflict)
+            }
+        }
+    }
+
     /// Holds the lock at `addr` to the end of the transaction (it may hold it already).
     ///
     /// # Errors
@@ -341,7 +346,7 @@ impl TxRef<'_> {
     /// [`Error::Conflict`]; the transaction is doomed then.
     #[doc(hidden)]
     pub fn hold(self, addr: usize) -> Result<()> {
-        match self.context().lock(addr, Mode::Exclusive) {
+        match self.lock(addr, Mode::Exclusive) {
             Err(Error::AlreadyLocked) => Ok(()),
             other => other,
         }

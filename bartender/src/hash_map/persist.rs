@@ -33,6 +33,8 @@ unsafe impl<K: Persist, V: Persist> Persist for PHashMap<K, V> {
                 *table = Table::new(table.seed());
                 return;
             }
+            // The block goes as it is, and ordinary memory may hold what is nobody's business in the region.
+            table.zero_vacant();
             table.set_block(a.move_block(owned, layout, layout.size()));
             for slot in table.full() {
                 a.elements(slot.as_ptr(), 1);

@@ -386,6 +386,28 @@ impl<E> Table<E> {
         }
     }
 
+    /// Zeroes the bytes of the block that belong to no entry.
+    ///
+    /// # Safety
+    ///
+    /// The block may be written, and nobody is told.
+    pub(crate) unsafe fn zero_vacant(&mut self) {
+        let buckets = self.buckets();
+        if buckets == 0 {
+            return;
+        }
+        let (end, entries) = (buckets + GROUP, Self::entries_at(buckets));
+        // SAFETY: the block has so many control bytes, then a gap, then the entries, of which none is in a bucket
+        // that is empty or deleted.
+        unsafe {
+            let control = self.control();
+            control.add(end).write_bytes(0, entries - end);
+            for index in (0..buckets).filter(|index| *control.add(*index) >= DELETED) {
+                self.bucket(index).write_bytes(0, 1);
+            }
+        }
+    }
+
     /// The entries of the full buckets, in the order of the buckets.
     #[inline]
     pub(crate) fn full(&self) -> Full<E> {
