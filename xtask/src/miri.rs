@@ -10,7 +10,11 @@ use crate::step::{Failure, Runner, target};
 use std::process::{Command, Stdio};
 
 /// Crates, and what of them runs.
-const TESTS: &[(&str, &[&str])] = &[("bartender-pm", &["--lib"]), ("bartender-heap", &["--lib"])];
+const TESTS: &[(&str, &[&str])] = &[
+    ("bartender-pm", &["--lib"]),
+    ("bartender-heap", &["--lib"]),
+    ("bartender", &["--test", "simulated"]),
+];
 
 /// Pointers are stored as integers, so provenance has to be permissive. Proptest
 /// gets few cases, and no file to remember failures in.
