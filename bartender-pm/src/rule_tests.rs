@@ -174,6 +174,7 @@ fn bulk_loads_do_not_cut_the_view_into_ever_more_pieces() {
 /// Memory that a bulk load leaves in the view in small pieces counts like any
 /// other, although the log never held it.
 #[test]
+#[cfg_attr(miri, ignore = "maps a file")]
 fn fresh_memory_that_stays_private_counts_against_the_limit_of_the_view() {
     const PIECE: u64 = 128 << 10;
     let folder = tempfile::tempdir().expect("a folder");
