@@ -255,7 +255,7 @@ fn workload(kind: SimKind) -> Workload {
 fn bound() -> Bound {
     Bound {
         images_per_point: if cfg!(miri) { 1 } else { 24 },
-        points: if cfg!(miri) { 2 } else { usize::MAX },
+        points: if cfg!(miri) { 1 } else { usize::MAX },
         ..Bound::default()
     }
 }

@@ -440,6 +440,7 @@ fn broken_rules_are_refused() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "safe code, many steps")]
 fn nesting_has_a_bound() {
     // Types of a program are nested by generics; here by hand, from the bottom up.
     let nest = |depth: u32| {
@@ -476,6 +477,7 @@ fn decoding_refuses_foreign_newer_and_cut_off_bytes() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "safe code, many steps")]
 fn differences_are_told_field_by_field() {
     let old = bank(&PLAN);
     let lines = |plan: Plan| old.diff(&bank(&plan));
