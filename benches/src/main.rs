@@ -1,8 +1,8 @@
-//! Benchmarks of bartender beside its peers: `cargo xtask bench [--quick] [commit|disk|alloc|read|bulk]…`.
+//! Benchmarks of bartender beside its peers: `cargo xtask bench [--quick] [commit|disk|alloc|read|bulk|rebuild]…`.
 //!
 //! Each prints a table and, per goal, the ratio reached, and writes
 //! `target/bench/<name>.csv` and a chart of each workload. `--quick` measures a
-//! tenth of the allocator's programs. The disk is the one that holds the build folder,
+//! tenth of the allocator's programs and of what is rebuilt. The disk is the one that holds the build folder,
 //! or `BARTENDER_BENCH_DIR`.
 
 mod alloc;
@@ -13,6 +13,7 @@ mod harness;
 mod memory;
 #[cfg(feature = "pmemobj")]
 mod pmemobj;
+mod rebuild;
 
 use std::error::Error;
 
@@ -25,10 +26,14 @@ const WORKLOADS: &[(&str, Workload)] = &[
     ("alloc", alloc::run),
     ("read", |report, _| memory::reading(report)),
     ("bulk", |report, _| memory::bulk(report)),
+    ("rebuild", rebuild::run),
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut asked: Vec<String> = std::env::args().skip(1).collect();
+    if asked.first().is_some_and(|a| a == rebuild::CHILD) {
+        return rebuild::child_main(&asked[1..]);
+    }
     let all = asked.len();
     asked.retain(|a| a != "--quick");
     let quick = asked.len() < all;
