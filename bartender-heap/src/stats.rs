@@ -49,6 +49,8 @@ pub struct Stats {
     pub large_runs: u64,
     /// Home space in superblocks and runs.
     pub reserved_bytes: u64,
+    /// The most that `reserved_bytes` ever was since the heap was opened.
+    pub reserved_peak: u64,
     /// Home space that is free for any use.
     pub free_bytes: u64,
     /// Home space of the header, the schema and the table.
@@ -96,11 +98,12 @@ impl fmt::Display for Stats {
         )?;
         writeln!(
             f,
-            "reserved    {:>12} in {} superblocks of threads, {} shared, {} large runs",
+            "reserved    {:>12} in {} superblocks of threads, {} shared, {} large runs; at most {}",
             Bytes(self.reserved_bytes).to_string(),
             self.thread_superblocks,
             self.global_superblocks,
-            self.large_runs
+            self.large_runs,
+            Bytes(self.reserved_peak)
         )?;
         writeln!(f, "free        {:>12}", Bytes(self.free_bytes).to_string())?;
         writeln!(f, "table       {:>12}", Bytes(self.table_bytes).to_string())?;

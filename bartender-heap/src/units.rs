@@ -38,6 +38,10 @@ pub(crate) struct Units {
     by_len: BTreeSet<(u64, u64)>,
     /// Sum of the lengths.
     count: u64,
+    /// Units that were ever free, that is all but the table's and the header's.
+    total: u64,
+    /// Most units that were taken at one time.
+    peak: u64,
 }
 
 impl Units {
@@ -49,12 +53,19 @@ impl Units {
             free: BTreeMap::new(),
             by_len: BTreeSet::new(),
             count: 0,
+            total: 0,
+            peak: 0,
         }
     }
 
     /// Free units.
     pub(crate) fn free(&self) -> u64 {
         self.count
+    }
+
+    /// Most units that were taken at one time.
+    pub(crate) fn peak(&self) -> u64 {
+        self.peak
     }
 
     /// Units allocated in the file.
@@ -76,6 +87,7 @@ impl Units {
             let start = piece.behind().max(from);
             let end = piece.end.min(self.end);
             if start < end {
+                self.total += end - start;
                 self.give(Run {
                     start,
                     len: end - start,
@@ -123,6 +135,7 @@ impl Units {
         if start + len < at + have {
             self.insert(start + len, at + have - start - len, stamp);
         }
+        self.peak = self.peak.max(self.total - self.count);
         Some(Run { start, len, stamp })
     }
 
@@ -141,6 +154,7 @@ impl Units {
         if start + len < at + have {
             self.insert(start + len, at + have - start - len, stamp);
         }
+        self.peak = self.peak.max(self.total - self.count);
         true
     }
 

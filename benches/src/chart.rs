@@ -8,7 +8,7 @@ use std::path::Path;
 
 /// Draws the workloads of `rows` into files named after `stem`; returns how many they are.
 pub(crate) fn draw(rows: &[Row], stem: &Path) -> Result<usize, Box<dyn Error>> {
-    let mut workloads: Vec<&str> = rows.iter().map(|r| r.workload).collect();
+    let mut workloads: Vec<&str> = rows.iter().map(|r| r.workload.as_str()).collect();
     workloads.dedup();
     workloads.sort_unstable();
     workloads.dedup();

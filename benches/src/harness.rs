@@ -10,7 +10,7 @@ use std::path::PathBuf;
 /// One result: a subject in a workload.
 #[derive(Debug, Clone)]
 pub(crate) struct Row {
-    pub(crate) workload: &'static str,
+    pub(crate) workload: String,
     pub(crate) threads: usize,
     pub(crate) subject: String,
     pub(crate) median: f64,
@@ -43,7 +43,7 @@ impl Report {
     /// Measures the subjects in turns, `rounds` times after one warm-up.
     pub(crate) fn measure(
         &mut self,
-        workload: &'static str,
+        workload: &str,
         threads: usize,
         unit: &'static str,
         rounds: usize,
@@ -65,7 +65,7 @@ impl Report {
         for ((subject, _), mut figures) in subjects.into_iter().zip(figures) {
             figures.sort_by(f64::total_cmp);
             let row = Row {
-                workload,
+                workload: workload.into(),
                 threads,
                 subject: subject.into(),
                 median: figures[figures.len() / 2],
@@ -79,6 +79,26 @@ impl Report {
             );
             self.rows.push(row);
         }
+    }
+
+    /// Notes one figure of a subject, which was measured elsewhere.
+    pub(crate) fn note(
+        &mut self,
+        workload: &str,
+        threads: usize,
+        subject: &str,
+        figure: f64,
+        unit: &'static str,
+    ) {
+        self.rows.push(Row {
+            workload: workload.into(),
+            threads,
+            subject: subject.into(),
+            median: figure,
+            min: figure,
+            max: figure,
+            unit,
+        });
     }
 
     /// The median of a subject.
@@ -168,17 +188,4 @@ pub(crate) fn nanos(n: u64, f: impl FnOnce()) -> f64 {
     let start = std::time::Instant::now();
     f();
     start.elapsed().as_nanos() as f64 / n as f64
-}
-
-/// Machine, kernel and processor, for the head of a report.
-pub(crate) fn print_machine() {
-    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
-    let cpu = read("/proc/cpuinfo");
-    let model = cpu
-        .lines()
-        .find_map(|l| l.strip_prefix("model name")?.split(": ").nth(1))
-        .unwrap_or("?");
-    let cores = std::thread::available_parallelism().map_or(0, |n| n.get());
-    let kernel = read("/proc/sys/kernel/osrelease");
-    println!("{model}, {cores} cores, Linux {}", kernel.trim());
 }

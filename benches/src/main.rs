@@ -1,4 +1,5 @@
-//! Benchmarks of bartender beside its peers: `cargo xtask bench [--quick] [commit|disk|alloc|read|bulk|rebuild]…`.
+//! Benchmarks of bartender beside its peers: `cargo xtask bench [WORKLOAD...] [OPTION...]`,
+//! see [`args::HELP`] (`--help`).
 //!
 //! Each prints a table and, per goal, the ratio reached, and writes
 //! `target/bench/<name>.csv` and a chart of each workload. `--quick` measures a
@@ -6,19 +7,22 @@
 //! or `BARTENDER_BENCH_DIR`.
 
 mod alloc;
+mod args;
 mod chart;
 mod commit;
 mod disk;
 mod harness;
+mod machine;
 mod memory;
 #[cfg(feature = "pmemobj")]
 mod pmemobj;
 mod rebuild;
 
+use args::Args;
 use std::error::Error;
 
-/// A workload: fills a report in, perhaps quickly.
-type Workload = fn(&mut harness::Report, bool) -> Result<(), Box<dyn Error>>;
+/// A workload: fills a report in, as much of it as was asked for.
+type Workload = fn(&mut harness::Report, &Args) -> Result<(), Box<dyn Error>>;
 
 const WORKLOADS: &[(&str, Workload)] = &[
     ("commit", |report, _| commit::run(report)),
@@ -26,28 +30,33 @@ const WORKLOADS: &[(&str, Workload)] = &[
     ("alloc", alloc::run),
     ("read", |report, _| memory::reading(report)),
     ("bulk", |report, _| memory::bulk(report)),
-    ("rebuild", rebuild::run),
+    ("rebuild", |report, args| rebuild::run(report, args.quick)),
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let mut asked: Vec<String> = std::env::args().skip(1).collect();
-    if asked.first().is_some_and(|a| a == rebuild::CHILD) {
-        return rebuild::child_main(&asked[1..]);
+    let mut words = std::env::args().skip(1).peekable();
+    match words.peek().map(String::as_str) {
+        Some(alloc::CHILD) => return alloc::child(words.skip(1)),
+        Some(rebuild::CHILD) => return rebuild::child_main(&words.skip(1).collect::<Vec<_>>()),
+        Some("--help") => {
+            print!("{}", args::HELP);
+            return Ok(());
+        }
+        _ => {}
     }
-    let all = asked.len();
-    asked.retain(|a| a != "--quick");
-    let quick = asked.len() < all;
+    let args = Args::parse(words)?;
+    let asked = &args.workloads;
     if let Some(unknown) = asked
         .iter()
         .find(|a| !WORKLOADS.iter().any(|(name, _)| name == a))
     {
         return Err(format!("no workload {unknown}").into());
     }
-    harness::print_machine();
+    machine::print();
     for (name, run) in WORKLOADS {
         if asked.is_empty() || asked.iter().any(|a| a == name) {
             let mut report = harness::Report::default();
-            run(&mut report, quick)?;
+            run(&mut report, &args)?;
             report.finish(name)?;
         }
     }

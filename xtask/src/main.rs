@@ -23,7 +23,8 @@ Usage: cargo xtask COMMAND [ARGUMENT...]
                   MIRIFLAGS are added to ours
   crash [FILTER]  crash exploration and real deaths, in release mode, with
                   what they print
-  bench [ARG...]  the benchmarks; arguments go to the benchmark program
+  bench [ARG...]  the benchmarks; `bench --help` says which there are and what
+                  can be chosen
   vm COMMAND...   runs a command in a virtual machine with persistent memory,
                   in the same folder, and exits with its status;
     vm setup            once before: fetches what the machine is made of

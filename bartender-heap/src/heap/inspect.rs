@@ -23,6 +23,7 @@ impl Heap {
         let pieces = table::pieces(max).filter(|piece| piece.at < end);
         let table: u64 = pieces.map(|piece| piece.behind().min(end) - piece.at).sum();
         let mut stats = Stats {
+            reserved_peak: (global.units.peak() - self.schema_units) * UNIT,
             free_bytes: global.units.free() * UNIT,
             table_bytes: (1 + table + self.schema_units) * UNIT,
             home_bytes: self.region.size(),

@@ -1,11 +1,15 @@
 //! Allocation beside the volatile allocators that people use: the classic
-//! programs at 1, 2 and 4 threads, all subjects in turns within one run.
+//! programs at 1, 2 and 4 threads, all subjects in turns within one run; then
+//! how much space they take.
 
 mod programs;
+mod space;
 mod subject;
 
+use crate::args::Args;
 use crate::harness::{Report, Subject};
 use programs::Order;
+pub(crate) use space::{CHILD, child};
 use std::error::Error;
 use subject::{Allocator, Bartender, LIBC, MIMALLOC};
 #[cfg(feature = "peers")]
@@ -13,24 +17,28 @@ use subject::{JEMALLOC, SNMALLOC};
 
 /// How much is measured.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Extent {
+struct Extent<'a> {
     /// Operations of a thread in a round.
     n: usize,
     rounds: usize,
+    args: &'a Args,
 }
 
-impl Extent {
-    pub(crate) fn new(quick: bool) -> Extent {
+impl<'a> Extent<'a> {
+    fn new(args: &'a Args) -> Extent<'a> {
+        let n = if args.quick { 100_000 } else { 1_000_000 };
         Extent {
-            n: if quick { 100_000 } else { 1_000_000 },
-            rounds: if quick { 5 } else { 7 },
+            n: args.n.unwrap_or(n),
+            rounds: args.rounds(),
+            args,
         }
     }
 }
 
 /// A program over every subject.
 macro_rules! over_all {
-    ($report:expr, $extent:expr, $ours:expr, $name:expr, $threads:expr, $program:expr) => {{
+    ($report:expr, $extent:expr, $ours:expr, $name:expr, $threads:expr, $program:expr) => {
+    if $extent.args.wants($name) {
         let mut subjects: Vec<Subject<'_>> = Vec::new();
         over_all!(@one subjects, $ours, $program);
         over_all!(@one subjects, &MIMALLOC, $program);
@@ -41,7 +49,8 @@ macro_rules! over_all {
             over_all!(@one subjects, &SNMALLOC, $program);
         }
         $report.measure($name, $threads, "ns", $extent.rounds, subjects);
-    }};
+    }
+    };
     (@one $subjects:expr, $subject:expr, $program:expr) => {{
         let subject = $subject;
         $subjects.push((name_of(subject), Box::new(move || $program(subject))));
@@ -54,33 +63,33 @@ fn name_of<A: Allocator>(_: &A) -> &'static str {
 
 const THREADS: [usize; 3] = [1, 2, 4];
 
-/// Runs everything; `quick` measures a tenth of it.
-pub(crate) fn run(report: &mut Report, quick: bool) -> Result<(), Box<dyn Error>> {
-    let extent = Extent::new(quick);
+/// Runs everything that was asked for.
+pub(crate) fn run(report: &mut Report, args: &Args) -> Result<(), Box<dyn Error>> {
+    let extent = Extent::new(args);
     let n = extent.n;
-    let ours = &Bartender::new()?;
-    for threads in THREADS {
-        for (name, size) in [("pair 64 B", 64), ("pair 256 B", 256)] {
+    let ours = &Bartender::new(REGION)?;
+    println!("bartender: a region of its own in shared memory (tmpfs)");
+    let sizes = |usual: &[usize]| args.size.map_or(usual.to_vec(), |size| vec![size]);
+    for &threads in args.threads.as_deref().unwrap_or(&THREADS) {
+        for size in sizes(&[64, 256]) {
+            let name = &format!("pair {}", bytes(size));
             over_all!(report, extent, ours, name, threads, |a| {
                 programs::pairs(a, threads, n, size)
             });
             best_peer(report, name, threads, 1.0);
         }
-        for (name, size, order) in [
-            ("batch 64 B, first in first out", 64, Order::First),
-            ("batch 64 B, last in first out", 64, Order::Last),
-            ("batch 64 B, random", 64, Order::Random),
-            ("batch 256 B, first in first out", 256, Order::First),
-            ("batch 256 B, last in first out", 256, Order::Last),
-            ("batch 256 B, random", 256, Order::Random),
-            ("batch 4 KiB, first in first out", 4096, Order::First),
-            ("batch 4 KiB, last in first out", 4096, Order::Last),
-            ("batch 4 KiB, random", 4096, Order::Random),
-        ] {
-            over_all!(report, extent, ours, name, threads, |a| {
-                programs::batches(a, threads, n, size, order)
-            });
-            best_peer(report, name, threads, 1.1);
+        for size in sizes(&[64, 256, 4096]) {
+            for (how, order) in [
+                ("first in first out", Order::First),
+                ("last in first out", Order::Last),
+                ("random", Order::Random),
+            ] {
+                let name = &format!("batch {}, {how}", bytes(size));
+                over_all!(report, extent, ours, name, threads, |a| {
+                    programs::batches(a, threads, n, size, order)
+                });
+                best_peer(report, name, threads, 1.1);
+            }
         }
         over_all!(report, extent, ours, "threadtest", threads, |a| {
             programs::threadtest(a, threads, n)
@@ -108,6 +117,9 @@ pub(crate) fn run(report: &mut Report, quick: bool) -> Result<(), Box<dyn Error>
             classics.push("producer-consumer");
         }
         for name in classics {
+            if !args.wants(name) {
+                continue;
+            }
             let rate = |subject| 1.0 / report.median(name, threads, subject);
             let goal = format!("{name}, {threads} threads: throughput against mimalloc");
             let reached = rate(Bartender::NAME) / rate(subject::Mimalloc::NAME);
@@ -115,8 +127,19 @@ pub(crate) fn run(report: &mut Report, quick: bool) -> Result<(), Box<dyn Error>
         }
     }
     scaling(report);
-    Ok(())
+    space::run(report, args)
 }
+
+/// A size as the programs' names have it.
+fn bytes(size: usize) -> String {
+    match size {
+        _ if size >= 1024 && size.is_multiple_of(1024) => format!("{} KiB", size / 1024),
+        _ => format!("{size} B"),
+    }
+}
+
+/// Bytes that our region may grow to.
+const REGION: u64 = 8 << 30;
 
 const CLASSICS: [&str; 6] = [
     "threadtest",
@@ -128,7 +151,7 @@ const CLASSICS: [&str; 6] = [
 ];
 
 /// Our time against that of the fastest peer.
-fn best_peer(report: &mut Report, workload: &'static str, threads: usize, bound: f64) {
+fn best_peer(report: &mut Report, workload: &str, threads: usize, bound: f64) {
     let best = report
         .subjects(workload, threads)
         .filter(|(subject, _)| *subject != Bartender::NAME)

@@ -10,6 +10,7 @@
 //! written to once, and every round but the first finds its memory touched.
 
 use super::subject::Allocator;
+use crate::machine::pin;
 use std::alloc::Layout;
 use std::hint::black_box;
 use std::ptr::NonNull;
@@ -77,6 +78,7 @@ fn together(threads: usize, n: usize, f: impl Fn(usize) + Sync) -> f64 {
             .map(|i| {
                 let (barrier, f) = (&barrier, &f);
                 s.spawn(move || {
+                    pin(i);
                     barrier.wait();
                     let start = Instant::now();
                     f(i);
@@ -188,6 +190,7 @@ pub(crate) fn larson<A: Allocator>(a: &A, threads: usize, n: usize) -> f64 {
         std::thread::scope(|s| {
             for (i, slots) in slots.iter_mut().enumerate() {
                 s.spawn(move || {
+                    pin(i);
                     let mut random = Random((life * 64 + i + 1) as u64 * 0x9e37_79b9);
                     for _ in 0..each {
                         let slot = &mut slots[random.below(SLOTS)];
@@ -210,10 +213,11 @@ pub(crate) fn producers<A: Allocator>(a: &A, threads: usize, n: usize) -> f64 {
     let rounds = (n / BATCH).max(1);
     let start = Instant::now();
     std::thread::scope(|s| {
-        for _ in 0..threads / 2 {
+        for pair in 0..threads / 2 {
             let (send, receive) = sync_channel::<Vec<Block>>(4);
             let (back, empty) = sync_channel::<Vec<Block>>(8);
             s.spawn(move || {
+                pin(2 * pair);
                 for _ in 0..rounds {
                     let mut batch = empty.try_recv().unwrap_or_default();
                     batch.extend((0..BATCH).map(|_| Block::new(a, 64)));
@@ -223,6 +227,7 @@ pub(crate) fn producers<A: Allocator>(a: &A, threads: usize, n: usize) -> f64 {
                 }
             });
             s.spawn(move || {
+                pin(2 * pair + 1);
                 for mut batch in receive {
                     batch.drain(..).for_each(|block| block.free(a));
                     let _ = back.try_send(batch);

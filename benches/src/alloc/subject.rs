@@ -71,17 +71,22 @@ pub(crate) struct Bartender {
 }
 
 impl Bartender {
-    /// A heap in a region of its own.
-    pub(crate) fn new() -> Result<Self, Box<dyn Error>> {
+    /// A heap in a region of its own, of at most `max_size` bytes.
+    pub(crate) fn new(max_size: u64) -> Result<Self, Box<dyn Error>> {
         let folder = tempfile::tempdir_in("/dev/shm")?;
         let mut options = bartender_pm::Options::new();
-        options.max_size(8 << 30);
+        options.max_size(max_size);
         let region = options.open(folder.path().join("a.region"))?;
         let schema = Schema::of(<u64 as Persist>::describe)?;
         Ok(Bartender {
             heap: Heap::create(region, &schema)?,
             _folder: folder,
         })
+    }
+
+    /// The heap.
+    pub(crate) fn heap(&self) -> &Heap {
+        &self.heap
     }
 
     /// The first block of a superblock names its table entry, which a
