@@ -52,6 +52,21 @@ pub enum Error {
     #[error(transparent)]
     BadSchema(#[from] crate::types::BadSchema),
 
+    /// The region holds typed data, and untyped data were asked for.
+    #[error(
+        "the region holds typed data (its root is `{root}`); open it with the program that has these types, or create another file"
+    )]
+    Typed {
+        /// Name of the root's type.
+        root: String,
+    },
+
+    /// The region holds untyped data, of which nobody knows where the pointers are.
+    #[error(
+        "the region was written through the C interface, its data have no types: a pointer in it cannot be told from a number, so it cannot be moved; free its home address (is a copy of it open?) and open it there"
+    )]
+    Immovable,
+
     /// A stored value holds something that its type does not allow.
     #[error(
         "the data are damaged at {path} (home offset {offset:#x}): {what}; restore the region from a copy"

@@ -6,6 +6,7 @@
 
 mod inspect;
 mod open;
+mod untyped;
 
 use crate::arena::{Arena, Refused};
 use crate::class;

@@ -234,3 +234,76 @@ pub struct RawLock {
 }
 
 const _: () = assert!(size_of::<RawLock>() == 8 && align_of::<RawLock>() == 8);
+
+/// One root by its name, of a region without types. The header's root slot leads
+/// to a block that holds nothing else, as many as fit it.
+///
+/// A place that is not used is all zeroes.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NamedRoot {
+    /// The name, not empty and without a zero byte, then zeroes, at least one.
+    pub name: [u8; 56],
+    /// An address in a block.
+    pub address: u64,
+}
+
+impl NamedRoot {
+    /// A place that is not used.
+    pub const NONE: NamedRoot = NamedRoot {
+        name: [0; 56],
+        address: 0,
+    };
+    /// Longest name.
+    pub const MAX_NAME: usize = 55;
+
+    /// The root `name` at `address`; `None` if the name is empty, too long or has a zero byte.
+    pub fn new(name: &[u8], address: u64) -> Option<NamedRoot> {
+        if name.is_empty() || name.len() > Self::MAX_NAME || name.contains(&0) {
+            return None;
+        }
+        let mut root = NamedRoot {
+            address,
+            ..NamedRoot::NONE
+        };
+        root.name[..name.len()].copy_from_slice(name);
+        Some(root)
+    }
+
+    /// Its name, without the zeroes.
+    pub fn name(&self) -> &[u8] {
+        let len = self.name.iter().position(|byte| *byte == 0);
+        &self.name[..len.unwrap_or(Self::MAX_NAME)]
+    }
+
+    /// Whether the place is used.
+    pub fn is_used(&self) -> bool {
+        self.name[0] != 0
+    }
+
+    /// Whether it is one that `new` makes, or not used.
+    pub fn is_sound(&self) -> bool {
+        let zeroes = self.name[self.name().len()..].iter().all(|byte| *byte == 0);
+        zeroes && self.name[Self::MAX_NAME] == 0 && (self.is_used() == (self.address != 0))
+    }
+
+    /// The root as the medium holds it.
+    pub fn to_bytes(&self) -> [u8; 64] {
+        let mut bytes = [0; 64];
+        bytes[..56].copy_from_slice(&self.name);
+        bytes[56..].copy_from_slice(&self.address.to_le_bytes());
+        bytes
+    }
+
+    /// The root that the medium holds; any bytes are one.
+    pub fn from_bytes(bytes: &[u8; 64]) -> NamedRoot {
+        let mut root = NamedRoot::NONE;
+        let (name, address) = bytes.split_at(56);
+        root.name.copy_from_slice(name);
+        root.address = u64::from_le_bytes(std::array::from_fn(|i| address[i]));
+        root
+    }
+}
+
+const _: () = assert!(size_of::<NamedRoot>() == 64 && align_of::<NamedRoot>() == 8);
+const _: () = assert!(offset_of!(NamedRoot, address) == 56);

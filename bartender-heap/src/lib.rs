@@ -15,8 +15,11 @@ mod class;
 mod error;
 
 // What the medium describes, and following it.
-mod mark;
 mod table;
+
+mod marks;
+
+mod mark;
 pub mod types;
 
 // Allocation in DRAM, lowest first.
@@ -40,17 +43,18 @@ mod tls;
 
 // The heap in its region.
 mod header;
-mod marks;
 mod snapshot;
 mod stats;
 
 mod heap;
+mod pending;
 mod relocate;
 
 pub use block::NotABlock;
 pub use error::{Error, Result};
 pub use heap::{Block, Entry, Heap};
 pub use mark::MarkReport;
+pub use pending::{Carried, Pending};
 pub use relocate::{open_region, open_region_on};
-pub use stats::{CheckReport, OpenReport, Stats};
+pub use stats::{CheckReport, Collected, OpenReport, Stats};
 pub use types::{BadSchema, Kind, Schema, SchemaBuilder, Type, TypeRef};

@@ -7,11 +7,14 @@
 //! paths, and, only when that one met damage, a second one over the schema itself, which finds
 //! the first damage in depth-first order and names the way to it.
 //!
+//! Data without types are another matter: see [`conservative`].
+//!
 //! It is precise: what no pointer of a described type leads to is not marked. It changes
 //! nothing but the marks, does not know how superblocks look (that is [`Blocks`]) nor whether a
 //! key stands in the right bucket of its table. The world must stand still while it runs, or
 //! the view be a frozen copy.
 
+pub(crate) mod conservative;
 mod fault;
 mod program;
 mod run;

@@ -80,6 +80,18 @@ impl Marks {
         self.units[extent.unit as usize..extent.end() as usize].fill(number);
     }
 
+    /// The block that home offset `offset` lies in, if it is in one that is not known to be free.
+    pub(crate) fn around(&self, offset: u64) -> Option<BlockRef> {
+        let number = *self.units.get((offset >> UNIT_SHIFT) as usize)?;
+        let marked = &self.superblocks[number.checked_sub(1)? as usize];
+        let start = marked.extent.unit * UNIT;
+        let index = (offset - start) / marked.size;
+        if index >= u64::from(marked.blocks) {
+            return None;
+        }
+        self.locate(start + index * marked.size).ok()
+    }
+
     /// The superblocks, each with the words of its marks and the words of its free blocks (0 if unknown).
     pub(crate) fn each(
         &self,

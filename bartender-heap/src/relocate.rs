@@ -5,12 +5,12 @@
 //! their pointers found, before the first one is rewritten; in which order
 //! that survives a crash, `bartender_pm` knows. What a clean close saved holds
 //! offsets only, so a moved region need not be marked again for the allocator.
-//! What moves is precise data only: a region without types has no move.
+//! What moves is typed data only: a region of the C interface is refused.
 
 #![allow(unsafe_code)]
 
 use crate::block::{BlockRef, Blocks, NotABlock};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::header;
 use crate::layout::UNIT;
 use crate::mark::{View, mark};
@@ -81,6 +81,9 @@ fn pointers(relocation: &Relocation) -> Result<Words> {
         return Ok(Words(Vec::new()));
     }
     let (header, schema) = header::read(home)?;
+    if schema.is_untyped() {
+        return Err(Error::Immovable);
+    }
     let (end, max) = (home.len() as u64 / UNIT, relocation.max_size() / UNIT);
     let (extents, _) = table::resolve(table::read(home, max), end, max)?;
     let found = Finder {

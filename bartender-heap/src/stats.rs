@@ -32,6 +32,22 @@ pub struct CheckReport {
     pub took: Duration,
 }
 
+/// What collecting took back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Collected {
+    /// Blocks that nothing led to.
+    pub blocks: u64,
+    /// Their usable bytes.
+    pub bytes: u64,
+    /// Blocks that stay.
+    pub live_blocks: u64,
+    /// Their usable bytes.
+    pub live_bytes: u64,
+    /// How long it took.
+    pub took: Duration,
+}
+
 /// A heap in numbers. Bytes, unless it says otherwise. Numbers of threads that
 /// are at work are a moment old.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

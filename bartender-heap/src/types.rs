@@ -161,6 +161,9 @@ pub enum Kind {
     },
     /// Bytes of which every pattern is valid and none is a pointer.
     Opaque,
+    /// What a program without types stored: any word may be a pointer. Only ever the whole of a
+    /// schema, see [`Schema::untyped`].
+    Untyped,
 }
 
 /// A field of a struct, a tuple or a variant.
@@ -253,6 +256,26 @@ impl Schema {
         let mut builder = SchemaBuilder::new();
         let root = describe(&mut builder);
         builder.finish(root)
+    }
+
+    /// The description of data without one: blocks are found by looking at each word of those
+    /// that are known (conservatively), and nothing of it can be checked or moved.
+    pub fn untyped() -> Self {
+        let whole = Type {
+            name: "untyped".into(),
+            size: 0,
+            align: 1,
+            kind: Kind::Untyped,
+        };
+        Schema {
+            types: vec![whole],
+            root: TypeRef(0),
+        }
+    }
+
+    /// Whether it is [`Schema::untyped`].
+    pub fn is_untyped(&self) -> bool {
+        matches!(self.get(self.root).kind, Kind::Untyped)
     }
 
     /// All types, depth-first from the root.
@@ -370,8 +393,8 @@ impl Kind {
     /// numbers the schema.
     pub(crate) fn each_ref(&self, mut f: impl FnMut(TypeRef)) {
         match self {
-            Kind::Int { .. } | Kind::Float | Kind::Bool | Kind::Char | Kind::Str | Kind::Opaque => {
-            }
+            Kind::Int { .. } | Kind::Float | Kind::Bool | Kind::Char | Kind::Str => {}
+            Kind::Opaque | Kind::Untyped => {}
             Kind::Struct { fields } | Kind::Tuple { fields } => {
                 fields.iter().for_each(|field| f(field.ty));
             }
@@ -394,8 +417,8 @@ impl Kind {
     /// As [`each_ref`](Self::each_ref), to change them.
     pub(crate) fn each_ref_mut(&mut self, mut f: impl FnMut(&mut TypeRef)) {
         match self {
-            Kind::Int { .. } | Kind::Float | Kind::Bool | Kind::Char | Kind::Str | Kind::Opaque => {
-            }
+            Kind::Int { .. } | Kind::Float | Kind::Bool | Kind::Char | Kind::Str => {}
+            Kind::Opaque | Kind::Untyped => {}
             Kind::Struct { fields } | Kind::Tuple { fields } => {
                 fields.iter_mut().for_each(|field| f(&mut field.ty));
             }

@@ -55,18 +55,10 @@ impl Heap {
     /// `Leaked` if something allocated cannot be reached.
     pub fn check(&self) -> Result<CheckReport> {
         let start = Instant::now();
-        let (global, _) = self.arena.lock();
-        let alive = global.pool.all().filter(|superblock| superblock.is_alive());
-        let extents = alive.map(|superblock| {
-            let extent = Extent {
-                unit: superblock.unit(),
-                entry: superblock.entry(),
-            };
-            (extent, superblock.free_words().collect())
-        });
-        let marks = Marks::with_free(extents, global.units.end());
-        // Marking runs on a pool of threads, whose other work may allocate.
-        drop(global);
+        if self.schema.is_untyped() {
+            return self.check_untyped();
+        }
+        let marks = self.allocated();
         let home_base = self.region.base().expose_provenance() as u64;
         let view = View {
             home_base,
@@ -76,22 +68,11 @@ impl Heap {
         let root = self.root().map_or(0, |root| root.addr().get() as u64);
         let MarkReport { blocks, bytes, .. } = mark(&self.schema, root, view, &marks)?;
         let mut leaked = (0, 0, None);
-        for (extent, size, words) in marks.each() {
-            let in_all = class::TABLE
-                .get(extent.entry.class as usize)
-                .map_or(1, |c| c.blocks);
-            for (at, (mark, free)) in words.enumerate() {
-                let rest = in_all as usize - at * 64;
-                let all = if rest < 64 { (1 << rest) - 1 } else { !0 };
-                let lost: u64 = !(mark | free) & all;
-                if lost != 0 {
-                    let index = at as u64 * 64 + u64::from(lost.trailing_zeros());
-                    leaked.0 += u64::from(lost.count_ones());
-                    leaked.1 += u64::from(lost.count_ones()) * size;
-                    leaked.2.get_or_insert(extent.unit * UNIT + index * size);
-                }
-            }
-        }
+        each_lost(&marks, |offset, size| {
+            leaked.0 += 1;
+            leaked.1 += size;
+            leaked.2.get_or_insert(offset);
+        });
         if let (blocks, bytes, Some(first)) = leaked {
             return Err(Error::Leaked {
                 blocks,
@@ -104,5 +85,38 @@ impl Heap {
             bytes,
             took: start.elapsed(),
         })
+    }
+
+    /// No marks yet, on what is allocated now.
+    pub(super) fn allocated(&self) -> Marks {
+        let (global, _) = self.arena.lock();
+        let alive = global.pool.all().filter(|superblock| superblock.is_alive());
+        let extents = alive.map(|superblock| {
+            let extent = Extent {
+                unit: superblock.unit(),
+                entry: superblock.entry(),
+            };
+            (extent, superblock.free_words().collect())
+        });
+        Marks::with_free(extents, global.units.end())
+    }
+}
+
+/// Calls `f` with home offset and size of each block that is neither marked nor free.
+pub(super) fn each_lost(marks: &Marks, mut f: impl FnMut(u64, u64)) {
+    for (extent, size, words) in marks.each() {
+        let in_all = class::TABLE
+            .get(extent.entry.class as usize)
+            .map_or(1, |c| c.blocks);
+        for (at, (mark, free)) in words.enumerate() {
+            let rest = in_all as usize - at * 64;
+            let all = if rest < 64 { (1 << rest) - 1 } else { !0 };
+            let mut lost: u64 = !(mark | free) & all;
+            while lost != 0 {
+                let index = at as u64 * 64 + u64::from(lost.trailing_zeros());
+                lost &= lost - 1;
+                f(extent.unit * UNIT + index * size, size);
+            }
+        }
     }
 }

@@ -5,7 +5,7 @@
 //! very next open or not at all. What the bytes mean, `header`, `table`,
 //! `snapshot` and `mark` know.
 
-use super::{CLOSED, Heap, NEXT, home};
+use super::{CLOSED, Heap, NEXT, home, untyped};
 use crate::arena::Arena;
 use crate::error::{Error, Result};
 use crate::header;
@@ -181,7 +181,11 @@ impl Heap {
             other_base: home_base,
             bytes: home,
         };
-        let MarkReport { blocks, bytes, .. } = mark(schema, header.root, view, &marks)?;
+        let MarkReport { blocks, bytes, .. } = if schema.is_untyped() {
+            untyped::mark(header.root, view, &marks)?
+        } else {
+            mark(schema, header.root, view, &marks)?
+        };
         let arena = Self::arena_around(region, header)?;
         let (mut global, map) = arena.lock();
         global.next_birth = newest.checked_add(1).ok_or_else(|| Error::Damaged {

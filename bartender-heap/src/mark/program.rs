@@ -176,7 +176,8 @@ impl Compiler<'_> {
                 at: 0,
                 size: this.size,
             }),
-            Kind::Int { nonzero: false, .. } | Kind::Float | Kind::Opaque => {}
+            // Untyped data are marked in another way and never compiled.
+            Kind::Int { nonzero: false, .. } | Kind::Float | Kind::Opaque | Kind::Untyped => {}
             Kind::Bool => ops.push(Op::Bool { at: 0 }),
             Kind::Char => ops.push(Op::Char { at: 0 }),
             Kind::Struct { fields } | Kind::Tuple { fields } => self.fields(fields, &mut ops),

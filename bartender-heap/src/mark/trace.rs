@@ -396,7 +396,7 @@ impl<'a, B: Blocks> Trace<'a, B> {
             Kind::Int { nonzero: true, .. } => {
                 check_nonzero(&value[..this.size as usize]).map_err(wrong)
             }
-            Kind::Int { nonzero: false, .. } | Kind::Float | Kind::Opaque => Ok(()),
+            Kind::Int { nonzero: false, .. } | Kind::Float | Kind::Opaque | Kind::Untyped => Ok(()),
             Kind::Bool => check_bool(value[0]).map_err(wrong),
             Kind::Char => check_char(uint_at(value, 0, 4) as u32).map_err(wrong),
             Kind::Struct { fields } | Kind::Tuple { fields } => {

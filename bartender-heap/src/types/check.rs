@@ -147,6 +147,10 @@ fn check_type(schema: &Schema, ty: &Type) -> Result<(), String> {
             check_overlap(vec![(0, 8), inner])
         }
         Kind::Opaque => Ok(()),
+        Kind::Untyped => match (ty.size, ty.align, schema.types().len()) {
+            (0, 1, 1) => Ok(()),
+            _ => Err("untyped data are all of a region, never a part of it".into()),
+        },
     }
 }
 

@@ -21,6 +21,20 @@ pub(super) fn diff(old: &Schema, new: &Schema) -> Vec<String> {
     if old == new {
         return Vec::new();
     }
+    let name = |schema: &Schema| schema.name(schema.root());
+    match (old.is_untyped(), new.is_untyped()) {
+        (false, false) => {}
+        (true, _) => {
+            let new = name(new);
+            return vec![format!(
+                "root: the untyped data of a C program → {new}; only the C interface opens it"
+            )];
+        }
+        (_, true) => {
+            let old = name(old);
+            return vec![format!("root: {old} → the untyped data of a C program")];
+        }
+    }
     let mut diff = Diff {
         old,
         new,

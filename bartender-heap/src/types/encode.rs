@@ -17,6 +17,7 @@
 //! | 9 box, 11 vec | | | element | |
 //! | 12 map | | | key, value | entry size, entry align, value offset |
 //! | 14 lock | 1 readers may share | | inner | inner offset |
+//! | 15 untyped | | | | |
 
 use super::layout::{FieldRecord, Header, MAGIC, Pod, Text, TypeRecord, VERSION, VariantRecord};
 use super::{
@@ -40,6 +41,7 @@ const VEC: u32 = 11;
 const MAP: u32 = 12;
 const OPAQUE: u32 = 13;
 const LOCK: u32 = 14;
+const UNTYPED: u32 = 15;
 
 /// What encoding gathers.
 #[derive(Default)]
@@ -191,6 +193,7 @@ impl Encoder {
                 (r.x, r.a) = (inner.0, *offset);
             }
             Kind::Opaque => r.kind = OPAQUE,
+            Kind::Untyped => r.kind = UNTYPED,
         }
         r
     }
@@ -389,6 +392,7 @@ impl Decoder<'_> {
                 },
             },
             OPAQUE => Kind::Opaque,
+            UNTYPED => Kind::Untyped,
             LOCK => Kind::Lock {
                 inner: TypeRef(r.x),
                 offset: r.a,
