@@ -253,6 +253,8 @@ impl Arena {
     }
 }
 
+mod purge;
+
 #[cfg(all(test, loom))]
 mod models;
 #[cfg(test)]

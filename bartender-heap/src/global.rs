@@ -34,6 +34,8 @@ pub(crate) struct Global {
     locals: Vec<NonNull<Local>>,
     /// Those that no thread holds.
     idle: Vec<NonNull<Local>>,
+    /// The checkpoint when free space was given back last.
+    pub(crate) tidied: u64,
 }
 
 // SAFETY: it owns what its pointers point to, and all of that is `Send`.
@@ -51,6 +53,7 @@ impl Global {
             empty: Vec::new(),
             locals: Vec::new(),
             idle: Vec::new(),
+            tidied: 0,
         }
     }
 
@@ -268,7 +271,19 @@ impl Global {
         if let Some(run) = self.units.take(len, align) {
             return Ok(run);
         }
+        if let Some(hole) = self.units.take_hole(len, align) {
+            self.fill(hole, home)?;
+            let run = self.units.take(len, align);
+            return Ok(run.expect("the hole was long enough"));
+        }
         let Some((need, better)) = self.units.growth(len, align) else {
+            // A hole and its neighbour may be long enough together.
+            while let Some(hole) = self.units.take_longest_hole() {
+                self.fill(hole, home)?;
+                if let Some(run) = self.units.take(len, align) {
+                    return Ok(run);
+                }
+            }
             let max = self.units.max();
             return Err(Error::Region(Box::new(bartender_pm::Error::OutOfSpace {
                 requested: len * UNIT,
@@ -284,6 +299,17 @@ impl Global {
             .units
             .take(len, align)
             .expect("the region has grown to hold the run"))
+    }
+
+    /// A hole becomes a free run.
+    fn fill(&mut self, hole: Run, home: &dyn Home) -> Result<()> {
+        let end = hole.start + hole.len;
+        let filled = home.refill(hole.start * UNIT, end * UNIT);
+        match filled {
+            Ok(()) => self.units.give(hole),
+            Err(_) => self.units.give_hole(hole),
+        }
+        filled
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod inspect;
 mod open;
+mod purge;
 mod untyped;
 
 use crate::arena::{Arena, Refused};

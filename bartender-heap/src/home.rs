@@ -10,6 +10,8 @@ use bartender_pm::Region;
 pub(crate) trait Home {
     /// Makes home `[0, end)` usable.
     fn extend(&self, end: u64) -> Result<()>;
+    /// Sees to it that home `[start, end)`, a hole, has its space again.
+    fn refill(&self, start: u64, end: u64) -> Result<()>;
     /// Usable bytes of home.
     fn size(&self) -> u64;
     /// Highest sequence number drawn so far.
@@ -21,6 +23,10 @@ pub(crate) trait Home {
 impl Home for Region {
     fn extend(&self, end: u64) -> Result<()> {
         Ok(Region::extend(self, end)?)
+    }
+
+    fn refill(&self, start: u64, end: u64) -> Result<()> {
+        Ok(self.space().refill(start..end)?)
     }
 
     fn size(&self) -> u64 {

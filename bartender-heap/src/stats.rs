@@ -69,6 +69,9 @@ pub struct Stats {
     pub reserved_peak: u64,
     /// Home space that is free for any use.
     pub free_bytes: u64,
+    /// Free home space that was given back to the file system, or of which nobody
+    /// knows that it was not.
+    pub returned_bytes: u64,
     /// Home space of the header, the schema and the table.
     pub table_bytes: u64,
     /// Home space allocated in the file.
@@ -121,7 +124,12 @@ impl fmt::Display for Stats {
             self.large_runs,
             Bytes(self.reserved_peak)
         )?;
-        writeln!(f, "free        {:>12}", Bytes(self.free_bytes).to_string())?;
+        writeln!(
+            f,
+            "free        {:>12}, {} of them given back to the system",
+            Bytes(self.free_bytes).to_string(),
+            Bytes(self.returned_bytes)
+        )?;
         writeln!(f, "table       {:>12}", Bytes(self.table_bytes).to_string())?;
         writeln!(
             f,

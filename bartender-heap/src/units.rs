@@ -10,7 +10,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// The region grows to multiples of so many units (2 MiB).
 const GRAIN: u64 = (2 << 20) / UNIT;
-/// The largest step that the region grows by ahead of demand (64 MiB).
+/// The region grows ahead of demand by this fraction of what is there …
+const STEP: u64 = 64;
+/// … but by no more than this (64 MiB).
 const MAX_STEP: u64 = (64 << 20) / UNIT;
 
 /// A run of units.
@@ -25,19 +27,18 @@ pub(crate) struct Run {
     pub(crate) stamp: u64,
 }
 
-/// The free runs. Neighbours are merged; the newer stamp wins.
+/// The free runs: those that have their space in the file, and the *holes*,
+/// which gave it back and have to be filled before they are used.
+///
+/// Neighbours of one kind are merged; the newer stamp wins.
 #[derive(Debug)]
 pub(crate) struct Units {
     /// Units of the region at its maximum size.
     max: u64,
     /// Units allocated in the file.
     end: u64,
-    /// Start → (length, stamp).
-    free: BTreeMap<u64, (u64, u64)>,
-    /// (Length, start), for best fit at the lowest place.
-    by_len: BTreeSet<(u64, u64)>,
-    /// Sum of the lengths.
-    count: u64,
+    filled: Runs,
+    holes: Runs,
     /// Units that were ever free, that is all but the table's and the header's.
     total: u64,
     /// Most units that were taken at one time.
@@ -50,17 +51,26 @@ impl Units {
         Units {
             max,
             end: 0,
-            free: BTreeMap::new(),
-            by_len: BTreeSet::new(),
-            count: 0,
+            filled: Runs::default(),
+            holes: Runs::default(),
             total: 0,
             peak: 0,
         }
     }
 
-    /// Free units.
+    /// Free units, holes among them.
     pub(crate) fn free(&self) -> u64 {
-        self.count
+        self.filled.count + self.holes.count
+    }
+
+    /// Free units without space in the file.
+    pub(crate) fn holes(&self) -> u64 {
+        self.holes.count
+    }
+
+    /// Units that are in use.
+    pub(crate) fn taken(&self) -> u64 {
+        self.total - self.free()
     }
 
     /// Most units that were taken at one time.
@@ -68,7 +78,7 @@ impl Units {
         self.peak
     }
 
-    /// Units allocated in the file.
+    /// Units that the file has, holes among them.
     pub(crate) fn end(&self) -> u64 {
         self.end
     }
@@ -88,19 +98,24 @@ impl Units {
             let end = piece.end.min(self.end);
             if start < end {
                 self.total += end - start;
-                self.give(Run {
-                    start,
-                    len: end - start,
-                    stamp,
-                });
+                let len = end - start;
+                self.filled.give(Run { start, len, stamp });
             }
+        }
+    }
+
+    /// Nobody knows which of what is free has its space: all of it counts as holes.
+    pub(crate) fn forget_filled(&mut self) {
+        let filled = std::mem::take(&mut self.filled);
+        for (start, (len, stamp)) in filled.free {
+            self.holes.give(Run { start, len, stamp });
         }
     }
 
     /// How far the region has to grow for a run of `len` units at a multiple of
     /// `align`: (at least, better). `None`: it never can.
     pub(crate) fn growth(&self, len: u64, align: u64) -> Option<(u64, u64)> {
-        let mut start = match self.free.last_key_value() {
+        let mut start = match self.filled.free.last_key_value() {
             Some((&start, &(len, _))) if start + len == self.end => start,
             _ => self.end,
         };
@@ -116,13 +131,78 @@ impl Units {
             }
             start = piece.end;
         };
-        let step = (self.end / 8).clamp(GRAIN, MAX_STEP);
+        let step = (self.end / STEP).clamp(GRAIN, MAX_STEP);
         let round = |end: u64| end.next_multiple_of(GRAIN).min(self.max);
         Some((round(need), round(need.max(self.end + step))))
     }
 
-    /// Takes the smallest run of at least `len` units, cut to `len` at a multiple of `align`.
+    /// Takes the smallest run of at least `len` units that has its space, cut to
+    /// `len` at a multiple of `align`.
     pub(crate) fn take(&mut self, len: u64, align: u64) -> Option<Run> {
+        let run = self.filled.take(len, align)?;
+        self.peak = self.peak.max(self.taken());
+        Some(run)
+    }
+
+    /// Takes exactly the units `start..start + len`; false if they are not all free.
+    pub(crate) fn take_at(&mut self, start: u64, len: u64) -> bool {
+        if !self.filled.take_at(start, len) && !self.holes.take_at(start, len) {
+            return false;
+        }
+        self.peak = self.peak.max(self.taken());
+        true
+    }
+
+    /// Takes a run back, which has its space.
+    pub(crate) fn give(&mut self, run: Run) {
+        self.filled.give(run);
+    }
+
+    /// A hole to be filled for a run of `len` units at a multiple of `align`: it is
+    /// somewhat longer, so that the next ones need no system call. To be given
+    /// back by [`Self::give`], or [`Self::give_hole`] where that failed.
+    pub(crate) fn take_hole(&mut self, len: u64, align: u64) -> Option<Run> {
+        let step = (self.end / STEP).clamp(GRAIN, MAX_STEP).max(len);
+        let run = self.holes.take(step, align);
+        run.or_else(|| self.holes.take(len, align))
+    }
+
+    /// The same, whatever its length: where nothing else is left.
+    pub(crate) fn take_longest_hole(&mut self) -> Option<Run> {
+        let len = self.holes.by_len.last()?.0;
+        self.holes.take(len, 1)
+    }
+
+    /// Takes a run back whose space is gone.
+    pub(crate) fn give_hole(&mut self, run: Run) {
+        self.holes.give(run);
+    }
+
+    /// Takes the longest run that has its space, if it has `len` units at least
+    /// and was last in use at `stamp` or before; for the space to be given back.
+    pub(crate) fn take_idle(&mut self, len: u64, stamp: u64) -> Option<Run> {
+        let long = self.filled.by_len.range((len, 0)..).rev();
+        let (len, start) = long
+            .copied()
+            .find(|(_, start)| self.filled.free[start].1 <= stamp)?;
+        let stamp = self.filled.remove(start);
+        Some(Run { start, len, stamp })
+    }
+}
+
+/// Runs of one kind.
+#[derive(Debug, Default)]
+struct Runs {
+    /// Start → (length, stamp).
+    free: BTreeMap<u64, (u64, u64)>,
+    /// (Length, start), for best fit at the lowest place.
+    by_len: BTreeSet<(u64, u64)>,
+    /// Sum of the lengths.
+    count: u64,
+}
+
+impl Runs {
+    fn take(&mut self, len: u64, align: u64) -> Option<Run> {
         let (run, start) = self.by_len.range((len, 0)..).find_map(|&(have, at)| {
             let start = at.next_multiple_of(align);
             (start + len <= at + have).then_some(((have, at), start))
@@ -135,12 +215,10 @@ impl Units {
         if start + len < at + have {
             self.insert(start + len, at + have - start - len, stamp);
         }
-        self.peak = self.peak.max(self.total - self.count);
         Some(Run { start, len, stamp })
     }
 
-    /// Takes exactly the units `start..start + len`; false if they are not all free.
-    pub(crate) fn take_at(&mut self, start: u64, len: u64) -> bool {
+    fn take_at(&mut self, start: u64, len: u64) -> bool {
         let Some((&at, &(have, stamp))) = self.free.range(..=start).next_back() else {
             return false;
         };
@@ -154,12 +232,10 @@ impl Units {
         if start + len < at + have {
             self.insert(start + len, at + have - start - len, stamp);
         }
-        self.peak = self.peak.max(self.total - self.count);
         true
     }
 
-    /// Takes a run back.
-    pub(crate) fn give(&mut self, run: Run) {
+    fn give(&mut self, run: Run) {
         let Run {
             mut start,
             mut len,

@@ -12,6 +12,9 @@ use std::sync::Arc;
 #[path = "../../bartender-pm/tests/places/mod.rs"]
 mod places;
 
+#[path = "heap/purge.rs"]
+mod purge;
+
 /// The root, and each link of the chain that hangs from it.
 #[repr(C)]
 struct Node {

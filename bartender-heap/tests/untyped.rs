@@ -267,3 +267,30 @@ fn a_block_is_found_around_any_of_its_addresses() {
         ));
     }
 }
+
+/// Looking at words, opening takes a block that died for a live one; where the
+/// space under it was given back, it comes again.
+#[test]
+fn what_comes_to_life_again_has_its_space() {
+    use std::os::unix::fs::MetadataExt;
+    const SIZE: usize = 8 << 20;
+    let folder = places::folder();
+    let path = folder.path().join("a.region");
+    let program = Program::open(&path);
+    let block = program.alloc(SIZE, 8);
+    program.root(block, 0);
+    // SAFETY: nobody uses it; the root still leads there, which is the point.
+    unsafe { program.heap.free(block) }.expect("a block");
+    let gone = program.heap.purge().expect("no I/O error");
+    if gone < SIZE as u64 {
+        return; // a file system without holes
+    }
+    let on_disk = || path.metadata().expect("a file").blocks() * 512;
+    let low = on_disk();
+    drop(program);
+    // What was saved is stale: the next open marks.
+    drop(options().open(&path).expect("opens"));
+    let heap = open(&path);
+    assert!(heap.report().marked && heap.report().bytes > SIZE as u64);
+    assert!(on_disk() >= low + SIZE as u64);
+}

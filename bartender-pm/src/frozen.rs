@@ -130,6 +130,12 @@ impl FrozenSet {
         self.0.lock().push(Arc::downgrade(frozen));
     }
 
+    /// Whether any is alive.
+    pub(crate) fn any(&self) -> bool {
+        let set = self.0.lock();
+        set.iter().any(|frozen| frozen.strong_count() > 0)
+    }
+
     /// The home's `pages` (offsets) are about to change.
     pub(crate) fn before_change(&self, pages: impl Iterator<Item = u64>) {
         let mut set = self.0.lock();

@@ -39,6 +39,9 @@ pub const RECORD_ALIGN: u64 = 64;
 
 /// The region was closed: home and allocator snapshot are complete.
 pub const FLAG_CLEAN: u64 = 1;
+/// Holes were punched under free parts of the home: before it is used again,
+/// free space has to be allocated.
+pub const FLAG_HOLES: u64 = 2;
 
 /// Header of a region. Two copies, written alternately; the one with the
 /// higher `revision` whose checksum fits counts.

@@ -37,6 +37,8 @@ mod writer;
 
 mod region;
 
+mod holes;
+
 mod options;
 mod relocate;
 
@@ -50,6 +52,7 @@ mod rule_tests;
 pub use counts::Counts;
 pub use error::{Error, Result};
 pub use frozen::Frozen;
+pub use holes::Space;
 pub use medium::{LogStyle, Medium, MediumKind, ViewSource, erase_device};
 pub use options::Options;
 pub use record::Record;

@@ -118,6 +118,22 @@ pub trait Medium: Send + Sync + fmt::Debug {
     /// Lengthens the medium to `len` bytes. The new bytes are zero and have
     /// their space; length and space are durable on return.
     fn grow(&self, len: u64) -> Result<()>;
+    /// Whether [`punch`](Self::punch) takes space away.
+    fn has_holes(&self) -> bool {
+        false
+    }
+    /// Takes the space under a range of whole pages away, which then reads as
+    /// zeroes; after a crash any part of it may be as before. Nothing may be
+    /// stored there before [`refill`](Self::refill).
+    fn punch(&self, offset: u64, len: u64) -> Result<()> {
+        let _ = (offset, len);
+        Ok(())
+    }
+    /// Sees to it that a range has its space, durably; where it had none, it is zero.
+    fn refill(&self, offset: u64, len: u64) -> Result<()> {
+        let _ = (offset, len);
+        Ok(())
+    }
     /// Where the view comes from.
     fn view(&self) -> ViewSource<'_>;
     /// Overwrites a range that `grow` just added with zeroes where that makes

@@ -357,6 +357,7 @@ impl Options {
             wake: Condvar::new(),
             kicked: AtomicBool::new(false),
             opened,
+            tidy: Default::default(),
             view,
             log,
             medium,

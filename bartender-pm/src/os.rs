@@ -100,6 +100,24 @@ pub(crate) fn allocate(file: &File, path: &Path, offset: u64, len: u64) -> Resul
     io(path, "allocate space", result)
 }
 
+/// Takes the space under `[offset, offset + len)` away, the file's length not.
+pub(crate) fn punch(file: &File, path: &Path, offset: u64, len: u64) -> Result<()> {
+    use rustix::fs::FallocateFlags as Flags;
+    let flags = Flags::PUNCH_HOLE | Flags::KEEP_SIZE;
+    let result = rustix::fs::fallocate(file, flags, offset, len);
+    io(path, "give space of", result)
+}
+
+/// Whether the file's system makes holes: asked with one beyond the file's end,
+/// where nothing is.
+pub(crate) fn has_holes(file: &File, len: u64) -> bool {
+    use rustix::fs::FallocateFlags as Flags;
+    counts::syscall();
+    let flags = Flags::PUNCH_HOLE | Flags::KEEP_SIZE;
+    let beyond = len.next_multiple_of(4096);
+    rustix::fs::fallocate(file, flags, beyond, 4096).is_ok()
+}
+
 /// Writes the dirty pages of the ranges to the device and waits until it has
 /// taken them, without telling it to keep them.
 ///

@@ -25,7 +25,10 @@ use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
 use std::time::Duration;
 
-/// Home grows in steps of an eighth, but of no more bytes than this.
+/// Home grows in steps of this fraction of it (so much may stand there for
+/// nothing), but of no more bytes than `MAX_GROWTH`.
+const GROWTH: u64 = 64;
+/// See [`GROWTH`].
 const MAX_GROWTH: u64 = 256 << 20;
 
 /// Closes the region when the last handle goes.
@@ -171,7 +174,7 @@ impl Region {
             });
         }
         let least = end.next_multiple_of(HOME_STEP).min(shared.max_size);
-        let step = (size / 8).min(MAX_GROWTH).next_multiple_of(HOME_STEP);
+        let step = (size / GROWTH).min(MAX_GROWTH).next_multiple_of(HOME_STEP);
         let roomy = least.max((size + step).min(shared.max_size));
         let home = shared.home.offset;
         let grown = match shared.medium.grow(home + roomy) {

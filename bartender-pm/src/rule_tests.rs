@@ -210,3 +210,71 @@ fn fresh_memory_that_stays_private_counts_against_the_limit_of_the_view() {
     load(1..8, 4 << 20);
     assert!(!region.shared.view_is_over_limit());
 }
+
+/// A page of the first 2 MiB that nobody needs any more, which held a word.
+const FREE: u64 = 1 << 20;
+
+fn punch(region: &Region) -> bool {
+    // SAFETY: tests keep no pointer there.
+    unsafe { region.space().punch(FREE..FREE + 4096, region.last_seq()) }.expect("no I/O error")
+}
+
+/// What a picture shows of a word whose page was free when a hole was asked for.
+fn pictured_word() -> u64 {
+    let folder = tempfile::tempdir().expect("a folder");
+    let region = region(&folder);
+    put(&region, FREE, 7);
+    region.checkpoint().expect("no I/O error");
+    let frozen = region.freeze().expect("maps");
+    punch(&region);
+    let mut word = [0; 8];
+    frozen.read(FREE, &mut word);
+    drop(frozen);
+    assert!(punch(&region), "no picture, no reason to wait");
+    u64::from_le_bytes(word)
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "maps a file")]
+fn no_hole_is_punched_under_a_frozen_picture() {
+    assert_eq!(pictured_word(), 7);
+    assert_eq!(mutant::with("punch_under_pictures", pictured_word), 0);
+}
+
+/// What the view shows where a hole was punched, and the home.
+fn view_and_home_of_a_hole() -> (u64, u64) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let region = region(&folder);
+    put(&region, FREE, 7);
+    assert!(!punch(&region), "the log may be replayed into it");
+    region.checkpoint().expect("no I/O error");
+    assert!(!region.space().may_have_holes());
+    assert!(punch(&region));
+    assert!(region.space().may_have_holes());
+    region.space().refill(FREE..FREE + 4096).expect("room");
+    let mut home = [0; 8];
+    region.freeze().expect("maps").read(FREE, &mut home);
+    (get(&region, FREE), u64::from_le_bytes(home))
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "maps a file")]
+fn the_view_shows_a_hole_as_the_home_does() {
+    assert_eq!(view_and_home_of_a_hole(), (0, 0));
+    assert_eq!(
+        mutant::with("punch_below_view", view_and_home_of_a_hole),
+        (7, 0)
+    );
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "maps a file")]
+fn that_there_may_be_holes_outlives_the_region() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let holes = |region: Region| region.space().may_have_holes();
+    assert!(!holes(region(&folder)));
+    let first = region(&folder);
+    assert!(punch(&first));
+    drop(first);
+    assert!(holes(region(&folder)));
+}

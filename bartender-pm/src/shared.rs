@@ -12,6 +12,7 @@ use crate::medium::{Medium, MediumKind, ViewSource};
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Condvar, Mutex};
 use crate::view::View;
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -43,6 +44,30 @@ pub struct Opened {
     pub bytes: u64,
 }
 
+/// What the background thread calls after each of its checkpoints.
+#[derive(Default)]
+pub(crate) struct Tidy(std::sync::OnceLock<Call>);
+
+type Call = Box<dyn Fn(&Shared) + Send + Sync>;
+
+impl fmt::Debug for Tidy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tidy").finish_non_exhaustive()
+    }
+}
+
+impl Tidy {
+    pub(crate) fn set(&self, call: impl Fn(&Shared) + Send + Sync + 'static) {
+        let _ = self.0.set(Box::new(call));
+    }
+
+    fn run(&self, shared: &Shared) {
+        if let Some(call) = self.0.get() {
+            call(shared);
+        }
+    }
+}
+
 /// Everything about an open region. Fields are immutable or rule themselves.
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -61,6 +86,7 @@ pub(crate) struct Shared {
     /// The background thread was told to look, and has not looked yet.
     pub(crate) kicked: AtomicBool,
     pub(crate) opened: Opened,
+    pub(crate) tidy: Tidy,
     // Before `medium`, which it was mapped from.
     pub(crate) view: View,
     pub(crate) log: Log,
@@ -125,7 +151,10 @@ impl Shared {
             // Errors poison the region; commits then say so.
             let _ = self.log.wait_durable(&*self.medium, self.log.last_seq());
             if self.log.fill() >= CHECKPOINT_FILL || std::mem::take(&mut recovered) {
-                let _ = self.home.checkpoint(&*self.medium, &self.log, true);
+                let done = self.home.checkpoint(&*self.medium, &self.log, true);
+                if done.is_ok() {
+                    self.tidy.run(self);
+                }
             }
             if self.view_is_over_limit() {
                 let _ = self.trim();

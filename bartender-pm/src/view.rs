@@ -19,6 +19,9 @@ const SLOTS_START: u64 = 0x2000_0000_0000;
 const SLOTS_END: u64 = 0x3fff_ffff_ffff;
 /// Slots start on this boundary.
 const SLOT_ALIGN: u64 = 1 << 30;
+/// So many pieces of anonymous memory may be in the view when one more is made
+/// of released space: each is a mapping of the process.
+const MAX_RELEASED: usize = 500;
 
 /// A random slot of the address space for a region of `len` bytes.
 pub(crate) fn random_slot(len: u64) -> u64 {
@@ -279,6 +282,61 @@ impl View {
             )
         };
         os::io(medium.path(), "give back pages of", result)
+    }
+}
+
+impl View {
+    /// Forgets what `range` holds: the memory goes back to the system, and the
+    /// range shows zeroes or the home, which the caller is about to make zeroes.
+    ///
+    /// # Safety
+    ///
+    /// Nobody has a pointer into the range.
+    pub(crate) unsafe fn release(&self, medium: &dyn Medium, range: Range<u64>) -> Result<()> {
+        // SAFETY: inside our mapping or the medium's memory, as the caller says.
+        let at = unsafe { self.base.add(range.start as usize) };
+        let len = (range.end - range.start) as usize;
+        if self.kind == Kind::Lent {
+            // SAFETY: as above; nobody reads or writes there.
+            unsafe { at.write_bytes(0, len) };
+            return Ok(());
+        }
+        let mut fresh = self.fresh.lock();
+        let within = |piece: &Range<u64>| piece.start <= range.start && range.end <= piece.end;
+        let many = fresh.len() >= MAX_RELEASED;
+        if self.kind == Kind::Copy || many || fresh.iter().any(within) {
+            // SAFETY: our own private mapping.
+            let result = unsafe { rustix::mm::madvise(at.cast(), len, Advice::LinuxDontNeed) };
+            return os::io(medium.path(), "give back pages of", result);
+        }
+        // A private page of a file's mapping would come back as the file's, to be
+        // copied by the next store: anonymous memory is cheaper.
+        // SAFETY: inside our mapping, and nobody has a pointer there.
+        let result = unsafe {
+            rustix::mm::mmap_anonymous(
+                at.cast(),
+                len,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::PRIVATE | MapFlags::FIXED | MapFlags::NORESERVE,
+            )
+            .and_then(|_| rustix::mm::madvise(at.cast(), len, Advice::LinuxDontFork))
+            .map(|()| {
+                // A hint: without huge pages there are only more faults.
+                let _ = rustix::mm::madvise(at.cast(), len, Advice::LinuxHugepage);
+            })
+        };
+        os::io(medium.path(), "map released space of", result)?;
+        // One piece for all that overlap it or touch it.
+        let mut whole = range;
+        fresh.retain(|piece| {
+            let apart = piece.end < whole.start || whole.end < piece.start;
+            if !apart {
+                whole = piece.start.min(whole.start)..piece.end.max(whole.end);
+            }
+            apart
+        });
+        fresh.push(whole);
+        Ok(())
     }
 }
 

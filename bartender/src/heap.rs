@@ -146,6 +146,19 @@ impl<R: Persist> Heap<R> {
         report.unwrap_or(Err(Error::Busy))
     }
 
+    /// Gives the space of what is free back to the system: the file gets holes, and the memory of the view goes. Returns
+    /// how many bytes. The heap does so by itself, in small parts, where much stays free for long.
+    ///
+    /// Nothing goes on a device of persistent memory, nor on a file system without holes. What was given back costs a
+    /// system call, and on a disk a barrier, when it is used again, 2 MiB or more at a time.
+    ///
+    /// # Errors
+    ///
+    /// The region's. Nothing stored is touched.
+    pub fn purge(&self) -> Result<u64> {
+        Ok(self.core.heap.purge()?)
+    }
+
     /// Live blocks and bytes, superblocks, overhead.
     pub fn stats(&self) -> Stats {
         self.core.heap.stats()

@@ -31,6 +31,10 @@ impl Home for Fake {
         self.size.fetch_max(end, Relaxed);
         Ok(())
     }
+    fn refill(&self, start: u64, end: u64) -> Result<()> {
+        assert!(start < end && end <= self.size());
+        Ok(())
+    }
     fn size(&self) -> u64 {
         self.size.load(Relaxed)
     }

@@ -25,6 +25,7 @@ impl Heap {
         let mut stats = Stats {
             reserved_peak: (global.units.peak() - self.schema_units) * UNIT,
             free_bytes: global.units.free() * UNIT,
+            returned_bytes: global.units.holes() * UNIT,
             table_bytes: (1 + table + self.schema_units) * UNIT,
             home_bytes: self.region.size(),
             max_bytes: self.region.max_size(),

@@ -18,6 +18,7 @@ use crate::table::{self, Extent, entry_offset};
 use crate::types::Schema;
 use bartender_pm::sync::Mutex;
 use bartender_pm::{Durability, Record, Region, Writer};
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::*};
 use std::time::Instant;
@@ -89,10 +90,18 @@ impl Heap {
         schema_units: u64,
         report: OpenReport,
     ) -> Heap {
+        let arena = Arc::new(arena);
+        let weak = Arc::downgrade(&arena);
+        region.after_checkpoints(move |space| {
+            if let Some(arena) = weak.upgrade() {
+                // Where it fails, the space stays, or is taken again before its use.
+                let _ = arena.tidy(space);
+            }
+        });
         Heap {
             number: AtomicU64::new(NEXT.fetch_add(1, Relaxed)),
             base: region.base().expose_provenance(),
-            arena: Arc::new(arena),
+            arena,
             region,
             schema,
             schema_units,
@@ -106,11 +115,12 @@ impl Heap {
         let max = region.max_size() / UNIT;
         let arena = Arena::new(max);
         // What was freed before is stamped as if it were freed now.
-        arena
-            .lock()
-            .0
-            .units
-            .grown(region.size() / UNIT, region.last_seq());
+        let (mut global, _) = arena.lock();
+        global.units.grown(region.size() / UNIT, region.last_seq());
+        if region.space().may_have_holes() {
+            global.units.forget_filled();
+        }
+        drop(global);
         Ok(arena)
     }
 
@@ -192,6 +202,9 @@ impl Heap {
             offset: 0,
             what: "a superblock has the highest number there is".into(),
         })?;
+        // Without types a block that died long ago may be taken for a live one.
+        let revives = schema.is_untyped() && region.space().may_have_holes();
+        let mut revived: Vec<Range<u64>> = Vec::new();
         for (extent, _, words) in marks.each() {
             let words: Vec<u64> = words.map(|(mark, _)| mark).collect();
             if words.iter().all(|word| *word == 0) {
@@ -203,8 +216,18 @@ impl Heap {
                 return Err(Error::Damaged { offset, what });
             }
             global.restore(extent, true, words.into_iter().map(|word| !word), map);
+            match revived.last_mut() {
+                Some(last) if last.end == extent.unit => last.end = extent.end(),
+                _ if revives => revived.push(extent.unit..extent.end()),
+                _ => {}
+            }
         }
         drop(global);
+        for range in revived {
+            region
+                .space()
+                .refill(range.start * UNIT..range.end * UNIT)?;
+        }
         Ok((
             arena,
             OpenReport {

@@ -45,6 +45,8 @@ pub(crate) struct MappedFile {
     flush: bool,
     len: AtomicU64,
     map: OnceLock<Mapping>,
+    /// Whether the file system makes holes, once somebody has asked.
+    holes: OnceLock<bool>,
 }
 
 impl MappedFile {
@@ -68,6 +70,7 @@ impl MappedFile {
             flush,
             len: AtomicU64::new(len),
             map: OnceLock::new(),
+            holes: OnceLock::new(),
         })
     }
 
@@ -80,6 +83,21 @@ impl MappedFile {
             "{len} bytes at {offset} are beyond the file's end"
         );
         map
+    }
+
+    /// Allocates space for a range whose last bytes are zeroes or of no use, durably.
+    fn allocate(&self, offset: u64, len: u64) -> Result<()> {
+        os::allocate(&self.file, &self.path, offset, len)?;
+        match self.kind {
+            // The first store to a block that was never written waits for the
+            // file system's journal, and there is nobody to say so to when it
+            // finds no room there.
+            MediumKind::Dax => self.zero(offset, len),
+            // A synchronous write of one zero makes length and space durable
+            // without waiting for the home's dirty pages, as fdatasync would.
+            MediumKind::File => os::write_sync(&self.file, &self.path, offset + len - 8, &[0; 8]),
+            _ => Ok(()),
+        }
     }
 
     /// Writes zeroes to blocks that are allocated, durably.
@@ -210,19 +228,23 @@ impl Medium for MappedFile {
         if len <= old {
             return Ok(());
         }
-        os::allocate(&self.file, &self.path, old, len - old)?;
-        match self.kind {
-            // The first store to a block that was never written waits for the
-            // file system's journal, and there is nobody to say so to when it
-            // finds no room there.
-            MediumKind::Dax => self.zero(old, len - old)?,
-            // A synchronous write of one zero makes length and space durable
-            // without waiting for the home's dirty pages, as fdatasync would.
-            MediumKind::File => os::write_sync(&self.file, &self.path, len - 8, &[0; 8])?,
-            _ => {}
-        }
+        self.allocate(old, len - old)?;
         self.len.store(len, Ordering::Release);
         Ok(())
+    }
+
+    fn has_holes(&self) -> bool {
+        *self
+            .holes
+            .get_or_init(|| os::has_holes(&self.file, self.len()))
+    }
+
+    fn punch(&self, offset: u64, len: u64) -> Result<()> {
+        os::punch(&self.file, &self.path, offset, len)
+    }
+
+    fn refill(&self, offset: u64, len: u64) -> Result<()> {
+        self.allocate(offset, len)
     }
 
     fn view(&self) -> ViewSource<'_> {

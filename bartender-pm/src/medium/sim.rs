@@ -90,6 +90,8 @@ impl Drop for SimMemory {
 pub struct Image {
     pages: Vec<std::sync::Arc<[u8; PAGE]>>,
     len: u64,
+    /// Pages without space: offsets.
+    holes: std::collections::BTreeSet<u64>,
 }
 
 const PAGE: usize = 4096;
@@ -111,6 +113,27 @@ impl Image {
         self.len = self.len.max(len);
         self.pages
             .resize((self.len as usize).div_ceil(PAGE), zeroes);
+    }
+
+    /// Takes the space of pages away, which are zeroes then.
+    fn punch(&mut self, offset: u64, len: u64) {
+        let zeroes = std::sync::Arc::new([0; PAGE]);
+        for page in (offset..offset + len).step_by(PAGE) {
+            self.pages[page as usize / PAGE] = zeroes.clone();
+            self.holes.insert(page);
+        }
+    }
+
+    /// Pages from `offset` on have space.
+    fn refill(&mut self, offset: u64, len: u64) {
+        self.holes
+            .retain(|page| !(offset..offset + len).contains(page));
+    }
+
+    /// Whether a range touches a page without space.
+    fn has_hole(&self, offset: u64, len: u64) -> bool {
+        let first = offset / PAGE as u64 * PAGE as u64;
+        self.holes.range(first..offset + len).next().is_some()
     }
 
     /// Copies bytes out.
@@ -202,6 +225,11 @@ pub enum Event {
     Persist(Vec<(u64, u64)>),
     /// The medium was lengthened.
     Grow(u64),
+    /// The space under a range (offset, length) was taken away: a crash may
+    /// leave any of its pages as before.
+    Punch(u64, u64),
+    /// A range (offset, length) has space again, durably.
+    Refill(u64, u64),
     /// The program told the test something: "transaction n is acknowledged".
     Note(u64),
 }
@@ -288,9 +316,18 @@ impl SimMedium {
         }
     }
 
-    fn store(&self, state: &mut State, offset: u64, bytes: &[u8]) {
+    fn store(&self, state: &mut State, offset: u64, bytes: &[u8]) -> Result<()> {
+        if state.image.has_hole(offset, bytes.len() as u64) {
+            // A real medium finds space, as a rule. Nobody may rely on it.
+            return Err(Error::Io {
+                path: self.path.clone(),
+                action: "store into a hole of",
+                source: std::io::ErrorKind::StorageFull.into(),
+            });
+        }
         state.image.write(offset, bytes);
         self.record(state, Event::Write(offset, bytes.to_vec()));
+        Ok(())
     }
 
     fn barrier(&self, state: &mut State, ranges: Vec<(u64, u64)>) -> Result<()> {
@@ -351,8 +388,7 @@ impl Medium for SimMedium {
     }
 
     fn write(&self, offset: u64, bytes: &[u8]) -> Result<()> {
-        self.store(&mut self.state.lock(), offset, bytes);
-        Ok(())
+        self.store(&mut self.state.lock(), offset, bytes)
     }
 
     fn persist(&self, ranges: &[(u64, u64)]) -> Result<()> {
@@ -362,7 +398,7 @@ impl Medium for SimMedium {
     fn append(&self, pieces: &[(u64, &[u8])]) -> Result<()> {
         let mut state = self.state.lock();
         for &(offset, bytes) in pieces {
-            self.store(&mut state, offset, bytes);
+            self.store(&mut state, offset, bytes)?;
         }
         let ranges = pieces
             .iter()
@@ -377,6 +413,24 @@ impl Medium for SimMedium {
             state.image.grow(len);
             self.record(&mut state, Event::Grow(len));
         }
+        Ok(())
+    }
+
+    fn has_holes(&self) -> bool {
+        true
+    }
+
+    fn punch(&self, offset: u64, len: u64) -> Result<()> {
+        let mut state = self.state.lock();
+        state.image.punch(offset, len);
+        self.record(&mut state, Event::Punch(offset, len));
+        Ok(())
+    }
+
+    fn refill(&self, offset: u64, len: u64) -> Result<()> {
+        let mut state = self.state.lock();
+        state.image.refill(offset, len);
+        self.record(&mut state, Event::Refill(offset, len));
         Ok(())
     }
 
@@ -450,11 +504,27 @@ impl Rng {
     }
 }
 
-/// A unit's worth of bytes that no barrier has covered yet.
+/// A unit's worth of bytes that no barrier has covered yet, or a page whose
+/// space was taken away: then there are no bytes.
 #[derive(Debug, Clone)]
 struct Pending {
     offset: u64,
     bytes: Vec<u8>,
+}
+
+impl Pending {
+    fn hole(offset: u64) -> Pending {
+        let bytes = Vec::new();
+        Pending { offset, bytes }
+    }
+
+    fn happen(&self, image: &mut Image) {
+        if self.bytes.is_empty() {
+            image.punch(self.offset, PAGE as u64);
+        } else {
+            image.write(self.offset, &self.bytes);
+        }
+    }
 }
 
 impl Trace {
@@ -487,10 +557,8 @@ impl Trace {
                         subsets(pending.len(), bound.images_per_point, &mut rng).enumerate()
                     {
                         let mut image = durable.clone();
-                        for (write, keep) in pending.iter().zip(&subset) {
-                            if *keep {
-                                image.write(write.offset, &write.bytes);
-                            }
+                        for (write, _) in pending.iter().zip(&subset).filter(|(_, keep)| **keep) {
+                            write.happen(&mut image);
                         }
                         images += 1;
                         check(Crash {
@@ -516,6 +584,14 @@ impl Trace {
                     settle(self.unit, ranges, &mut durable, &mut pending);
                 }
                 Some(Event::Grow(len)) => durable.grow(*len),
+                Some(Event::Punch(offset, len)) => {
+                    pending.extend((*offset..offset + len).step_by(PAGE).map(Pending::hole));
+                }
+                Some(Event::Refill(offset, len)) => {
+                    let ranges = [(*offset, *len)];
+                    settle(self.unit, &ranges, &mut durable, &mut pending);
+                    durable.refill(*offset, *len);
+                }
                 Some(Event::Note(n)) => notes.push(*n),
                 None => {}
             }
@@ -556,7 +632,7 @@ fn settle(unit: u64, ranges: &[(u64, u64)], durable: &mut Image, pending: &mut V
     pending.retain(|p| {
         let covered = covered(p);
         if covered {
-            durable.write(p.offset, &p.bytes);
+            p.happen(durable);
         }
         !covered
     });
