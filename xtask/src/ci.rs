@@ -1,11 +1,11 @@
 //! `cargo xtask ci`: the list of what a change has to pass, cheapest first.
 //!
 //! Needs the stable toolchain with rustfmt and clippy, and a linker. What needs
-//! more (Miri) runs where it is there or can be added, and is reported as skipped
+//! more (Miri, ThreadSanitizer) runs where it is there or can be added, and is reported as skipped
 //! elsewhere.
 
 use crate::step::{Failure, Runner, cargo};
-use crate::{chores, miri};
+use crate::{chores, miri, tsan};
 
 /// What clippy looks at: every feature set. (That of libpmemobj is checked
 /// without the library; only linking needs it. The other peers of the benches
@@ -36,6 +36,7 @@ pub(crate) fn run() -> Result<(), Failure> {
     )?;
     chores::loom_steps(&mut steps, None)?;
     miri::run(&mut steps, None)?;
+    tsan::run(&mut steps)?;
     steps.summary();
     Ok(())
 }

@@ -2,7 +2,7 @@
 //! wherever the workspace does.
 //!
 //! This file reads the command line. [`step`] runs one command after the other
-//! and stops at the first that fails; [`ci`], [`miri`] and [`chores`] say which commands;
+//! and stops at the first that fails; [`ci`], [`miri`], [`tsan`] and [`chores`] say which commands;
 //! [`vm`] runs them on persistent memory.
 //! Nothing here is needed to build or to use bartender.
 
@@ -10,6 +10,7 @@ mod chores;
 mod ci;
 mod miri;
 mod step;
+mod tsan;
 mod vm;
 
 use std::process::ExitCode;
@@ -21,6 +22,7 @@ Usage: cargo xtask COMMAND [ARGUMENT...]
   loom [CRATE]    the loom models, of one crate or of all
   miri [CRATE]    the tests that Miri can run, of one crate or of all;
                   MIRIFLAGS are added to ours
+  tsan            the heap's thread stress under ThreadSanitizer
   crash [FILTER]  crash exploration and real deaths, in release mode, with
                   what they print
   bench [ARG...]  the benchmarks; `bench --help` says which there are and what
@@ -44,6 +46,7 @@ fn main() -> ExitCode {
         Some("ci") if rest.is_empty() => ci::run(),
         Some("loom") if rest.len() <= 1 => chores::loom(rest.first().map(String::as_str)),
         Some("miri") if rest.len() <= 1 => miri::miri(rest.first().map(String::as_str)),
+        Some("tsan") if rest.is_empty() => tsan::tsan(),
         Some("crash") if rest.len() <= 1 => chores::crash(rest.first().map(String::as_str)),
         Some("bench") => chores::bench(&rest),
         Some("vm") => match vm::run(&rest) {

@@ -58,25 +58,40 @@ pub(crate) fn run(steps: &mut Runner, only: Option<&str>) -> Result<(), Failure>
 
 /// Sees to it that Miri is there, or says why it is not.
 fn provide() -> Result<(), &'static str> {
-    if !succeeds(outside("cargo").args(["+nightly", "--version"])) {
+    provide_nightly(&["miri", "rust-src"], |nightly| {
+        succeeds(nightly("cargo").args(["miri", "--version"]))
+    })
+}
+
+/// Sees to it that the nightly toolchain has what `there` looks for, by adding
+/// `components` where it has not, or says why it does not.
+pub(crate) fn provide_nightly(
+    components: &[&str],
+    there: impl Fn(fn(&str) -> Command) -> bool,
+) -> Result<(), &'static str> {
+    let nightly: fn(&str) -> Command = |program| {
+        let mut command = outside(program);
+        command.arg("+nightly");
+        command
+    };
+    if !succeeds(nightly("cargo").arg("--version")) {
         return Err("no nightly toolchain");
     }
-    let there = || succeeds(outside("cargo").args(["+nightly", "miri", "--version"]));
-    if there() {
+    if there(nightly) {
         return Ok(());
     }
     let mut install = outside("rustup");
-    install.args(["component", "add", "miri", "rust-src"]);
+    install.args(["component", "add"]).args(components);
     install.args(["--toolchain", "nightly"]);
-    if succeeds(&mut install) && there() {
+    if succeeds(&mut install) && there(nightly) {
         return Ok(());
     }
-    Err("the nightly toolchain has no Miri, and it could not be added")
+    Err("the nightly toolchain lacks a component that could not be added")
 }
 
 /// A command of rustup's: "+nightly" is understood by its front end only, not by
 /// the `cargo` that runs us, whose variables are in the way.
-fn outside(program: &str) -> Command {
+pub(crate) fn outside(program: &str) -> Command {
     let mut command = Command::new(program);
     command.env_remove("CARGO").env_remove("RUSTUP_TOOLCHAIN");
     command
