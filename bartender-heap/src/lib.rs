@@ -56,5 +56,5 @@ pub use heap::{Block, Entry, Heap};
 pub use mark::MarkReport;
 pub use pending::{Carried, Pending};
 pub use relocate::{open_region, open_region_on};
-pub use stats::{CheckReport, Collected, OpenReport, Stats};
+pub use stats::{ByUse, CheckReport, ClassStats, Collected, OpenReport, Stats};
 pub use types::{BadSchema, Kind, Schema, SchemaBuilder, Type, TypeRef};

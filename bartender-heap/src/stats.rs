@@ -49,8 +49,8 @@ pub struct Collected {
 }
 
 /// A heap in numbers. Bytes, unless it says otherwise. Numbers of threads that
-/// are at work are a moment old.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// are at work are a moment old. `{}` prints the sums, `{:#}` the classes too.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Stats {
     /// Blocks handed out.
@@ -80,6 +80,77 @@ pub struct Stats {
     pub max_bytes: u64,
     /// DRAM that the allocator takes.
     pub dram_bytes: u64,
+    /// Blocks that were given back by other threads than their superblock's, which
+    /// has not heard of it yet. They do not count as handed out.
+    pub remote_frees: u64,
+    /// Superblocks by how many of their blocks are handed out.
+    pub by_use: ByUse,
+    /// The size classes of which there are superblocks, the smallest first.
+    pub classes: Vec<ClassStats>,
+}
+
+/// Superblocks by how many of their blocks are handed out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct ByUse {
+    /// None.
+    pub empty: u64,
+    /// Up to a quarter.
+    pub quarter: u64,
+    /// Up to a half.
+    pub half: u64,
+    /// Up to three quarters.
+    pub three_quarters: u64,
+    /// More, but not all.
+    pub nearly: u64,
+    /// All.
+    pub full: u64,
+}
+
+impl ByUse {
+    /// Counts a superblock of `blocks` blocks, `live` of which are handed out.
+    pub(crate) fn add(&mut self, live: u64, blocks: u64) {
+        let count = match live * 4 {
+            0 => &mut self.empty,
+            _ if live == blocks => &mut self.full,
+            quarters if quarters <= blocks => &mut self.quarter,
+            quarters if quarters <= blocks * 2 => &mut self.half,
+            quarters if quarters <= blocks * 3 => &mut self.three_quarters,
+            _ => &mut self.nearly,
+        };
+        *count += 1;
+    }
+}
+
+/// The superblocks of one size class.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct ClassStats {
+    /// Bytes of a block.
+    pub size: u64,
+    /// Superblocks.
+    pub superblocks: u64,
+    /// Home space in them.
+    pub reserved_bytes: u64,
+    /// Their blocks, handed out or not.
+    pub blocks: u64,
+    /// Blocks handed out.
+    pub live_blocks: u64,
+}
+
+impl ClassStats {
+    /// Usable bytes of the blocks that are handed out.
+    pub fn live_bytes(&self) -> u64 {
+        self.live_blocks * self.size
+    }
+
+    /// The part of their space that is in no block handed out, from 0 to 1.
+    pub fn fragmentation(&self) -> f64 {
+        match self.reserved_bytes {
+            0 => 0.0,
+            reserved => 1.0 - self.live_bytes() as f64 / reserved as f64,
+        }
+    }
 }
 
 impl Stats {
@@ -138,6 +209,47 @@ impl fmt::Display for Stats {
             Bytes(self.max_bytes)
         )?;
         writeln!(f, "overhead    {:>11.1}%", self.overhead() * 100.0)?;
-        write!(f, "memory      {:>12}", Bytes(self.dram_bytes).to_string())
+        writeln!(f, "memory      {:>12}", Bytes(self.dram_bytes).to_string())?;
+        let by = &self.by_use;
+        write!(
+            f,
+            "superblocks in use: {} not at all, {} up to ¼, {} to ½, {} to ¾, {} above, {} wholly; \
+             {} blocks on their way back",
+            by.empty, by.quarter, by.half, by.three_quarters, by.nearly, by.full, self.remote_frees
+        )?;
+        if !f.alternate() {
+            return Ok(());
+        }
+        for class in &self.classes {
+            write!(
+                f,
+                "\nblocks of {:>9}: {:>9} of {:>9} in {:>6} superblocks, {:>4.1}% of {} unused",
+                Bytes(class.size).to_string(),
+                class.live_blocks,
+                class.blocks,
+                class.superblocks,
+                class.fragmentation() * 100.0,
+                Bytes(class.reserved_bytes)
+            )?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_superblock_counts_where_its_use_lies() {
+        let mut by = ByUse::default();
+        for live in 0..=8 {
+            by.add(live, 8);
+        }
+        let counts = [by.empty, by.quarter, by.half, by.three_quarters, by.nearly];
+        assert_eq!((counts, by.full), ([1, 2, 2, 2, 1], 1));
+        // The only block of a superblock.
+        by.add(1, 1);
+        assert_eq!(by.full, 2);
     }
 }

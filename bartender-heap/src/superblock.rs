@@ -480,6 +480,12 @@ impl Superblock {
         })
     }
 
+    /// Blocks that were given back from afar and not taken in yet. As [`Self::live`].
+    pub(crate) fn waiting(&self) -> u64 {
+        let words = (0..self.words()).map(|at| self.remote_word(at).load(Relaxed).count_ones());
+        words.map(u64::from).sum()
+    }
+
     /// Sets which blocks are free. Owner only, when the heap is rebuilt.
     pub(crate) fn restore(&self, free: impl Iterator<Item = u64>) {
         let mut count = 0;

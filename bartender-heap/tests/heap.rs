@@ -218,6 +218,42 @@ fn a_clean_close_is_followed_by_an_open_that_does_not_mark() {
 }
 
 #[test]
+fn the_numbers_of_the_classes_add_up() {
+    let place = places::place();
+    let region = options().open(place.region()).expect("creates");
+    let heap = Heap::create(region, &schema()).expect("formats");
+    let sizes = [16, 16, 64, 100, 5000, 20_000, 300_000];
+    let blocks = sizes.map(|size| {
+        let layout = Layout::from_size_align(size, 8).expect("a layout");
+        heap.alloc(layout).expect("room").ptr.addr()
+    });
+    std::thread::scope(|scope| {
+        let other = scope.spawn(|| {
+            let ptr = NonNull::new(std::ptr::with_exposed_provenance_mut(blocks[0].get()));
+            // SAFETY: nobody uses it.
+            unsafe { heap.free(ptr.expect("not null")) }.expect("a block");
+        });
+        other.join().expect("no panic");
+    });
+    let stats = heap.stats();
+    let sizes: Vec<u64> = stats.classes.iter().map(|class| class.size).collect();
+    assert_eq!(sizes, [16, 64, 104, 5120, 20_480]);
+    assert_eq!((stats.large_runs, stats.remote_frees), (1, 1));
+    let live: u64 = stats.classes.iter().map(|class| class.live_blocks).sum();
+    assert_eq!((live, stats.live_blocks), (5, 6));
+    assert_eq!(stats.by_use.quarter, 5);
+    let reserved: u64 = stats.classes.iter().map(|class| class.reserved_bytes).sum();
+    assert!(reserved < stats.reserved_bytes && stats.reserved_bytes <= stats.reserved_peak);
+    assert!(
+        stats
+            .classes
+            .iter()
+            .all(|class| class.fragmentation() > 0.9 || class.size > 5000)
+    );
+    assert_eq!(format!("{stats:#}").lines().count(), 8 + 5, "{stats:#}");
+}
+
+#[test]
 fn an_open_in_between_makes_the_saved_state_stale() {
     let place = places::place();
     let path = place.region();

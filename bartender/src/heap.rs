@@ -17,7 +17,7 @@ use std::marker::PhantomData;
 use std::ptr::NonNull;
 use std::time::Duration;
 
-pub use bartender_heap::{CheckReport, Stats};
+pub use bartender_heap::{ByUse, CheckReport, ClassStats, Stats};
 
 /// A root value of type `R`, and everything it owns, in a region.
 ///
@@ -159,7 +159,7 @@ impl<R: Persist> Heap<R> {
         Ok(self.core.heap.purge()?)
     }
 
-    /// Live blocks and bytes, superblocks, overhead.
+    /// Live blocks and bytes, superblocks by class and by use, overhead.
     pub fn stats(&self) -> Stats {
         self.core.heap.stats()
     }

@@ -112,7 +112,7 @@ pub use bartender_derive::{Persist, PlainData};
 pub use bartender_pm::Durability;
 pub use error::{Error, Result};
 pub use hash_map::PHashMap;
-pub use heap::{CheckReport, Heap, Options, Report, Stats};
+pub use heap::{ByUse, CheckReport, ClassStats, Heap, Options, Report, Stats};
 pub use lock::{Lock, PMutex, PRwLock, ReadGuard};
 pub use moved::Moved;
 pub use mutref::Mut;

@@ -4,12 +4,12 @@
 //! which fails names a place. It does not repair anything.
 
 use super::{Heap, home};
-use crate::class;
+use crate::class::{self, CLASSES};
 use crate::error::{Error, Result};
 use crate::layout::UNIT;
 use crate::mark::{MarkReport, View, mark};
 use crate::marks::Marks;
-use crate::stats::{CheckReport, Stats};
+use crate::stats::{CheckReport, ClassStats, Stats};
 use crate::table::{self, Extent};
 use std::time::Instant;
 
@@ -32,19 +32,36 @@ impl Heap {
             dram_bytes: global.pool.bytes() + global.local_bytes() + end * 8,
             ..Stats::default()
         };
+        let mut classes = [ClassStats::default(); CLASSES];
         for superblock in global.pool.all().filter(|superblock| superblock.is_alive()) {
             let live = u64::from(superblock.live());
             stats.live_blocks += live;
             stats.live_bytes += live * superblock.size();
-            stats.reserved_bytes += u64::from(superblock.entry().units) * UNIT;
+            let reserved = u64::from(superblock.entry().units) * UNIT;
+            stats.reserved_bytes += reserved;
             if superblock.is_large() {
                 stats.large_runs += 1;
-            } else if global.owns(superblock) {
+                continue;
+            }
+            let blocks = u64::from(superblock.blocks());
+            stats.remote_frees += superblock.waiting();
+            stats.by_use.add(live, blocks);
+            let class = &mut classes[superblock.class()];
+            class.size = superblock.size();
+            class.superblocks += 1;
+            class.reserved_bytes += reserved;
+            class.blocks += blocks;
+            class.live_blocks += live;
+            if global.owns(superblock) {
                 stats.global_superblocks += 1;
             } else {
                 stats.thread_superblocks += 1;
             }
         }
+        stats.classes = classes
+            .into_iter()
+            .filter(|class| class.superblocks > 0)
+            .collect();
         stats
     }
 
