@@ -15,8 +15,8 @@ use std::collections::BTreeMap;
 /// Entries that are not durable yet.
 ///
 /// *Why an entry is pushed before its block is seen.* `Heap::alloc` returns an
-/// entry with each block of a superblock until [`Heap::entry_durable`]
-/// (crate::Heap::entry_durable) is called. Here that call does not say that it
+/// entry with each block of a superblock until
+/// [`entry_durable`](crate::Heap::entry_durable) is called. Here that call does not say that it
 /// is durable but that somebody takes care: who allocates pushes the entry and
 /// calls it at once. Blocks that come without an entry come from a superblock of
 /// which somebody has pushed it before: a superblock belongs to one thread, and
@@ -71,6 +71,16 @@ impl Pending {
             entries.insert(entry.offset, entry.bytes);
         }
         self.count.store(entries.len(), Release);
+    }
+
+    /// How many wait: a record takes 24 bytes for each.
+    pub fn len(&self) -> usize {
+        self.count.load(Relaxed)
+    }
+
+    /// Whether none waits.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
     /// Runs `append`, which appends one record with the entries it is given. On

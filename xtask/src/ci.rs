@@ -1,11 +1,11 @@
 //! `cargo xtask ci`: the list of what a change has to pass, cheapest first.
 //!
 //! Needs the stable toolchain with rustfmt and clippy, and a linker. What needs
-//! more (Miri, ThreadSanitizer) runs where it is there or can be added, and is reported as skipped
+//! more (Miri, ThreadSanitizer, a C compiler) runs where it is there or can be added, and is reported as skipped
 //! elsewhere.
 
 use crate::step::{Failure, Runner, cargo};
-use crate::{chores, miri, tsan};
+use crate::{capi, chores, miri, tsan};
 
 /// What clippy looks at: every feature set. (That of libpmemobj is checked
 /// without the library; only linking needs it. The other peers of the benches
@@ -34,6 +34,7 @@ pub(crate) fn run() -> Result<(), Failure> {
         "documentation",
         cargo(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"),
     )?;
+    capi::test_steps(&mut steps)?;
     chores::loom_steps(&mut steps, None)?;
     miri::run(&mut steps, None)?;
     tsan::run(&mut steps)?;

@@ -2,10 +2,11 @@
 //! wherever the workspace does.
 //!
 //! This file reads the command line. [`step`] runs one command after the other
-//! and stops at the first that fails; [`ci`], [`miri`], [`tsan`] and [`chores`] say which commands;
+//! and stops at the first that fails; [`ci`], [`miri`], [`tsan`], [`capi`] and [`chores`] say which commands;
 //! [`vm`] runs them on persistent memory.
 //! Nothing here is needed to build or to use bartender.
 
+mod capi;
 mod chores;
 mod ci;
 mod miri;
@@ -27,6 +28,11 @@ Usage: cargo xtask COMMAND [ARGUMENT...]
                   what they print
   bench [ARG...]  the benchmarks; `bench --help` says which there are and what
                   can be chosen
+  capi install --prefix DIR
+                  builds the C interface and lays header, libraries and
+                  pkg-config file below DIR
+  capi test       installs it in the build folder and compiles and runs the C
+                  programs of its tests; needs a C compiler
   vm COMMAND...   runs a command in a virtual machine with persistent memory,
                   in the same folder, and exits with its status;
     vm setup            once before: fetches what the machine is made of
@@ -49,6 +55,7 @@ fn main() -> ExitCode {
         Some("tsan") if rest.is_empty() => tsan::tsan(),
         Some("crash") if rest.len() <= 1 => chores::crash(rest.first().map(String::as_str)),
         Some("bench") => chores::bench(&rest),
+        Some("capi") if !rest.is_empty() => capi::run(&rest),
         Some("vm") => match vm::run(&rest) {
             Ok(status) => return ExitCode::from(status),
             Err(failure) => Err(failure),
