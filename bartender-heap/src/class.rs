@@ -16,8 +16,11 @@ pub(crate) const MAX_CLASS_SIZE: usize = 64 << 10;
 pub(crate) const MAX_CLASS_ALIGN: usize = UNIT as usize;
 /// Units of a superblock of blocks up to [`MAX_SMALL`].
 pub(crate) const SMALL_UNITS: u32 = 8;
-/// Units of a superblock of larger blocks.
-pub(crate) const MEDIUM_UNITS: u32 = 64;
+/// Fewest blocks of a superblock.
+const FEWEST: u64 = 4;
+/// Of a superblock of blocks above [`MAX_SMALL`], at most this part lies behind
+/// the last block.
+const WASTE: u64 = 16;
 /// Largest block in a superblock of [`SMALL_UNITS`].
 pub(crate) const MAX_SMALL: usize = 8 << 10;
 /// Words of the largest bitmap: 8-byte blocks in a small superblock.
@@ -57,11 +60,7 @@ pub(crate) static TABLE: [Class; CLASSES] = {
     let mut class = 0;
     while class < CLASSES {
         let size = size_of_class(class);
-        let units = if size <= MAX_SMALL {
-            SMALL_UNITS
-        } else {
-            MEDIUM_UNITS
-        };
+        let units = units_of_class(size as u64);
         table[class] = Class {
             size: size as u32,
             units,
@@ -72,6 +71,24 @@ pub(crate) static TABLE: [Class; CLASSES] = {
     }
     table
 };
+
+/// Units of a superblock of blocks of `size` bytes: the fewest times
+/// [`SMALL_UNITS`] that hold a few blocks and waste little. Many threads have
+/// superblocks of many classes with little in them, and the longer the blocks,
+/// the less it matters how often a thread needs another superblock.
+const fn units_of_class(size: u64) -> u32 {
+    let mut units = SMALL_UNITS;
+    if size <= MAX_SMALL as u64 {
+        return units;
+    }
+    loop {
+        let bytes = units as u64 * UNIT;
+        if bytes / size >= FEWEST && bytes % size * WASTE <= bytes {
+            return units;
+        }
+        units += SMALL_UNITS;
+    }
+}
 
 const fn size_of_class(class: usize) -> usize {
     if class < 16 {
@@ -210,7 +227,8 @@ mod tests {
                 "class of {} bytes",
                 class.size
             );
-            assert!(class.blocks >= 8 && class.words() <= MAX_WORDS);
+            assert!(u64::from(class.blocks) >= FEWEST && class.words() <= MAX_WORDS);
+            assert!(bytes <= 512 << 10);
         }
     }
 }

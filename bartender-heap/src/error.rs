@@ -37,6 +37,17 @@ pub enum Error {
         known: u32,
     },
 
+    /// The heap was written by an older version of the library, whose format this one does not read.
+    #[error(
+        "the heap has format {found}, this program reads {known}; open it with the version that wrote it, and copy the data"
+    )]
+    OlderFormat {
+        /// Format in the heap's header.
+        found: u32,
+        /// The format of this build.
+        known: u32,
+    },
+
     /// The heap's own data in the region make no sense.
     #[error(
         "the heap is damaged at home offset {offset:#x}: {what}; restore the region from a copy"

@@ -72,7 +72,7 @@ pub(crate) fn is_there(home: &[u8]) -> bool {
 /// Reads the header and the schema.
 ///
 /// # Errors
-/// `NotAHeap`, `NewerFormat`, `Damaged`, `BadSchema`.
+/// `NotAHeap`, `NewerFormat`, `OlderFormat`, `Damaged`, `BadSchema`.
 pub(crate) fn read(home: &[u8]) -> Result<(HeapHeader, Schema)> {
     let Some(bytes) = home.first_chunk::<LEN>() else {
         return Err(Error::NotAHeap {
@@ -108,6 +108,12 @@ pub(crate) fn read(home: &[u8]) -> Result<(HeapHeader, Schema)> {
     };
     if header.format > FORMAT {
         return Err(Error::NewerFormat {
+            found: header.format,
+            known: FORMAT,
+        });
+    }
+    if header.format != 0 && header.format < FORMAT {
+        return Err(Error::OlderFormat {
             found: header.format,
             known: FORMAT,
         });
@@ -181,11 +187,26 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_header_says_so() {
+    fn a_header_of_another_format_says_so() {
         let mut home = home_with_header();
         home[8] = 9;
         let error = read(&home).expect_err("from the future");
-        assert!(matches!(error, Error::NewerFormat { found: 9, known: 1 }));
+        assert!(matches!(
+            error,
+            Error::NewerFormat {
+                found: 9,
+                known: FORMAT
+            }
+        ));
+        home[8] = 1;
+        let error = read(&home).expect_err("from the past");
+        assert!(matches!(
+            error,
+            Error::OlderFormat {
+                found: 1,
+                known: FORMAT
+            }
+        ));
     }
 
     proptest! {

@@ -31,7 +31,7 @@ pub const FIRST_PIECE: u64 = 64 << 20;
 /// First bytes of a heap.
 pub const MAGIC: [u8; 8] = *b"BTHEAP\r\n";
 /// Version of everything in this file.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 /// Home offset of the header.
 pub const HEADER: u64 = 0;
 /// Home offset of the table's first piece.
