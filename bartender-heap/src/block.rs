@@ -7,14 +7,20 @@
 /// A block, live as far as the superblock table can tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct BlockRef {
-    /// Number of its superblock in this [`Blocks`].
-    pub(crate) superblock: u32,
-    /// Number of the block in its superblock.
-    pub(crate) index: u32,
+    /// Number of its mark in this [`Blocks`].
+    pub(crate) mark: u64,
     /// Home offset of its first byte.
     pub(crate) start: u64,
     /// Usable bytes.
     pub(crate) size: u64,
+}
+
+impl BlockRef {
+    /// The word of its mark, and the bit in it.
+    #[inline(always)]
+    pub(crate) fn place(&self) -> (usize, u64) {
+        (self.mark as usize / 64, 1 << (self.mark % 64))
+    }
 }
 
 /// Why an address or offset is no block.
@@ -35,22 +41,34 @@ pub enum NotABlock {
     Free,
 }
 
+/// Has the processor bring the line at `at` into its caches. Any address will do.
+#[inline(always)]
+pub(crate) fn prefetch<T>(at: *const T) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    // SAFETY: a prefetch is a hint: it reads nothing that the program can see and never faults.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(at.cast());
+    }
+    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+    let _ = at;
+}
+
 /// The superblock table as marking sees it.
 pub(crate) trait Blocks: Sync {
     /// The block that starts at home offset `offset`, or why there is none.
     fn locate(&self, offset: u64) -> Result<BlockRef, NotABlock>;
 
-    /// Sets the block's mark; false if it was set already.
-    fn mark(&self, block: &BlockRef) -> bool;
+    /// Marks are numbered from 0 to less than `64 · words`.
+    fn words(&self) -> usize;
+
+    /// Sets the marks of `bits`, of which the lowest is number `64 · word`; false if one of
+    /// them was set already.
+    fn mark(&self, word: usize, bits: u64) -> bool;
 
     /// Notes that the word at home offset `offset` points to a block.
     #[inline]
     fn pointer(&self, offset: u64) {
-        let _ = offset;
-    }
-
-    /// Brings what `locate` and `mark` will read for `offset` into the cache; any offset will do.
-    fn prefetch(&self, offset: u64) {
         let _ = offset;
     }
 }

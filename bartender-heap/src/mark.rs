@@ -16,6 +16,7 @@
 
 pub(crate) mod conservative;
 mod fault;
+mod own;
 mod program;
 mod run;
 mod tasks;

@@ -6,7 +6,7 @@
 
 use crate::block::{BlockRef, Blocks, NotABlock};
 use crate::class;
-use crate::layout::{UNIT, UNIT_SHIFT};
+use crate::layout::{TableEntry, UNIT, UNIT_SHIFT};
 use crate::table::Extent;
 use bartender_pm::sync::atomic::{AtomicU64, Ordering::*};
 
@@ -16,8 +16,9 @@ use bartender_pm::sync::atomic::{AtomicU64, Ordering::*};
 /// change once it is built.
 pub(crate) struct Marks {
     superblocks: Vec<Marked>,
-    /// Unit → number of the superblock + 1.
-    units: Vec<u32>,
+    /// What each unit is part of (a [`Unit`]). All that it takes to find a block is in here and in the
+    /// table of classes, which stays in the cache: so a look-up is one load from far away.
+    units: Vec<u64>,
     words: Vec<AtomicU64>,
     /// Which blocks are free, if that is known: those cannot be live.
     free: Option<Vec<u64>>,
@@ -26,11 +27,88 @@ pub(crate) struct Marks {
 struct Marked {
     extent: Extent,
     size: u64,
-    blocks: u32,
     /// Where its words are in `Marks::words`.
     first: usize,
     words: usize,
 }
+
+/// A unit's place in its superblock, as a look-up needs it without more than masks and a shift:
+/// `first << 19 | nth << 13 | kind`.
+///
+/// `kind` is 0 for a unit of no superblock, else the class + 1, or one of the
+/// two below. The superblock's words begin at `first`, and `nth` units of it lie
+/// before this one; of a large run `first` is the number of its superblock.
+#[derive(Debug, Clone, Copy)]
+struct Unit(u64);
+
+impl Unit {
+    /// No superblock of a class has more units.
+    const MOST: u64 = 64;
+    /// The first unit of a large run.
+    const LARGE: u8 = 0xff;
+    /// Another one of a large run.
+    const INSIDE: u8 = 0xfe;
+
+    fn new(kind: u8, nth: u64, first: usize) -> Unit {
+        debug_assert!(nth < Unit::MOST);
+        Unit((first as u64) << 19 | nth << UNIT_SHIFT | u64::from(kind))
+    }
+
+    #[inline(always)]
+    fn kind(self) -> u8 {
+        self.0 as u8
+    }
+
+    /// Home offset `offset`, which lies in this unit, from the start of the superblock.
+    #[inline(always)]
+    fn within(self, offset: u64) -> u64 {
+        self.0 & (Unit::MOST - 1) << UNIT_SHIFT | offset & (UNIT - 1)
+    }
+
+    /// The number of the superblock's first mark.
+    #[inline(always)]
+    fn first_mark(self) -> u64 {
+        self.0 >> 13 & !63
+    }
+
+    fn first(self) -> usize {
+        (self.0 >> 19) as usize
+    }
+}
+
+const _: () = assert!(UNIT_SHIFT == 13 && Unit::MOST == 64);
+const _: () = assert!(class::CLASSES < Unit::INSIDE as usize);
+
+/// What a look-up needs of a class.
+#[derive(Clone, Copy)]
+struct Kind {
+    /// 0, by which no offset divides, where there is no class.
+    reciprocal: u64,
+    size: u32,
+    blocks: u32,
+}
+
+/// By [`Unit::kind`]: a byte needs no check.
+static KINDS: [Kind; 256] = {
+    let none = Kind {
+        reciprocal: 0,
+        size: 0,
+        blocks: 0,
+    };
+    let mut kinds = [none; 256];
+    let mut class = 0;
+    while class < class::CLASSES {
+        let of = &class::TABLE[class];
+        assert!(of.units as u64 <= Unit::MOST);
+        kinds[class + 1] = Kind {
+            reciprocal: of.reciprocal,
+            size: of.size,
+            blocks: of.blocks,
+        };
+        class += 1;
+    }
+    kinds
+};
 
 impl Marks {
     /// No marks yet, on superblocks that do not overlap, in a home of `end` units.
@@ -63,33 +141,40 @@ impl Marks {
     }
 
     fn add(&mut self, extent: Extent) {
-        let (size, blocks, words) = match class::TABLE.get(extent.entry.class as usize) {
-            Some(class) => (u64::from(class.size), class.blocks, class.words()),
-            None => (u64::from(extent.entry.units) * UNIT, 1, 1),
+        let class = extent.entry.class;
+        let (size, words) = match class::TABLE.get(class as usize) {
+            Some(class) => (u64::from(class.size), class.words()),
+            None => (u64::from(extent.entry.units) * UNIT, 1),
         };
         let first = self.words.len();
-        self.words.extend((0..words).map(|_| AtomicU64::new(0)));
+        self.words.resize_with(first + words, || AtomicU64::new(0));
+        let units = &mut self.units[extent.unit as usize..extent.end() as usize];
+        if class == TableEntry::LARGE {
+            let number = self.superblocks.len();
+            units.fill(Unit::new(Unit::INSIDE, 0, number).0);
+            units[0] = Unit::new(Unit::LARGE, 0, number).0;
+        } else {
+            for (nth, unit) in units.iter_mut().enumerate() {
+                *unit = Unit::new(class as u8 + 1, nth as u64, first).0;
+            }
+        }
         self.superblocks.push(Marked {
             extent,
             size,
-            blocks,
             first,
             words,
         });
-        let number = self.superblocks.len() as u32;
-        self.units[extent.unit as usize..extent.end() as usize].fill(number);
     }
 
     /// The block that home offset `offset` lies in, if it is in one that is not known to be free.
     pub(crate) fn around(&self, offset: u64) -> Option<BlockRef> {
-        let number = *self.units.get((offset >> UNIT_SHIFT) as usize)?;
-        let marked = &self.superblocks[number.checked_sub(1)? as usize];
-        let start = marked.extent.unit * UNIT;
-        let index = (offset - start) / marked.size;
-        if index >= u64::from(marked.blocks) {
-            return None;
-        }
-        self.locate(start + index * marked.size).ok()
+        let unit = Unit(*self.units.get((offset >> UNIT_SHIFT) as usize)?);
+        let start = match unit.kind() {
+            0 => return None,
+            Unit::LARGE | Unit::INSIDE => self.superblocks[unit.first()].extent.unit * UNIT,
+            kind => offset - unit.within(offset) % u64::from(KINDS[usize::from(kind)].size),
+        };
+        self.locate(start).ok()
     }
 
     /// The superblocks, each with the words of its marks and the words of its free blocks (0 if unknown).
@@ -104,40 +189,68 @@ impl Marks {
             (marked.extent, marked.size, words)
         })
     }
+
+    /// The block at `offset` if that starts a large run, or why there is none that starts there.
+    #[cold]
+    fn locate_other(&self, unit: Unit, offset: u64) -> Result<BlockRef, NotABlock> {
+        match unit.kind() {
+            0 => Err(NotABlock::NoSuperblock),
+            Unit::LARGE if offset.is_multiple_of(UNIT) => {
+                let marked = &self.superblocks[unit.first()];
+                let mark = marked.first as u64 * 64;
+                self.unless_free(mark)?;
+                Ok(BlockRef {
+                    mark,
+                    start: offset,
+                    size: marked.size,
+                })
+            }
+            _ => Err(NotABlock::NotAStart),
+        }
+    }
+
+    #[inline(always)]
+    fn unless_free(&self, mark: u64) -> Result<(), NotABlock> {
+        match &self.free {
+            Some(free) if free[mark as usize / 64] >> (mark % 64) & 1 == 1 => Err(NotABlock::Free),
+            _ => Ok(()),
+        }
+    }
 }
 
 impl Blocks for Marks {
+    #[inline(always)]
     fn locate(&self, offset: u64) -> Result<BlockRef, NotABlock> {
-        let number = *self
+        let unit = *self
             .units
             .get((offset >> UNIT_SHIFT) as usize)
             .ok_or(NotABlock::Outside)?;
-        let superblock = number.checked_sub(1).ok_or(NotABlock::NoSuperblock)?;
-        let marked = &self.superblocks[superblock as usize];
-        let within = offset - marked.extent.unit * UNIT;
-        let index = within / marked.size;
-        if index * marked.size != within || index >= u64::from(marked.blocks) {
+        let unit = Unit(unit);
+        let kind = &KINDS[usize::from(unit.kind())];
+        let Some(index) = class::divide(unit.within(offset), kind.reciprocal) else {
+            return self.locate_other(unit, offset);
+        };
+        if index >= kind.blocks {
             return Err(NotABlock::NotAStart);
         }
-        if let Some(free) = &self.free
-            && free[marked.first + index as usize / 64] >> (index % 64) & 1 == 1
-        {
-            return Err(NotABlock::Free);
-        }
+        let mark = unit.first_mark() + u64::from(index);
+        self.unless_free(mark)?;
         Ok(BlockRef {
-            superblock,
-            index: index as u32,
+            mark,
             start: offset,
-            size: marked.size,
+            size: u64::from(kind.size),
         })
     }
 
-    fn mark(&self, block: &BlockRef) -> bool {
-        let marked = &self.superblocks[block.superblock as usize];
-        let word = &self.words[marked.first + block.index as usize / 64];
-        let bit = 1 << (block.index % 64);
-        // Most blocks are met once, but a look is cheap beside a locked instruction.
-        word.load(Relaxed) & bit == 0 && word.fetch_or(bit, Relaxed) & bit == 0
+    fn words(&self) -> usize {
+        self.words.len()
+    }
+
+    #[inline]
+    fn mark(&self, word: usize, bits: u64) -> bool {
+        let word = &self.words[word];
+        // A look is cheap beside a locked instruction.
+        word.load(Relaxed) & bits != bits && word.fetch_or(bits, Relaxed) & bits == 0
     }
 }
 
@@ -173,8 +286,8 @@ mod tests {
         ];
         let marks = Marks::new(extents, 64);
         let at = marks.locate(30 * UNIT + 96).expect("a block");
-        assert_eq!((at.superblock, at.index, at.size), (1, 2, 48));
-        assert!(marks.mark(&at) && !marks.mark(&at));
+        assert_eq!((at.mark, at.size), (64 + 2, 48));
+        assert!(marks.mark(1, 0b100) && !marks.mark(1, 0b110));
         assert_eq!(marks.locate(30 * UNIT + 95), Err(NotABlock::NotAStart));
         assert_eq!(marks.locate(21 * UNIT), Err(NotABlock::NotAStart));
         assert_eq!(marks.locate(23 * UNIT), Err(NotABlock::NoSuperblock));
@@ -191,7 +304,35 @@ mod tests {
             .each()
             .map(|(_, _, words)| words.map(|(mark, _)| mark).collect())
             .collect();
-        assert_eq!((found[0][0], found[1][0]), (0, 4));
+        assert_eq!((found[0][0], found[1][0]), (0, 0b110));
+    }
+
+    #[test]
+    fn every_unit_of_a_superblock_leads_to_its_blocks() {
+        // A small superblock first, so that the words of the second begin somewhere.
+        let extents = [(30, 8), (40, 64)].map(|(unit, units)| {
+            let size = if units == 8 { 8 } else { 9 << 10 };
+            let class = class::of(size, 8).expect("a class") as u16;
+            let entry = TableEntry {
+                birth: unit,
+                units,
+                class,
+                flags: 0,
+            };
+            Extent { unit, entry }
+        });
+        let marks = Marks::new(extents, 128);
+        for (extent, first) in extents.iter().zip([0, 128 * 64]) {
+            let class = &class::TABLE[extent.entry.class as usize];
+            let size = u64::from(class.size);
+            for index in 0..u64::from(class.blocks) {
+                let at = extent.unit * UNIT + index * size;
+                let block = marks.locate(at).expect("a block");
+                assert_eq!((block.mark, block.size), (first + index, size));
+            }
+            let behind = extent.unit * UNIT + u64::from(class.blocks) * size;
+            assert!(marks.locate(behind).is_err());
+        }
     }
 
     #[test]

@@ -128,8 +128,12 @@ impl Blocks for Finder {
         self.marks.locate(offset)
     }
 
-    fn mark(&self, block: &BlockRef) -> bool {
-        self.marks.mark(block)
+    fn words(&self) -> usize {
+        self.marks.words()
+    }
+
+    fn mark(&self, word: usize, bits: u64) -> bool {
+        self.marks.mark(word, bits)
     }
 
     fn pointer(&self, offset: u64) {

@@ -19,7 +19,7 @@
 
 use super::tasks::{self, Scope};
 use super::{MarkReport, View};
-use crate::block::Blocks;
+use crate::block::{Blocks, prefetch};
 use crate::marks::Marks;
 use bartender_pm::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::*};
 use std::time::Instant;
@@ -190,14 +190,9 @@ impl<'s> Worker<'s> {
 
     #[inline]
     fn prefetch(&self, offset: u64) {
-        #[cfg(all(target_arch = "x86_64", not(miri)))]
         for picture in self.shared.pictures {
-            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            let here = picture.as_ptr().wrapping_add(offset as usize);
-            // SAFETY: a prefetch is a hint: it reads nothing that the program can see and never faults.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(here.cast()) };
+            prefetch(picture.as_ptr().wrapping_add(offset as usize));
         }
-        self.shared.marks.prefetch(offset);
     }
 
     #[inline]
@@ -207,7 +202,8 @@ impl<'s> Worker<'s> {
         }
         let marks = self.shared.marks;
         if let Some(block) = marks.around(offset)
-            && marks.mark(&block)
+            && let (word, bit) = block.place()
+            && marks.mark(word, bit)
         {
             self.marked += 1;
             self.bytes += block.size;

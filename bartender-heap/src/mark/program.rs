@@ -68,12 +68,50 @@ pub(super) enum Op {
     },
 }
 
+/// A type whose values hold boxes and nothing else to look at, as most blocks of lists, trees
+/// and vectors of boxes do.
+#[derive(Debug)]
+pub(super) struct Linked {
+    pub(super) size: u64,
+    pub(super) links: Box<[Link]>,
+    /// Its own number if it holds one box of its own type: then it is of a list.
+    pub(super) next: Option<u32>,
+}
+
+/// A box in such a value.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Link {
+    /// In words of 8 bytes, as pointers are aligned.
+    pub(super) at: usize,
+    /// The alignment of what it holds, less one.
+    pub(super) mask: u64,
+    /// Bytes of what it holds; not 0.
+    pub(super) size: u64,
+    pub(super) or_null: bool,
+    pub(super) to: To,
+}
+
+/// What a box holds.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum To {
+    Plain,
+    /// By number in `Program::linked`.
+    Linked(u32),
+    /// Something else, by its type.
+    Other(u32),
+}
+
+/// No number in `Program::linked`.
+pub(super) const NOT_LINKED: u32 = u32::MAX;
+
 /// A type as the element of something.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Elem {
     pub(super) size: u64,
     pub(super) align: u64,
     pub(super) body: Body,
+    /// Its number in `Program::linked`.
+    pub(super) linked: u32,
 }
 
 /// How an option tells `None`.
@@ -109,6 +147,7 @@ pub(super) struct Program {
     pub(super) elems: Vec<Elem>,
     pub(super) root: u32,
     pub(super) bodies: Vec<Box<[Op]>>,
+    pub(super) linked: Vec<Linked>,
     pub(super) forms: Vec<Form>,
     pub(super) cases: Vec<Cases>,
     pub(super) maps: Vec<Map>,
@@ -127,14 +166,74 @@ impl Program {
                 size: ty.size,
                 align: ty.align,
                 body,
+                linked: NOT_LINKED,
             });
         }
         // Entries are compiled at last: keys and values may be types of any number.
         for map in 0..compiler.program.maps.len() {
             compiler.entry(map);
         }
-        compiler.program.root = schema.root().index() as u32;
-        compiler.program
+        let mut program = compiler.program;
+        program.link();
+        program.root = schema.root().index() as u32;
+        program
+    }
+}
+
+impl Program {
+    /// Finds the types that are [`Linked`].
+    fn link(&mut self) {
+        let is_link =
+            |op: &Op| matches!(*op, Op::Box { elem, .. } if self.elems[elem as usize].size != 0);
+        let mut linked = Vec::new();
+        for (ty, elem) in self.elems.iter().enumerate() {
+            if elem.body != PLAIN && self.bodies[elem.body as usize].iter().all(is_link) {
+                linked.push(ty);
+            }
+        }
+        for (number, &ty) in linked.iter().enumerate() {
+            self.elems[ty].linked = number as u32;
+        }
+        for (number, ty) in linked.into_iter().enumerate() {
+            let Elem { size, body, .. } = self.elems[ty];
+            let ops = self.bodies[body as usize].iter();
+            let links: Box<[Link]> = ops.filter_map(|op| self.link_of(op)).collect();
+            let next = match *links {
+                [
+                    Link {
+                        to: To::Linked(to), ..
+                    },
+                ] if to as usize == number => Some(to),
+                _ => None,
+            };
+            self.linked.push(Linked { size, links, next });
+        }
+    }
+
+    fn link_of(&self, op: &Op) -> Option<Link> {
+        let Op::Box {
+            at,
+            elem: ty,
+            or_null,
+        } = *op
+        else {
+            return None;
+        };
+        let elem = self.elems[ty as usize];
+        let to = match elem {
+            Elem { body: PLAIN, .. } => To::Plain,
+            Elem {
+                linked: NOT_LINKED, ..
+            } => To::Other(ty),
+            Elem { linked, .. } => To::Linked(linked),
+        };
+        Some(Link {
+            at: at as usize / 8,
+            mask: elem.align - 1,
+            size: elem.size,
+            or_null,
+            to,
+        })
     }
 }
 

@@ -1,21 +1,25 @@
 //! The fast walk: parallel, over the compiled schema, without paths.
 //!
 //! Each worker has a stack of blocks that were found and not yet visited. What comes off the
-//! stack goes through a short queue, and its memory is prefetched when it enters: by the time
-//! it leaves, its cache lines have arrived, and the latencies of many blocks overlap. Long
-//! arrays are split in halves on the stack. A worker that sees that no task waits in rayon's
-//! queue gives away the older half of its stack, where the large pieces are; so no worker idles
-//! while another has much to do, and a list, which has nothing to give away, costs nothing
-//! extra.
+//! stack goes through a short queue, and its memory and its mark are prefetched when it enters:
+//! by the time it leaves, its cache lines have arrived, and the latencies of many blocks
+//! overlap. Blocks that hold boxes and nothing else to look at, of which most large structures
+//! are made, have a stack and a queue of their own (`links`). Long arrays are split in
+//! halves on the stack. A worker that sees that no task waits in rayon's queue gives away the
+//! older half of its stacks, where the large pieces are; so no worker idles while another has
+//! much to do.
+
+mod links;
 
 use super::fault::Fault;
-use super::program::{Body, Elem, Form, Op, PLAIN, Program};
+use super::own::{Own, Pool};
+use super::program::{Body, Elem, Form, NOT_LINKED, Op, PLAIN, Program};
 use super::tasks::{self, Scope};
 use super::view::{
     self, Target, View, check_bool, check_char, check_lock, check_nonzero, check_text, is_full,
     u64_at, uint_at,
 };
-use crate::block::Blocks;
+use crate::block::{BlockRef, Blocks, prefetch};
 use crate::types::NoneForm;
 use bartender_pm::sync::Mutex;
 use bartender_pm::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -26,6 +30,8 @@ const CHUNK: u64 = 256;
 const QUEUE: usize = 16;
 /// Pieces between two looks at the other workers.
 const PERIOD: u32 = 64;
+/// Linked blocks that are enough to begin with them.
+const MANY: usize = 64;
 
 /// Something to visit.
 #[derive(Debug, Clone, Copy)]
@@ -50,6 +56,15 @@ enum Task {
     Buckets { map: u32 },
 }
 
+/// A new block of one linked value.
+#[derive(Debug, Clone, Copy)]
+struct Found {
+    /// Home offset; 0, where no block is, for nothing.
+    offset: u64,
+    /// Number of its type in `Program::linked`.
+    linked: u32,
+}
+
 /// What the workers share.
 struct Shared<'a, B> {
     program: &'a Program,
@@ -58,6 +73,7 @@ struct Shared<'a, B> {
     /// Tasks that were spawned and have not begun. Only a hint for when to give work away.
     waiting: AtomicUsize,
     workers: usize,
+    marks: Pool,
     /// Set once a fault was found: the others may stop where they are.
     stop: AtomicBool,
     /// One of the faults found; which one depends on timing.
@@ -82,6 +98,7 @@ pub(super) fn run<B: Blocks>(
         blocks,
         waiting: AtomicUsize::new(1),
         workers: tasks::current_num_threads(),
+        marks: Pool::new(blocks, view.bytes.len()),
         stop: AtomicBool::new(false),
         fault: Mutex::new(None),
         marked: AtomicU64::new(0),
@@ -90,45 +107,64 @@ pub(super) fn run<B: Blocks>(
     let elem = program.elems[program.root as usize];
     let first = view.boxed(root, elem.size, elem.align)?;
     let first = first.map(|target| Piece::block(program.root, target));
-    tasks::scope(|scope| work(&shared, scope, first.into_iter().collect()));
-    match shared.fault.lock().take() {
-        Some(fault) => Err(fault),
-        // The scope's end orders the workers' additions before these loads.
-        None => Ok((
-            shared.marked.load(Ordering::Relaxed),
-            shared.bytes.load(Ordering::Relaxed),
-        )),
+    let first = first.into_iter().collect();
+    tasks::scope(|scope| work(&shared, scope, first, Vec::new()));
+    if let Some(fault) = shared.fault.lock().take() {
+        return Err(fault);
     }
+    if !shared.marks.finish(blocks) {
+        // Which block it is, the slow walk finds.
+        return Err(Fault::Shared(root));
+    }
+    // The scope's end orders the workers' additions before these loads.
+    Ok((
+        shared.marked.load(Ordering::Relaxed),
+        shared.bytes.load(Ordering::Relaxed),
+    ))
 }
 
-fn work<'s, B: Blocks>(shared: &'s Shared<'s, B>, scope: &Scope<'s>, stack: Vec<Piece>) {
+fn work<'s, B: Blocks>(
+    shared: &'s Shared<'s, B>,
+    scope: &Scope<'s>,
+    stack: Vec<Piece>,
+    found: Vec<Found>,
+) {
     shared.waiting.fetch_sub(1, Ordering::Relaxed);
     let mut worker = Worker {
         shared,
         program: shared.program,
         view: shared.view,
         stack,
+        found,
+        own: shared.marks.take(shared.blocks),
         marked: 0,
         bytes: 0,
     };
     if let Err(fault) = worker.run(scope) {
-        shared.fault.lock().get_or_insert(fault);
+        shared.fault.lock().get_or_insert(*fault);
         shared.stop.store(true, Ordering::Relaxed);
     }
     shared.marked.fetch_add(worker.marked, Ordering::Relaxed);
     shared.bytes.fetch_add(worker.bytes, Ordering::Relaxed);
+    shared.marks.give(worker.own);
 }
+
+/// A fault, in one word: results are handed up through every function of the walk.
+type Bad = Box<Fault>;
 
 struct Worker<'s, B> {
     shared: &'s Shared<'s, B>,
     program: &'s Program,
     view: View<'s>,
     stack: Vec<Piece>,
+    found: Vec<Found>,
+    own: Own<'s, B>,
     marked: u64,
     bytes: u64,
 }
 
 impl Piece {
+    #[inline(always)]
     fn block(elem: u32, target: Target) -> Piece {
         Piece {
             offset: target.offset,
@@ -139,94 +175,110 @@ impl Piece {
     }
 }
 
+/// No block.
+const NO_BLOCK: BlockRef = BlockRef {
+    mark: 0,
+    start: 0,
+    size: 0,
+};
+
 impl<'s, B: Blocks> Worker<'s, B> {
-    fn run(&mut self, scope: &Scope<'s>) -> Result<(), Fault> {
+    fn run(&mut self, scope: &Scope<'s>) -> Result<(), Bad> {
         let nothing = Piece {
             offset: 0,
             a: 0,
             b: 0,
             task: Task::Text,
         };
-        let mut queue = [nothing; QUEUE];
+        let mut queue = [(nothing, NO_BLOCK); QUEUE];
         let (mut head, mut len) = (0, 0);
-        let mut period = 0;
         loop {
-            while len < QUEUE
-                && let Some(piece) = self.stack.pop()
-            {
-                self.prefetch(piece.offset);
-                queue[(head + len) % QUEUE] = piece;
-                len += 1;
-            }
-            if len == 0 {
+            if self.pause(scope) {
                 return Ok(());
             }
-            let piece = queue[head];
-            (head, len) = ((head + 1) % QUEUE, len - 1);
-            self.visit(piece)?;
-            period += 1;
-            if period >= PERIOD {
-                period = 0;
-                if self.shared.stop.load(Ordering::Relaxed) {
+            for _ in 0..PERIOD {
+                while len < QUEUE
+                    && let Some(piece) = self.stack.pop()
+                {
+                    let block = self.block(&piece)?;
+                    prefetch(self.view.bytes.as_ptr().wrapping_add(piece.offset as usize));
+                    self.own.prefetch(&block);
+                    queue[(head + len) % QUEUE] = (piece, block);
+                    len += 1;
+                }
+                if len > 0 {
+                    let (piece, block) = queue[head];
+                    (head, len) = ((head + 1) % QUEUE, len - 1);
+                    self.visit(piece, block)?;
+                } else if self.found.is_empty() {
                     return Ok(());
                 }
-                self.give(scope);
+                // Few of them at a time would not overlap.
+                if self.found.len() >= MANY || len == 0 && self.stack.is_empty() {
+                    self.follow(scope)?;
+                }
             }
         }
+    }
+
+    /// Looks at the others; true if there is no need to go on.
+    fn pause(&mut self, scope: &Scope<'s>) -> bool {
+        if self.shared.stop.load(Ordering::Relaxed) {
+            return true;
+        }
+        self.give(scope);
+        false
     }
 
     /// Gives work away if somebody may want it.
     fn give(&mut self, scope: &Scope<'s>) {
         let shared = self.shared;
-        if self.stack.len() < 2 || shared.waiting.load(Ordering::Relaxed) >= shared.workers {
+        let there = self.stack.len() + self.found.len();
+        if there < 2 || shared.waiting.load(Ordering::Relaxed) >= shared.workers {
             return;
         }
-        let rest = self.stack.split_off(self.stack.len() / 2);
-        let older = std::mem::replace(&mut self.stack, rest);
+        let stack = older(&mut self.stack);
+        let found = older(&mut self.found);
         shared.waiting.fetch_add(1, Ordering::Relaxed);
-        scope.spawn(move |scope| work(shared, scope, older));
+        scope.spawn(move |scope| work(shared, scope, stack, found));
     }
 
-    #[inline]
-    fn prefetch(&self, offset: u64) {
-        let here = self.view.bytes.as_ptr().wrapping_add(offset as usize);
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: a prefetch is a hint: it reads nothing that the program can see and never faults.
-        unsafe {
-            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            _mm_prefetch::<_MM_HINT_T0>(here.cast());
+    /// The block of a piece that has one to be marked.
+    #[inline(always)]
+    fn block(&self, piece: &Piece) -> Result<BlockRef, Bad> {
+        match piece.task {
+            Task::Block { .. } | Task::Text | Task::Table { .. } => {
+                let blocks = self.shared.blocks;
+                Ok(self.view.locate(blocks, piece.offset, piece.a)?)
+            }
+            Task::Elems { .. } | Task::Buckets { .. } => Ok(NO_BLOCK),
         }
-        #[cfg(not(target_arch = "x86_64"))]
-        let _ = here;
-        self.shared.blocks.prefetch(offset);
     }
 
-    /// Marks the block at `offset`, to which something that needs `need` bytes points.
-    #[inline]
-    fn claim(&mut self, offset: u64, need: u64) -> Result<(), Fault> {
-        let blocks = self.shared.blocks;
-        let block = view::locate(&self.view, blocks, offset, need)?;
-        if !blocks.mark(&block) {
-            return Err(Fault::Shared(self.view.address(offset)));
+    #[inline(always)]
+    fn claim(&mut self, block: &BlockRef) -> Result<(), Bad> {
+        if !self.own.mark(block) {
+            return Err(Fault::Shared(self.view.address(block.start)).into());
         }
         self.marked += 1;
         self.bytes += block.size;
         Ok(())
     }
 
-    fn visit(&mut self, piece: Piece) -> Result<(), Fault> {
+    #[inline(always)]
+    fn visit(&mut self, piece: Piece, block: BlockRef) -> Result<(), Bad> {
         let Piece { offset, a, b, task } = piece;
         match task {
             Task::Block { elem } => {
-                self.claim(offset, a)?;
+                self.claim(&block)?;
                 self.elems(elem, offset, b)
             }
             Task::Text => {
-                self.claim(offset, a)?;
-                check_text(self.view.range(offset, b)?)
+                self.claim(&block)?;
+                Ok(check_text(self.view.range(offset, b)?)?)
             }
             Task::Table { map } => {
-                self.claim(offset, a)?;
+                self.claim(&block)?;
                 self.table(map, b)
             }
             Task::Elems { elem } => self.elems(elem, offset, a),
@@ -235,8 +287,10 @@ impl<'s, B: Blocks> Worker<'s, B> {
     }
 
     /// Visits `count` elements at `offset`, at most a chunk of them now.
-    fn elems(&mut self, elem: u32, offset: u64, count: u64) -> Result<(), Fault> {
-        let Elem { size, body, .. } = self.program.elems[elem as usize];
+    fn elems(&mut self, elem: u32, offset: u64, count: u64) -> Result<(), Bad> {
+        let Elem {
+            size, body, linked, ..
+        } = self.program.elems[elem as usize];
         if body == PLAIN {
             return Ok(());
         }
@@ -247,6 +301,9 @@ impl<'s, B: Blocks> Worker<'s, B> {
             task: Task::Elems { elem },
         });
         let values = self.view.range(offset, now * size)?;
+        if linked != NOT_LINKED {
+            return self.linked(linked, values, offset);
+        }
         self.values(body, values, size as usize, offset)
     }
 
@@ -265,19 +322,13 @@ impl<'s, B: Blocks> Worker<'s, B> {
     }
 
     /// Visits the values of `size` bytes that fill `values`, which lie at home offset `base`.
-    fn values(
-        &mut self,
-        body: Body,
-        values: &'s [u8],
-        size: usize,
-        base: u64,
-    ) -> Result<(), Fault> {
+    fn values(&mut self, body: Body, values: &'s [u8], size: usize, base: u64) -> Result<(), Bad> {
         let program = self.program;
         let ops = &program.bodies[body as usize];
         if let [Op::Bool { .. }] = **ops
             && size == 1
         {
-            return values.iter().try_for_each(|&byte| check_bool(byte));
+            return Ok(values.iter().try_for_each(|&byte| check_bool(byte))?);
         }
         for (i, value) in values.chunks_exact(size).enumerate() {
             self.value(ops, value, base + (i * size) as u64)?;
@@ -286,7 +337,7 @@ impl<'s, B: Blocks> Worker<'s, B> {
     }
 
     /// Checks and follows what one value holds, which lies at home offset `base`.
-    fn value(&mut self, ops: &'s [Op], value: &'s [u8], base: u64) -> Result<(), Fault> {
+    fn value(&mut self, ops: &'s [Op], value: &'s [u8], base: u64) -> Result<(), Bad> {
         let program = self.program;
         for op in ops {
             match *op {
@@ -299,19 +350,29 @@ impl<'s, B: Blocks> Worker<'s, B> {
                 Op::Box { at, elem, or_null } => {
                     let ptr = u64_at(value, at as usize);
                     if !(or_null && ptr == 0) {
-                        let Elem { size, align, body } = program.elems[elem as usize];
+                        let Elem {
+                            size, align, body, ..
+                        } = program.elems[elem as usize];
                         if let Some(target) = self.view.boxed(ptr, size, align)? {
                             self.shared.blocks.pointer(base + at);
-                            self.found(elem, body, target)?;
+                            match self.program.elems[elem as usize].linked {
+                                NOT_LINKED => self.block_of(elem, body, target)?,
+                                linked => self.found.push(Found {
+                                    offset: target.offset,
+                                    linked,
+                                }),
+                            }
                         }
                     }
                 }
                 Op::Vec { at, elem } => {
-                    let Elem { size, align, body } = program.elems[elem as usize];
+                    let Elem {
+                        size, align, body, ..
+                    } = program.elems[elem as usize];
                     let raw = &value[at as usize..];
                     if let Some(target) = self.view.vec(raw, size, align)? {
                         self.shared.blocks.pointer(base + at);
-                        self.found(elem, body, target)?;
+                        self.block_of(elem, body, target)?;
                     }
                 }
                 Op::Text { at } => {
@@ -369,16 +430,18 @@ impl<'s, B: Blocks> Worker<'s, B> {
 
     /// A block of `elem`s was found: one that needs no visit is marked at once.
     #[inline]
-    fn found(&mut self, elem: u32, body: Body, target: Target) -> Result<(), Fault> {
+    fn block_of(&mut self, elem: u32, body: Body, target: Target) -> Result<(), Bad> {
         if body == PLAIN {
-            return self.claim(target.offset, target.need);
+            let blocks = self.shared.blocks;
+            let block = self.view.locate(blocks, target.offset, target.need)?;
+            return self.claim(&block);
         }
         self.stack.push(Piece::block(elem, target));
         Ok(())
     }
 
     /// Checks the table at home offset `at`, whose block is marked.
-    fn table(&mut self, map: u32, at: u64) -> Result<(), Fault> {
+    fn table(&mut self, map: u32, at: u64) -> Result<(), Bad> {
         let entry = &self.program.maps[map as usize].entry;
         let raw = self.view.range(at, view::TABLE_SIZE)?;
         let Some((target, table)) = self.view.table(raw, entry)? else {
@@ -390,7 +453,7 @@ impl<'s, B: Blocks> Worker<'s, B> {
 
     /// Visits the entries of the buckets `from..to` of the table at home offset `at`, at most a
     /// chunk of them now.
-    fn buckets(&mut self, map: u32, at: u64, from: u64, to: u64) -> Result<(), Fault> {
+    fn buckets(&mut self, map: u32, at: u64, from: u64, to: u64) -> Result<(), Bad> {
         let program = self.program;
         let kind = &program.maps[map as usize];
         if kind.body == PLAIN {
@@ -418,6 +481,12 @@ impl<'s, B: Blocks> Worker<'s, B> {
         }
         Ok(())
     }
+}
+
+/// The older half of a stack, or all of it if that is one piece.
+fn older<T>(stack: &mut Vec<T>) -> Vec<T> {
+    let rest = stack.split_off(stack.len().div_ceil(2));
+    std::mem::replace(stack, rest)
 }
 
 /// Whether the option in `value` holds something.

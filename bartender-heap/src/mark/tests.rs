@@ -1,6 +1,6 @@
 //! Marking over images that tests build: what is found, what is refused, and how it is said.
 
-mod image;
+pub(crate) mod image;
 mod speed;
 
 use super::run;

@@ -181,7 +181,7 @@ impl<'a, B: Blocks> Trace<'a, B> {
                 holds,
             } => {
                 let at = |fault| (fault, node, from);
-                view::locate(&self.view, self.blocks, offset, need).map_err(at)?;
+                self.view.locate(self.blocks, offset, need).map_err(at)?;
                 if self.goal == Some(offset) || !self.seen.insert(offset) {
                     return Err(at(Fault::Shared(self.view.address(offset))));
                 }
@@ -354,7 +354,9 @@ impl<'a, B: Blocks> Trace<'a, B> {
                     // A key that its block could not hold will be reported; here it is only not
                     // shown.
                     Some(target) if target.count <= 80 => {
-                        view::locate(&self.view, self.blocks, target.offset, target.need).ok()?;
+                        self.view
+                            .locate(self.blocks, target.offset, target.need)
+                            .ok()?;
                         self.view.range(target.offset, target.count).ok()?
                     }
                     Some(_) => return None,

@@ -45,14 +45,20 @@ pub(super) struct Table {
 
 impl<'a> View<'a> {
     /// The bytes of a range of home offsets.
+    #[inline(always)]
     pub(super) fn range(&self, offset: u64, len: u64) -> Result<&'a [u8], Fault> {
-        let outside = Fault::Outside(self.home_base.wrapping_add(offset));
-        let start = usize::try_from(offset).map_err(|_| outside)?;
-        let end = usize::try_from(len)
-            .ok()
-            .and_then(|len| start.checked_add(len))
-            .ok_or(outside)?;
-        self.bytes.get(start..end).ok_or(outside)
+        let from = usize::try_from(offset).ok();
+        let from = from.and_then(|offset| self.bytes.get(offset..));
+        let len = usize::try_from(len).ok();
+        match (from, len) {
+            (Some(from), Some(len)) if len <= from.len() => Ok(&from[..len]),
+            _ => Err(self.outside(offset)),
+        }
+    }
+
+    #[cold]
+    fn outside(&self, offset: u64) -> Fault {
+        Fault::Outside(self.address(offset))
     }
 
     /// The address of a home offset.
@@ -63,17 +69,64 @@ impl<'a> View<'a> {
     /// Where `ptr` leads.
     #[inline]
     pub(super) fn follow(&self, ptr: u64, align: u64) -> Result<u64, Fault> {
-        dangling(ptr, align)?;
-        let len = self.bytes.len() as u64;
+        self.follow_masked(ptr, align - 1)
+    }
+
+    /// Where `ptr` leads, whose bits of `mask` are to be 0.
+    #[inline(always)]
+    pub(super) fn follow_masked(&self, ptr: u64, mask: u64) -> Result<u64, Fault> {
+        dangling(ptr, mask + 1)?;
         let offset = ptr.wrapping_sub(self.home_base);
-        if offset < len {
+        if offset < self.bytes.len() as u64 {
             return Ok(offset);
         }
+        self.follow_other(ptr)
+    }
+
+    #[cold]
+    fn follow_other(&self, ptr: u64) -> Result<u64, Fault> {
         let offset = ptr.wrapping_sub(self.other_base);
-        if offset < len {
+        if offset < self.bytes.len() as u64 {
             return Ok(offset);
         }
         Err(Fault::Outside(ptr))
+    }
+
+    /// The block at home offset `offset`, to which something points that needs `need` bytes of
+    /// it.
+    #[inline]
+    pub(super) fn locate(
+        &self,
+        blocks: &impl Blocks,
+        offset: u64,
+        need: u64,
+    ) -> Result<BlockRef, Fault> {
+        let block = self.locate_one(blocks, offset, need)?;
+        // From here on no sum of an offset in the block and a length can overflow.
+        if block.size > (self.bytes.len() as u64).saturating_sub(offset) {
+            return Err(Fault::Outside(self.address(offset)));
+        }
+        Ok(block)
+    }
+
+    /// The same for a block of one value, whose end is in the view if `range` says so.
+    #[inline(always)]
+    pub(super) fn locate_one(
+        &self,
+        blocks: &impl Blocks,
+        offset: u64,
+        need: u64,
+    ) -> Result<BlockRef, Fault> {
+        let ptr = self.address(offset);
+        let block = match blocks.locate(offset) {
+            Ok(block) => block,
+            Err(why) => return Err(Fault::NotABlock { ptr, why }),
+        };
+        if block.size < need {
+            let size = block.size;
+            return Err(Fault::TooSmall { ptr, need, size });
+        }
+        Ok(block)
     }
 
     /// The block of the box `ptr`; none if the value has no bytes.
@@ -164,29 +217,6 @@ impl<'a> View<'a> {
 /// Bytes of a `RawTable`.
 pub(super) const TABLE_SIZE: u64 = size_of::<RawTable>() as u64;
 
-/// The block at home offset `offset`, to which something points that needs `need` bytes of it.
-#[inline]
-pub(super) fn locate(
-    view: &View<'_>,
-    blocks: &impl Blocks,
-    offset: u64,
-    need: u64,
-) -> Result<BlockRef, Fault> {
-    let ptr = view.address(offset);
-    let block = blocks
-        .locate(offset)
-        .map_err(|why| Fault::NotABlock { ptr, why })?;
-    if block.size < need {
-        let size = block.size;
-        return Err(Fault::TooSmall { ptr, need, size });
-    }
-    // From here on no sum of an offset in the block and a length can overflow.
-    if block.size > (view.bytes.len() as u64).saturating_sub(offset) {
-        return Err(Fault::Outside(ptr));
-    }
-    Ok(block)
-}
-
 impl Table {
     /// Bytes of the control bytes and their copies.
     pub(super) fn ctrl_len(&self) -> u64 {
@@ -258,7 +288,7 @@ fn entries_at(buckets: u64, entry: &EntryLayout) -> Option<u64> {
 }
 
 /// The checks of every pointer, also of one that leads nowhere.
-#[inline]
+#[inline(always)]
 fn dangling(ptr: u64, align: u64) -> Result<(), Fault> {
     if ptr == 0 {
         return Err(Fault::Null);

@@ -163,8 +163,7 @@ impl Blocks for Image {
         let before = self.table.range(..=offset).next_back();
         match before {
             Some((&start, &size)) if start == offset => Ok(BlockRef {
-                superblock: 0,
-                index: 0,
+                mark: start,
                 start,
                 size,
             }),
@@ -173,7 +172,14 @@ impl Blocks for Image {
         }
     }
 
-    fn mark(&self, block: &BlockRef) -> bool {
-        self.marks.lock().insert(block.start)
+    fn words(&self) -> usize {
+        self.bytes.len().div_ceil(64)
+    }
+
+    fn mark(&self, word: usize, bits: u64) -> bool {
+        let mut marks = self.marks.lock();
+        let set = (0..64).filter(|bit| bits >> bit & 1 == 1);
+        let new = set.filter(|bit| marks.insert(word as u64 * 64 + bit));
+        new.count() == bits.count_ones() as usize
     }
 }

@@ -20,8 +20,7 @@ impl Blocks for Superblocks {
         match unit {
             None => Err(NotABlock::Outside),
             Some(0) if offset == self.run.0 => Ok(BlockRef {
-                superblock: 0,
-                index: 0,
+                mark: 0,
                 start: offset,
                 size: self.run.1,
             }),
@@ -30,8 +29,7 @@ impl Blocks for Superblocks {
                 let inside = offset & 0xffff;
                 match inside & 63 {
                     0 => Ok(BlockRef {
-                        superblock,
-                        index: (inside >> 6) as u32,
+                        mark: u64::from(superblock) * 1024 + (inside >> 6),
                         start: offset,
                         size: 64,
                     }),
@@ -42,10 +40,13 @@ impl Blocks for Superblocks {
     }
 
     #[inline]
-    fn mark(&self, block: &BlockRef) -> bool {
-        let word = &self.superblocks[block.superblock as usize][block.index as usize / 64];
-        let bit = 1 << (block.index % 64);
-        word.fetch_or(bit, Ordering::Relaxed) & bit == 0
+    fn words(&self) -> usize {
+        self.superblocks.len() * 16
+    }
+
+    #[inline]
+    fn mark(&self, word: usize, bits: u64) -> bool {
+        self.superblocks[word / 16][word % 16].fetch_or(bits, Ordering::Relaxed) & bits == 0
     }
 }
 
