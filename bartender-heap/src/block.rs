@@ -4,6 +4,8 @@
 //! This is the seam between marking, which knows types, and the superblock
 //! table, which knows extents. It holds no state.
 
+use crate::class;
+
 /// A block, live as far as the superblock table can tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct BlockRef {
@@ -20,6 +22,39 @@ impl BlockRef {
     #[inline(always)]
     pub(crate) fn place(&self) -> (usize, u64) {
         (self.mark as usize / 64, 1 << (self.mark % 64))
+    }
+}
+
+/// Blocks of one size side by side: all that it takes to find one of them without a look at the
+/// table. The default is none at all.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Row {
+    /// Home offset of the first one.
+    pub(crate) start: u64,
+    /// Bytes of them together.
+    pub(crate) span: u64,
+    /// Of their size, for [`class::divide`].
+    pub(crate) reciprocal: u64,
+    /// Bytes of each.
+    pub(crate) size: u64,
+    /// The number of the first one's mark.
+    pub(crate) mark: u64,
+}
+
+impl Row {
+    /// The block that starts at home offset `offset`, if it is one of these.
+    #[inline(always)]
+    pub(crate) fn locate(&self, offset: u64) -> Option<BlockRef> {
+        let within = offset.wrapping_sub(self.start);
+        if within >= self.span {
+            return None;
+        }
+        let index = class::divide(within, self.reciprocal)?;
+        Some(BlockRef {
+            mark: self.mark + u64::from(index),
+            start: offset,
+            size: self.size,
+        })
     }
 }
 
@@ -58,6 +93,12 @@ pub(crate) fn prefetch<T>(at: *const T) {
 pub(crate) trait Blocks: Sync {
     /// The block that starts at home offset `offset`, or why there is none.
     fn locate(&self, offset: u64) -> Result<BlockRef, NotABlock>;
+
+    /// The row that home offset `offset` lies in, if no block of it is known to be free.
+    fn row(&self, offset: u64) -> Row {
+        let _ = offset;
+        Row::default()
+    }
 
     /// Marks are numbered from 0 to less than `64 · words`.
     fn words(&self) -> usize;

@@ -4,7 +4,7 @@
 //! those who mark a block at the same time is told that it was the first. It
 //! holds a copy of the superblock table and changes nothing else.
 
-use crate::block::{BlockRef, Blocks, NotABlock};
+use crate::block::{BlockRef, Blocks, NotABlock, Row};
 use crate::class;
 use crate::layout::{TableEntry, UNIT, UNIT_SHIFT};
 use crate::table::Extent;
@@ -242,6 +242,24 @@ impl Blocks for Marks {
         })
     }
 
+    #[inline]
+    fn row(&self, offset: u64) -> Row {
+        let unit = self.units.get((offset >> UNIT_SHIFT) as usize);
+        let Some(unit) = unit.filter(|_| self.free.is_none()) else {
+            return Row::default();
+        };
+        let unit = Unit(*unit);
+        // Of what is no class its blocks' span is 0.
+        let kind = &KINDS[usize::from(unit.kind())];
+        Row {
+            start: offset - unit.within(offset),
+            span: u64::from(kind.blocks) * u64::from(kind.size),
+            reciprocal: kind.reciprocal,
+            size: u64::from(kind.size),
+            mark: unit.first_mark(),
+        }
+    }
+
     fn words(&self) -> usize {
         self.words.len()
     }
@@ -325,12 +343,17 @@ mod tests {
         for (extent, first) in extents.iter().zip([0, 128 * 64]) {
             let class = &class::TABLE[extent.entry.class as usize];
             let size = u64::from(class.size);
+            let behind = extent.unit * UNIT + u64::from(class.blocks) * size;
             for index in 0..u64::from(class.blocks) {
                 let at = extent.unit * UNIT + index * size;
                 let block = marks.locate(at).expect("a block");
                 assert_eq!((block.mark, block.size), (first + index, size));
+                let row = marks.row(at + size - 1);
+                assert_eq!(row.locate(at), Some(block));
+                assert_eq!(row.locate(at + 1), None);
             }
-            let behind = extent.unit * UNIT + u64::from(class.blocks) * size;
+            assert_eq!(marks.row(behind).locate(behind), None);
+            assert_eq!(marks.row(behind).locate(extent.unit * UNIT - size), None);
             assert!(marks.locate(behind).is_err());
         }
     }

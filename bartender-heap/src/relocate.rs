@@ -9,7 +9,7 @@
 
 #![allow(unsafe_code)]
 
-use crate::block::{BlockRef, Blocks, NotABlock};
+use crate::block::{BlockRef, Blocks, NotABlock, Row};
 use crate::error::{Error, Result};
 use crate::header;
 use crate::layout::UNIT;
@@ -126,6 +126,10 @@ struct Finder {
 impl Blocks for Finder {
     fn locate(&self, offset: u64) -> Result<BlockRef, NotABlock> {
         self.marks.locate(offset)
+    }
+
+    fn row(&self, offset: u64) -> Row {
+        self.marks.row(offset)
     }
 
     fn words(&self) -> usize {

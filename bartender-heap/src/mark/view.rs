@@ -4,7 +4,7 @@
 //! numbers, never values of a program's types.
 
 use super::fault::Fault;
-use crate::block::{BlockRef, Blocks};
+use crate::block::{BlockRef, Blocks, Row};
 use crate::layout::{RawTable, RawVec};
 use crate::types::EntryLayout;
 use std::mem::offset_of;
@@ -126,6 +126,25 @@ impl<'a> View<'a> {
             let size = block.size;
             return Err(Fault::TooSmall { ptr, need, size });
         }
+        Ok(block)
+    }
+
+    /// The same, with a look at the row of the block before; `row` is that of this one then.
+    #[inline(always)]
+    pub(super) fn locate_near(
+        &self,
+        blocks: &impl Blocks,
+        row: &mut Row,
+        offset: u64,
+        need: u64,
+    ) -> Result<BlockRef, Fault> {
+        if let Some(block) = row.locate(offset)
+            && block.size >= need
+        {
+            return Ok(block);
+        }
+        let block = self.locate_one(blocks, offset, need)?;
+        *row = blocks.row(offset);
         Ok(block)
     }
 

@@ -6,7 +6,7 @@
 //! but for the next pointer. What is not linked goes to the other stack.
 
 use super::{Bad, Found, PERIOD, Piece, Scope, Task, Worker};
-use crate::block::{BlockRef, Blocks, prefetch};
+use crate::block::{BlockRef, Blocks, Row, prefetch};
 use crate::mark::fault::Fault;
 use crate::mark::own::Gathered;
 use crate::mark::program::{Link, Linked, To};
@@ -79,7 +79,7 @@ impl<'s, B: Blocks> Worker<'s, B> {
     fn list(&mut self, link: &Link, linked: u32, block: BlockRef) -> Result<(), Bad> {
         let (view, blocks) = (self.view, self.shared.blocks);
         let (link, mut block) = (*link, block);
-        let mut gathered = Gathered::default();
+        let (mut gathered, mut row) = (Gathered::default(), Row::default());
         let (mut marked, mut bytes) = (0, 0);
         let shared = |block: &BlockRef| Fault::Shared(view.address(block.start));
         let next = loop {
@@ -101,7 +101,7 @@ impl<'s, B: Blocks> Worker<'s, B> {
             if marked == LINKS {
                 break Some(offset);
             }
-            block = view.locate_one(blocks, offset, link.size)?;
+            block = view.locate_near(blocks, &mut row, offset, link.size)?;
         };
         if !gathered.flush(&mut self.own) {
             return Err(shared(&block).into());
@@ -135,7 +135,7 @@ impl<'s, B: Blocks> Worker<'s, B> {
     fn plain_boxes(&mut self, link: &Link, words: Words<'_>, base: u64) -> Result<(), Bad> {
         let (view, blocks) = (self.view, self.shared.blocks);
         let link = *link;
-        let mut gathered = Gathered::default();
+        let (mut gathered, mut row) = (Gathered::default(), Row::default());
         let (mut marked, mut bytes) = (0, 0);
         for (word, at) in words.iter().zip((base..).step_by(8)) {
             let ptr = u64::from_le_bytes(*word);
@@ -143,7 +143,7 @@ impl<'s, B: Blocks> Worker<'s, B> {
                 continue;
             }
             let offset = view.follow_masked(ptr, link.mask)?;
-            let block = view.locate_one(blocks, offset, link.size)?;
+            let block = view.locate_near(blocks, &mut row, offset, link.size)?;
             blocks.pointer(at);
             if !gathered.mark(&block, &mut self.own) {
                 return Err(Fault::Shared(ptr).into());
