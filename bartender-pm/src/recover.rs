@@ -56,7 +56,12 @@ struct Reader<'m> {
     bytes: Vec<u8>,
 }
 
+/// Bytes read in one go.
 const CHUNK: u64 = 256 << 10;
+/// Where records begin.
+const SLOT: usize = RECORD_ALIGN as usize;
+
+const _: () = assert!(CHUNK.is_multiple_of(RECORD_ALIGN) && size_of::<RecordHeader>() <= SLOT);
 
 impl Reader<'_> {
     /// Makes `[head, head + upto)` readable, or as much of it as the ring has.
@@ -65,13 +70,22 @@ impl Reader<'_> {
         while (self.bytes.len() as u64) < upto {
             let have = self.bytes.len() as u64;
             let n = CHUNK.max(upto - have).min(self.len - have);
-            self.bytes.resize((have + n) as usize, 0);
-            let mut at = have as usize;
-            for (offset, len) in ring_pieces(self.start, self.len, self.head + have, n) {
-                let end = at + len as usize;
-                self.medium.read(offset, &mut self.bytes[at..end])?;
-                at = end;
-            }
+            let mut bytes = std::mem::take(&mut self.bytes);
+            bytes.resize((have + n) as usize, 0);
+            let read = self.read(have, &mut bytes[have as usize..]);
+            self.bytes = bytes;
+            read?;
+        }
+        Ok(())
+    }
+
+    /// Reads from `at` (from the head) on, no further than the ring goes.
+    fn read(&self, at: u64, to: &mut [u8]) -> Result<()> {
+        let mut done = 0;
+        for (offset, len) in ring_pieces(self.start, self.len, self.head + at, to.len() as u64) {
+            let end = done + len as usize;
+            self.medium.read(offset, &mut to[done..end])?;
+            done = end;
         }
         Ok(())
     }
@@ -104,23 +118,29 @@ impl Reader<'_> {
     }
 
     /// Whether some record behind `stop` says that `stop` was durable once.
+    ///
+    /// The rest of the ring is looked through in pieces that are not kept: it is most of the
+    /// log, and new memory costs more than reading.
     fn outlived(&mut self, stop: u64, epochs: std::ops::RangeInclusive<u64>) -> Result<bool> {
-        self.fill(self.len)?;
         let absolute = self.head + stop;
-        let mut at = stop + RECORD_ALIGN;
-        while at + (size_of::<RecordHeader>() as u64) <= self.len {
-            let header: RecordHeader =
-                read_from(&self.bytes[at as usize..]).expect("bounds are the loop's condition");
-            // The cheap questions first: most of what is scanned is zeroes or
-            // records of an earlier lap.
-            if header.len != 0
-                && header.durable_upto > absolute
-                && header.durable_upto <= self.head + at
-                && self.record(at, epochs.clone())?.is_some()
-            {
-                return Ok(true);
+        let mut piece = vec![0; CHUNK as usize];
+        let mut from = stop + RECORD_ALIGN;
+        while from < self.len {
+            let piece = &mut piece[..CHUNK.min(self.len - from) as usize];
+            self.read(from, piece)?;
+            for (at, slot) in (from..).step_by(SLOT).zip(piece.chunks_exact(SLOT)) {
+                let header: RecordHeader = read_from(slot).expect("a header fits a slot");
+                // The cheap questions first: most of what is scanned is zeroes or
+                // records of an earlier lap.
+                if header.len != 0
+                    && header.durable_upto > absolute
+                    && header.durable_upto <= self.head + at
+                    && self.record(at, epochs.clone())?.is_some()
+                {
+                    return Ok(true);
+                }
             }
-            at += RECORD_ALIGN;
+            from += CHUNK;
         }
         Ok(false)
     }
