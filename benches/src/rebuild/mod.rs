@@ -36,11 +36,17 @@ struct Case {
     goal: Option<f64>,
 }
 
-const CASES: [Case; 5] = [
+const CASES: [Case; 6] = [
     Case {
-        name: "rebuild of a vector of boxes",
+        name: "rebuild of a vector of boxes in allocation order",
         shape: Shape::Vector,
         shuffled: false,
+        goal: Some(15.0),
+    },
+    Case {
+        name: "rebuild of a vector of boxes in random order",
+        shape: Shape::Vector,
+        shuffled: true,
         goal: Some(15.0),
     },
     Case {
