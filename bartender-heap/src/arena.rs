@@ -127,6 +127,9 @@ impl Arena {
                 self.hand_over(&away, home);
             }
             if !local.refill(class) {
+                let mut idle = Vec::new();
+                local.spare(class, &mut idle);
+                self.hand_over(&idle, home);
                 let mut global = self.global.lock();
                 global.collect();
                 global.flush(&self.map, home);

@@ -5,6 +5,8 @@
 //! locks. It never gets or gives superblocks by itself: it says which ones
 //! should go, and `arena` passes them on.
 
+mod spare;
+
 use crate::class::{CLASSES, MAX_SMALL};
 use crate::list::List;
 use crate::map::UnitMap;
@@ -33,12 +35,16 @@ const LOOK: usize = 4;
 /// counted, when its use falls through a quarter (`Superblock::arm`): at most
 /// another quarter of each superblock may be free unnoticed, and the blow-up
 /// stays bounded by a constant factor plus a constant for each thread and class.
+/// What is wholly free in a class that the thread does not use any more goes when
+/// it needs something else (`spare`).
 #[repr(C)]
 pub(crate) struct Local {
     mail: Mailbox,
     /// The superblock that a block was given back to last, while it is ours.
     recent: UnsafeCell<Option<Ref>>,
     bins: UnsafeCell<[Bin; CLASSES]>,
+    /// The class at which to look next for something to give up.
+    spare_hand: UnsafeCell<usize>,
 }
 
 /// One class of a thread heap.
@@ -74,6 +80,7 @@ impl Local {
                 partial: List::new(Place::Partial),
                 full: List::new(Place::Full),
             })),
+            spare_hand: UnsafeCell::new(0),
         }
     }
 

@@ -8,14 +8,19 @@ use std::alloc::Layout;
 use std::path::Path;
 use std::ptr::NonNull;
 use std::sync::Mutex;
+use std::sync::mpsc::channel;
 use tempfile::TempDir;
 
 /// Less of it where every access is watched.
 const SCALE: usize = if cfg!(tsan) { 20 } else { 1 };
 
 fn heap(folder: &TempDir) -> Heap {
+    heap_of(folder, 1 << 30)
+}
+
+fn heap_of(folder: &TempDir, max_size: u64) -> Heap {
     let mut options = Options::new();
-    options.max_size(1 << 30).log_size(1 << 20);
+    options.max_size(max_size).log_size(1 << 20);
     let region = options.open(Path::new(folder.path()).join("a.region"));
     let schema = Schema::of(|b| {
         let (signed, nonzero) = (false, false);
@@ -137,6 +142,46 @@ fn work(heap: &Heap, boxes: &[Mutex<Vec<Held>>], line: usize, life: usize) {
     // It ends with blocks of others in its box, and others have some of its own.
     let mut left = boxes[(line + 1) % 4].lock().expect("no panic");
     left.append(&mut mine);
+}
+
+/// Threads that are all alive, each with a little of everything, and with more a
+/// while ago: what they keep for themselves is bounded.
+#[test]
+fn many_threads_that_used_every_size_leave_room_for_each_other() {
+    const THREADS: u64 = if cfg!(tsan) { 12 } else { 120 };
+    let folder = folder();
+    let heap = &heap_of(&folder, THREADS * (2 << 20));
+    let turn = &Mutex::new(());
+    std::thread::scope(|scope| {
+        // A thread goes on when its sender is gone.
+        let threads: Vec<_> = (0..THREADS)
+            .map(|thread| {
+                let (goes_on, waits) = channel::<()>();
+                let (done, is_done) = channel();
+                scope.spawn(move || {
+                    let mut random = Random(thread + 1);
+                    let one_at_a_time = turn.lock();
+                    for size in (0..14).flat_map(|doubling| [8 << doubling, 7 << doubling]) {
+                        let held: Vec<Held> = (0..10)
+                            .map(|_| Held::new(heap, size.min(60_000), 1))
+                            .collect();
+                        held.into_iter().for_each(|held| held.free(heap));
+                    }
+                    let kept: Vec<Held> = (0..5)
+                        .map(|_| Held::new(heap, random.size() / 2 + 8, 2))
+                        .collect();
+                    drop(one_at_a_time);
+                    done.send(()).expect("somebody waits");
+                    let _ = waits.recv();
+                    kept.into_iter().for_each(|held| held.free(heap));
+                });
+                (goes_on, is_done)
+            })
+            .collect();
+        let done = threads.iter().filter(|thread| thread.1.recv().is_ok());
+        assert_eq!(done.count() as u64, THREADS, "{:#}", heap.stats());
+        println!("{}", heap.stats());
+    });
 }
 
 /// What a thread leaves behind is used by those that follow.

@@ -1,0 +1,78 @@
+//! Giving up what a thread has of classes that it does not use any more.
+//!
+//! The emptiness rule looks at a class when blocks of it are freed, and leaves a
+//! class some slack and the superblock that it hands out from. For each class
+//! that is little; a thread that has used many once would keep a superblock of
+//! each, with nothing in it, for as long as it lives. So whenever a thread needs
+//! one more superblock, it looks at a few of its other classes, in turn, and
+//! gives up those that are wholly free: what it keeps of them is bounded by what
+//! it has asked for lately, not by what it ever asked for.
+
+use super::{Bin, Local};
+use crate::class::CLASSES;
+use crate::superblock::{Place, Ref};
+
+/// Classes looked at for each superblock that the thread gets.
+const LOOK: usize = 4;
+
+impl Local {
+    /// Takes wholly free superblocks of a few classes, but not of `class`, out to `away`.
+    ///
+    /// # Safety
+    /// Only by the thread that holds this heap.
+    #[cold]
+    pub(crate) unsafe fn spare(&self, class: usize, away: &mut Vec<Ref>) {
+        // SAFETY: the heap's thread, as for all that follows.
+        let start = self.spare_hand.with(|hand| unsafe { *hand });
+        let mut looked = 0;
+        let mut at = start;
+        for step in 0..CLASSES {
+            at = (start + step) % CLASSES;
+            if looked == LOOK {
+                break;
+            }
+            if at == class {
+                continue;
+            }
+            self.bins.with_mut(|bins| {
+                // SAFETY: as above, and what is in its lists is its own.
+                let bin = unsafe { &mut (*bins)[at] };
+                if bin.capacity > 0 {
+                    looked += 1;
+                    // SAFETY: as above.
+                    unsafe { bin.spare(away) };
+                }
+            });
+        }
+        // SAFETY: as above.
+        self.spare_hand.with_mut(|hand| unsafe { *hand = at });
+        if !away.is_empty() {
+            // SAFETY: as above.
+            unsafe { self.forget() };
+        }
+    }
+}
+
+impl Bin {
+    /// # Safety
+    /// The caller owns what is in the class.
+    unsafe fn spare(&mut self, away: &mut Vec<Ref>) {
+        let first = away.len();
+        if let Some(current) = self.current.take_if(|current| current.used() == 0) {
+            self.ready = None;
+            away.push(current);
+        }
+        let free: Vec<Ref> = self.partial.iter().filter(|one| one.used() == 0).collect();
+        for superblock in free {
+            // SAFETY: as the caller says.
+            unsafe { self.partial.remove(superblock) };
+            away.push(superblock);
+        }
+        for superblock in &away[first..] {
+            superblock.disarm();
+            superblock.set_place(Place::Nowhere);
+            self.used += superblock.count();
+            self.capacity -= i64::from(superblock.blocks());
+        }
+    }
+}
