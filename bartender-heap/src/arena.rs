@@ -10,12 +10,16 @@ use crate::class::CLASSES;
 use crate::error::{Error, Result};
 use crate::global::Global;
 use crate::home::Home;
-use crate::layout::UNIT;
+use crate::layout::{CHUNK_UNITS, UNIT};
 use crate::local::Local;
-use crate::map::UnitMap;
+use crate::map::Map;
 use crate::superblock::{AlreadyFree, Ref, Superblock};
 use bartender_pm::sync::{Mutex, MutexGuard};
 use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// The next arena's number. `std`'s own atomic: it is a name, not a protocol.
+static NEXT: AtomicU64 = AtomicU64::new(1);
 
 /// The allocator of one home.
 ///
@@ -24,7 +28,8 @@ use std::ptr::NonNull;
 ///   locks inside `extend` excepted), and the common path does not take it.
 /// * Thread heaps are `global`'s; a thread holds one from `join` to `retire`.
 pub(crate) struct Arena {
-    map: UnitMap,
+    number: u64,
+    map: Map,
     global: Mutex<Global>,
 }
 
@@ -57,19 +62,26 @@ impl From<AlreadyFree> for Refused {
 impl Arena {
     /// The allocator of a home of up to `max` units, of which none is usable yet.
     pub(crate) fn new(max: u64) -> Self {
+        let number = NEXT.fetch_add(1, Relaxed);
         Arena {
-            map: UnitMap::new(max),
-            global: Mutex::new(Global::new(max)),
+            number,
+            map: Map::new(max),
+            global: Mutex::new(Global::new(max, number)),
         }
     }
 
+    /// What threads know it by: no other ever has this number, and it is not 0.
+    pub(crate) fn number(&self) -> u64 {
+        self.number
+    }
+
     /// The global heap, locked, and the map that goes with it.
-    pub(crate) fn lock(&self) -> (MutexGuard<'_, Global>, &UnitMap) {
+    pub(crate) fn lock(&self) -> (MutexGuard<'_, Global>, &Map) {
         (self.global.lock(), &self.map)
     }
 
     /// The unit map.
-    pub(crate) fn map(&self) -> &UnitMap {
+    pub(crate) fn map(&self) -> &Map {
         &self.map
     }
 
@@ -103,21 +115,22 @@ impl Arena {
     /// By the thread that holds `local`, a heap of this arena; `class < CLASSES`.
     pub(crate) unsafe fn alloc(&self, local: &Local, class: usize, home: &dyn Home) -> Result<Got> {
         // SAFETY: as the caller says.
-        let (superblock, index) = match unsafe { local.alloc(class) } {
-            Some(got) => got,
-            // SAFETY: as the caller says.
-            None => unsafe { self.refill(local, class, home) }?,
-        };
-        Ok(Got {
-            superblock,
-            offset: superblock.offset_of(index),
-            fresh: superblock.is_fresh(),
-        })
+        unsafe {
+            let (superblock, offset) = match local.alloc(class) {
+                Some(got) => got,
+                None => self.refill(local, class, home)?,
+            };
+            Ok(Got {
+                superblock,
+                offset,
+                fresh: superblock.is_fresh(),
+            })
+        }
     }
 
     /// # Safety
     /// As [`Self::alloc`].
-    unsafe fn refill(&self, local: &Local, class: usize, home: &dyn Home) -> Result<(Ref, u32)> {
+    unsafe fn refill(&self, local: &Local, class: usize, home: &dyn Home) -> Result<(Ref, u64)> {
         debug_assert!(class < CLASSES);
         // SAFETY: as the caller says, and what it adopts has a free block.
         unsafe {
@@ -125,6 +138,10 @@ impl Arena {
                 let mut away = Vec::new();
                 local.collect(&mut away);
                 self.hand_over(&away, home);
+                // Some of it may have been the current superblock's.
+                if let Some(got) = local.alloc(class) {
+                    return Ok(got);
+                }
             }
             if !local.refill(class) {
                 let mut idle = Vec::new();
@@ -148,7 +165,7 @@ impl Arena {
     /// # Errors
     /// No space, or no region has so much.
     pub(crate) fn alloc_large(&self, size: usize, align: usize, home: &dyn Home) -> Result<Got> {
-        let units = (size as u64).div_ceil(UNIT);
+        let units = (size as u64).div_ceil(UNIT).max(CHUNK_UNITS);
         let units = u32::try_from(units).map_err(|_| Error::BadLayout {
             size,
             align,
@@ -161,25 +178,32 @@ impl Arena {
         let (superblock, fresh) = global.large(units, align, &self.map, home)?;
         Ok(Got {
             superblock,
-            offset: superblock.offset_of(0),
+            offset: superblock.unit() * UNIT,
             fresh,
         })
     }
 
     /// The superblock and index of the block that starts at home offset `offset`.
-    #[inline(always)]
     pub(crate) fn find(&self, offset: u64) -> Result<(Ref, u32), NotABlock> {
-        let Some(superblock) = self.map.at(offset) else {
-            return Err(if self.map.covers(offset) {
-                NotABlock::NoSuperblock
-            } else {
-                NotABlock::Outside
-            });
-        };
-        match superblock.index_of(offset) {
-            Some(index) => Ok((superblock, index)),
-            None => Err(NotABlock::NotAStart),
+        if let Some(superblock) = self.map.at(offset)
+            && let Some(index) = superblock.index_of(offset)
+        {
+            return Ok((superblock, index));
         }
+        self.around(offset)?;
+        Err(NotABlock::NotAStart)
+    }
+
+    /// The superblock or large run that home offset `offset` lies in. Takes the
+    /// global lock for what is in none of a class.
+    #[cold]
+    pub(crate) fn around(&self, offset: u64) -> Result<Ref, NotABlock> {
+        if self.map.chunk(offset).is_none() {
+            return Err(NotABlock::Outside);
+        }
+        let found = self.map.at(offset).filter(|one| !one.is_large());
+        let found = found.or_else(|| self.global.lock().run_around(offset / UNIT, &self.map));
+        found.ok_or(NotABlock::NoSuperblock)
     }
 
     /// Gives the block at home offset `offset` back. `local` is the thread's heap, if it has one.
@@ -199,9 +223,11 @@ impl Arena {
         let (superblock, index) = self.find(offset).map_err(Refused::NotABlock)?;
         match local {
             Some(local) if local.owns(superblock) => {
-                if superblock.give(index)? {
-                    // SAFETY: as the caller says, and the superblock is `local`'s.
-                    unsafe { self.settle(local, superblock, home) };
+                // SAFETY: as the caller says, and the superblock is `local`'s.
+                unsafe {
+                    if superblock.give(index)? {
+                        self.settle(local, superblock, home);
+                    }
                 }
                 Ok(())
             }
@@ -236,7 +262,8 @@ impl Arena {
         if self.map.at(offset) != Some(superblock) || !superblock.is_large() {
             return Err(Refused::AlreadyFree);
         }
-        superblock.give(index)?;
+        // SAFETY: large runs are the global heap's.
+        unsafe { superblock.give(index) }?;
         global.bury(superblock, &self.map, home);
         Ok(())
     }

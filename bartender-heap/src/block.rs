@@ -51,7 +51,7 @@ impl Row {
         }
         let index = class::divide(within, self.reciprocal)?;
         Some(BlockRef {
-            mark: self.mark + u64::from(index),
+            mark: self.mark + index,
             start: offset,
             size: self.size,
         })

@@ -6,14 +6,14 @@
 //! grid rules). Larger requests are runs of whole units. Class numbers are on
 //! the medium: they never change their meaning within a format.
 
-use crate::layout::UNIT;
+use crate::layout::{CHUNK, UNIT};
 
 /// Number of size classes.
 pub(crate) const CLASSES: usize = 16 + 9 * 8;
 /// Largest block that a class has; above are large runs.
 pub(crate) const MAX_CLASS_SIZE: usize = 64 << 10;
-/// Largest alignment that classes answer: superblocks start on a unit.
-pub(crate) const MAX_CLASS_ALIGN: usize = UNIT as usize;
+/// Largest alignment that classes answer: their superblocks start on a chunk.
+pub(crate) const MAX_CLASS_ALIGN: usize = SMALL_UNITS as usize * UNIT as usize;
 /// Units of a superblock of blocks up to [`MAX_SMALL`].
 pub(crate) const SMALL_UNITS: u32 = 8;
 /// Fewest blocks of a superblock.
@@ -25,9 +25,6 @@ const WASTE: u64 = 16;
 pub(crate) const MAX_SMALL: usize = 8 << 10;
 /// Words of the largest bitmap: 8-byte blocks in a small superblock.
 pub(crate) const MAX_WORDS: usize = SMALL_UNITS as usize * UNIT as usize / 8 / 64;
-/// Shift of the reciprocals, see [`divide`].
-pub(crate) const RECIPROCAL_SHIFT: u32 = 40;
-
 /// What all superblocks of one class have in common.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Class {
@@ -37,14 +34,21 @@ pub(crate) struct Class {
     pub(crate) units: u32,
     /// Blocks of a superblock.
     pub(crate) blocks: u32,
-    /// `ceil(2^40 / size)`, for [`divide`].
+    /// `ceil(2^64 / size)`, for [`divide`].
     pub(crate) reciprocal: u64,
 }
 
 impl Class {
-    /// Words of 64 bits that a bitmap of this class has.
+    /// Words of 64 bits that a bitmap of this class has: a bit for each block, and
+    /// for what would be the next one if it begins in the first chunk.
     pub(crate) const fn words(&self) -> usize {
-        (self.blocks as usize).div_ceil(64)
+        let in_chunk = CHUNK.div_ceil(self.size as u64) as u32;
+        let indices = if in_chunk > self.blocks {
+            in_chunk
+        } else {
+            self.blocks
+        };
+        indices.div_ceil(64) as usize
     }
 }
 
@@ -65,7 +69,7 @@ pub(crate) static TABLE: [Class; CLASSES] = {
             size: size as u32,
             units,
             blocks: (units as u64 * UNIT / size as u64) as u32,
-            reciprocal: (1u64 << RECIPROCAL_SHIFT).div_ceil(size as u64),
+            reciprocal: (1u128 << 64).div_ceil(size as u128) as u64,
         };
         class += 1;
     }
@@ -102,14 +106,14 @@ const fn size_of_class(class: usize) -> usize {
 
 /// `offset` by a class's size through its reciprocal, if that leaves no rest.
 ///
-/// With `r = ceil(2^40 / size)`, `offset · r` is the quotient in units of 2^40
+/// With `r = ceil(2^64 / size)`, `offset · r` is the quotient in units of 2^64
 /// and, below them, less than `r` exactly when there is no rest: each rest adds
-/// `r`, and the error of the reciprocal at most 2^19, as `offset` is below that.
+/// `r`, and the error of the reciprocal less than `offset`, which is below 2^48
+/// as `r` is not (sizes end at 2^16). For larger offsets the answer is any.
 #[inline(always)]
-pub(crate) fn divide(offset: u64, reciprocal: u64) -> Option<u32> {
-    let product = offset * reciprocal;
-    let rest = product & ((1 << RECIPROCAL_SHIFT) - 1);
-    (rest < reciprocal).then_some((product >> RECIPROCAL_SHIFT) as u32)
+pub(crate) fn divide(offset: u64, reciprocal: u64) -> Option<u64> {
+    let product = u128::from(offset) * u128::from(reciprocal);
+    ((product as u64) < reciprocal).then_some((product >> 64) as u64)
 }
 
 /// Sizes up to this one are looked up, longer ones computed.
@@ -211,7 +215,7 @@ mod tests {
         for class in &TABLE {
             let size = u64::from(class.size);
             for offset in 0..u64::from(class.units) * UNIT {
-                let quotient = (offset % size == 0).then_some((offset / size) as u32);
+                let quotient = (offset % size == 0).then_some(offset / size);
                 assert_eq!(divide(offset, class.reciprocal), quotient);
             }
         }

@@ -9,16 +9,18 @@
 use crate::class::{self, CLASSES};
 use crate::error::{Error, Result};
 use crate::home::Home;
-use crate::layout::{TableEntry, UNIT};
+use crate::layout::{CHUNK_UNITS, TableEntry, UNIT};
 use crate::list::List;
 use crate::local::Local;
-use crate::map::UnitMap;
+use crate::map::Map;
 use crate::pool::Pool;
-use crate::superblock::{Birth, Mailbox, Place, Ref, words};
+use crate::superblock::{Birth, Mailbox, Nothing, Place, Ref, words};
 use crate::table::Extent;
 use crate::units::{Run, Units};
 use bartender_pm::mutant;
+use std::collections::BTreeMap;
 use std::ptr::NonNull;
+use std::sync::Arc;
 
 /// What the global lock guards.
 pub(crate) struct Global {
@@ -27,11 +29,17 @@ pub(crate) struct Global {
     pub(crate) pool: Pool,
     /// The mailbox that superblocks of the global heap, and dead ones, call their owner.
     mail: NonNull<Mailbox>,
+    /// What a thread heap has of a class of which it has nothing.
+    nothing: Box<Nothing>,
     partial: [List; CLASSES],
     /// Superblocks without a used block, whose units wait for somebody with a region at hand.
     empty: Vec<Ref>,
-    /// All thread heaps, freed with this.
-    locals: Vec<NonNull<Local>>,
+    /// Large runs, by their first unit, with the first one behind.
+    large: BTreeMap<u64, u64>,
+    /// The number that threads know the heap by.
+    number: u64,
+    /// All thread heaps. Threads share them: they outlive this where a thread has not heard of its end.
+    locals: Vec<Arc<Local>>,
     /// Those that no thread holds.
     idle: Vec<NonNull<Local>>,
     /// The checkpoint when free space was given back last.
@@ -43,14 +51,18 @@ unsafe impl Send for Global {}
 
 impl Global {
     /// A global heap of a home of `max` units, of which none is usable yet.
-    pub(crate) fn new(max: u64) -> Self {
+    pub(crate) fn new(max: u64, number: u64) -> Self {
+        let mail = NonNull::from(Box::leak(Box::new(Mailbox::new())));
         Global {
             units: Units::new(max),
             next_birth: 1,
             pool: Pool::new(),
-            mail: NonNull::from(Box::leak(Box::new(Mailbox::new()))),
+            mail,
+            nothing: Nothing::new(),
             partial: std::array::from_fn(|_| List::new(Place::Partial)),
             empty: Vec::new(),
+            large: BTreeMap::new(),
+            number,
             locals: Vec::new(),
             idle: Vec::new(),
             tidied: 0,
@@ -60,9 +72,11 @@ impl Global {
     /// A thread heap for one more thread.
     pub(crate) fn join(&mut self) -> NonNull<Local> {
         self.idle.pop().unwrap_or_else(|| {
-            let local = NonNull::from(Box::leak(Box::new(Local::new())));
+            let local = Arc::new(Local::new(self.number, self.nothing.ask()));
             self.locals.push(local);
-            local
+            let local = self.locals.last().expect("just pushed");
+            // SAFETY: not null.
+            unsafe { NonNull::new_unchecked(Arc::as_ptr(local).cast_mut()) }
         })
     }
 
@@ -91,7 +105,9 @@ impl Global {
     fn file(&mut self, superblock: Ref) {
         let place = superblock.place();
         let list = &mut self.partial[superblock.class()];
-        if superblock.used() == 0 {
+        // SAFETY: ours, under the lock.
+        let used = unsafe { superblock.used() };
+        if used == 0 {
             if place == Place::Partial {
                 // SAFETY: ours, under the lock.
                 unsafe { list.remove(superblock) };
@@ -100,7 +116,7 @@ impl Global {
                 superblock.set_place(Place::Empty);
                 self.empty.push(superblock);
             }
-        } else if place == Place::Nowhere && superblock.used() < superblock.blocks() {
+        } else if place == Place::Nowhere && used < superblock.blocks() {
             // SAFETY: ours, under the lock.
             unsafe { list.push(superblock) };
         }
@@ -131,27 +147,29 @@ impl Global {
                     superblock.post();
                 }
             } else {
-                superblock.collect();
+                // SAFETY: ours, under the lock.
+                unsafe { superblock.collect() };
                 self.file(superblock);
             }
         }
     }
 
     /// Gives the units of empty superblocks back.
-    pub(crate) fn flush(&mut self, map: &UnitMap, home: &dyn Home) {
+    pub(crate) fn flush(&mut self, map: &Map, home: &dyn Home) {
         while let Some(superblock) = self.empty.pop() {
             self.bury(superblock, map, home);
         }
     }
 
     /// An empty superblock, or a run whose block was given back, dies.
-    pub(crate) fn bury(&mut self, superblock: Ref, map: &UnitMap, home: &dyn Home) {
+    pub(crate) fn bury(&mut self, superblock: Ref, map: &Map, home: &dyn Home) {
         let entry = superblock.entry();
         map.clear(superblock);
         let start = superblock.unit();
+        self.large.remove(&start);
         let bitmaps = superblock.die();
         superblock.set_owner(self.mail);
-        self.pool.give(superblock, bitmaps, words(&entry));
+        self.pool.give(bitmaps, words(&entry));
         self.units.give(Run {
             start,
             len: entry.units.into(),
@@ -167,7 +185,7 @@ impl Global {
         &mut self,
         class: usize,
         owner: NonNull<Mailbox>,
-        map: &UnitMap,
+        map: &Map,
         home: &dyn Home,
     ) -> Result<Ref> {
         // SAFETY: ours, under the lock.
@@ -176,7 +194,7 @@ impl Global {
             return Ok(superblock);
         }
         let units = class::TABLE[class].units;
-        let run = self.run(units.into(), 1, home)?;
+        let run = self.run(units.into(), CHUNK_UNITS, home)?;
         let entry = TableEntry {
             birth: self.birth(),
             units,
@@ -203,7 +221,7 @@ impl Global {
         &mut self,
         units: u32,
         align: u64,
-        map: &UnitMap,
+        map: &Map,
         home: &dyn Home,
     ) -> Result<(Ref, bool)> {
         let run = self.run(units.into(), align, home)?;
@@ -221,7 +239,11 @@ impl Global {
             self.mail,
             map,
         );
-        superblock.take();
+        // SAFETY: ours, under the lock.
+        unsafe {
+            superblock.take();
+            superblock.rest();
+        }
         Ok((superblock, is_fresh(run.stamp, home)))
     }
 
@@ -231,13 +253,14 @@ impl Global {
         extent: Extent,
         durable: bool,
         free: impl Iterator<Item = u64>,
-        map: &UnitMap,
+        map: &Map,
     ) -> Ref {
         let superblock = self.bear(extent, self.mail, map);
         if durable {
             superblock.set_durable(extent.entry.birth);
         }
-        superblock.restore(free);
+        // SAFETY: ours, under the lock.
+        unsafe { superblock.restore(free) };
         if !superblock.is_large() {
             self.file(superblock);
         }
@@ -250,9 +273,9 @@ impl Global {
         birth
     }
 
-    fn bear(&mut self, extent: Extent, owner: NonNull<Mailbox>, map: &UnitMap) -> Ref {
-        let superblock = self.pool.descriptor(self.mail);
-        let bits = self.pool.bitmaps(words(&extent.entry));
+    fn bear(&mut self, extent: Extent, owner: NonNull<Mailbox>, map: &Map) -> Ref {
+        let superblock = map.begin(extent.unit);
+        let bits = self.pool.take(words(&extent.entry));
         superblock.be(&Birth {
             unit: extent.unit,
             entry: extent.entry,
@@ -260,7 +283,16 @@ impl Global {
             owner,
         });
         map.set(superblock);
+        if superblock.is_large() {
+            self.large.insert(extent.unit, extent.end());
+        }
         superblock
+    }
+
+    /// The large run that `unit` lies in.
+    pub(crate) fn run_around(&self, unit: u64, map: &Map) -> Option<Ref> {
+        let (&start, &end) = self.large.range(..=unit).next_back()?;
+        (unit < end).then(|| map.begin(start))
     }
 
     /// Free units, of which the region gets more when needed.
@@ -320,10 +352,6 @@ fn is_fresh(stamp: u64, home: &dyn Home) -> bool {
 
 impl Drop for Global {
     fn drop(&mut self) {
-        for local in self.locals.drain(..) {
-            // SAFETY: leaked from a box in `join`; the arena goes, so no thread is in it.
-            drop(unsafe { Box::from_raw(local.as_ptr()) });
-        }
         // SAFETY: leaked from a box in `new`; nobody posts to a heap that is gone.
         drop(unsafe { Box::from_raw(self.mail.as_ptr()) });
     }

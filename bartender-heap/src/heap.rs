@@ -14,7 +14,8 @@ use crate::class;
 use crate::error::{Error, Result};
 use crate::header;
 use crate::layout::{TableEntry, UNIT};
-use crate::local::Local;
+use crate::local::{DIRECT, Local};
+use crate::map::Chunks;
 use crate::stats::OpenReport;
 use crate::superblock::Ref;
 use crate::table::{entry_offset, entry_unit};
@@ -30,9 +31,6 @@ use std::sync::atomic::{AtomicU64, Ordering::*};
 /// Number of a heap that is closed: no thread ever has a heap in it.
 const CLOSED: u64 = u64::MAX;
 
-/// The next heap's number. `std`'s own atomic: it is a name, not a protocol.
-static NEXT: AtomicU64 = AtomicU64::new(1);
-
 /// The heap of a region: blocks of its home, handed out and taken back.
 ///
 /// Allocating and freeing cost no lock, no locked instruction, no flush and no
@@ -47,6 +45,8 @@ static NEXT: AtomicU64 = AtomicU64::new(1);
 pub struct Heap {
     number: AtomicU64,
     base: usize,
+    /// Of `arena`'s map.
+    chunks: Chunks,
     arena: Arc<Arena>,
     region: Region,
     schema: Schema,
@@ -136,14 +136,35 @@ impl Heap {
     /// one at hand. `None` says nothing: ask [`alloc`](Self::alloc). For who
     /// allocates much: an address comes back in a register, a [`Block`] in
     /// memory, which takes as long as the rest.
-    #[inline]
+    #[inline(always)]
     pub fn alloc_at_hand(&self, layout: Layout) -> Option<NonNull<u8>> {
-        let class = class::of(layout.size(), layout.align())?;
-        // SAFETY: `self` keeps the arena alive; the heap is the calling
-        // thread's own, and `of` returns classes.
-        let (superblock, index) =
-            unsafe { tls::last(self.number.load(Relaxed))?.alloc_near(class)? };
-        Some(self.address(superblock.offset_of(index)))
+        // SAFETY: `self` keeps the arena alive; the heap is the calling thread's
+        // own, so many words there are, and `of` returns classes.
+        let offset = unsafe {
+            let local = tls::last(self.number.load(Relaxed))?;
+            let (words, align) = (layout.size().div_ceil(8), layout.align());
+            let ready = if align <= 8 && words <= DIRECT {
+                local.direct(words)
+            } else {
+                local.ready(class::of(layout.size(), align)?)
+            };
+            match ready.take_near() {
+                Some(offset) => offset,
+                None => Self::draw(local, ready)?,
+            }
+        };
+        Some(self.address(offset))
+    }
+
+    /// A thread's hand is empty.
+    ///
+    /// # Safety
+    /// By the thread that holds `local`, of which `ready` is.
+    #[cold]
+    #[inline(never)]
+    unsafe fn draw(local: &Local, ready: Ref) -> Option<u64> {
+        // SAFETY: as the caller says.
+        unsafe { local.draw(ready) }
     }
 
     #[inline(always)]
@@ -176,7 +197,7 @@ impl Heap {
         // SAFETY: `self` keeps the arena alive, and the heap is the calling thread's own.
         let got = unsafe {
             let local = tls::last(number).or_else(|| tls::search(number));
-            match local.or_else(|| tls::join(number, &self.arena)) {
+            match local.or_else(|| tls::join(&self.arena)) {
                 Some(local) => self.arena.alloc(local, class, &self.region),
                 None => {
                     // The thread is ending: a heap for this one block.
@@ -221,14 +242,15 @@ impl Heap {
     /// # Safety
     /// `ptr` is a block of this heap, nobody uses it any more, and its free is
     /// durable or it was never committed.
-    #[inline]
+    #[inline(always)]
     pub unsafe fn free(&self, ptr: NonNull<u8>) -> Result<()> {
         let offset = ptr.addr().get().wrapping_sub(self.base) as u64;
-        // SAFETY: `self` keeps the arena alive.
-        if let Some(local) = unsafe { tls::last(self.number.load(Relaxed)) }
-            // SAFETY: the calling thread's own heap in this arena.
-            && let Some((superblock, index)) = unsafe { local.find(offset, self.arena.map()) }
-            && let Ok(told) = superblock.give_near(index)
+        if let Some(superblock) = self.chunks.at(offset)
+            // SAFETY: `self` keeps the arena alive, and owners are of the arena.
+            && let Some(local) = unsafe { tls::last_at(superblock.owner().cast()) }
+            && let Some(index) = superblock.index_near(offset)
+            // SAFETY: of the calling thread's own heap in this arena.
+            && let Ok(told) = unsafe { superblock.give_near(index) }
         {
             if told {
                 return self.settle(local, superblock);

@@ -26,6 +26,13 @@ use std::num::NonZeroU64;
 pub const UNIT: u64 = 8 << 10;
 /// log2 of [`UNIT`].
 pub const UNIT_SHIFT: u32 = 13;
+/// Units of a chunk. A superblock of a size class begins at a multiple of it, and
+/// every superblock and run is at least so long: no two begin in one chunk.
+pub const CHUNK_UNITS: u64 = 8;
+/// log2 of the bytes of a chunk.
+pub const CHUNK_SHIFT: u32 = UNIT_SHIFT + CHUNK_UNITS.trailing_zeros();
+/// Bytes of a chunk.
+pub const CHUNK: u64 = 1 << CHUNK_SHIFT;
 /// Bytes of home that the first piece of the table describes.
 pub const FIRST_PIECE: u64 = 64 << 20;
 /// First bytes of a heap.

@@ -4,7 +4,7 @@
 //! It promises removal from the middle in constant time and to keep `place`
 //! right. It does no locking: an owner has a superblock to itself.
 
-use crate::superblock::{Links, Place, Ref};
+use crate::superblock::{Owned, Place, Ref};
 
 /// Superblocks of one owner, class and place.
 pub(crate) struct List {
@@ -22,7 +22,7 @@ impl List {
     pub(crate) fn iter(&self) -> impl Iterator<Item = Ref> {
         // SAFETY: the caller owns what is in the list, and changes nothing meanwhile.
         std::iter::successors(self.head, |at| unsafe {
-            Links::change(*at, |links| links.next)
+            Owned::change(at, |owned| owned.next)
         })
     }
 
@@ -34,15 +34,15 @@ impl List {
         let next = self.head.replace(superblock);
         // SAFETY: ours, as the caller says.
         unsafe {
-            Links::change(superblock, |links| {
-                debug_assert!(links.prev.is_none() && links.next.is_none());
-                links.place = self.place;
-                links.next = next;
+            Owned::change(&superblock, |owned| {
+                debug_assert!(owned.prev.is_none() && owned.next.is_none());
+                owned.place = self.place;
+                owned.next = next;
             });
         }
         if let Some(next) = next {
             // SAFETY: what is in the list is its owner's.
-            unsafe { Links::change(next, |links| links.prev = Some(superblock)) };
+            unsafe { Owned::change(&next, |owned| owned.prev = Some(superblock)) };
         }
     }
 
@@ -53,20 +53,20 @@ impl List {
     pub(crate) unsafe fn remove(&mut self, superblock: Ref) {
         // SAFETY: ours, as the caller says.
         let (prev, next) = unsafe {
-            Links::change(superblock, |links| {
-                debug_assert!(links.place == self.place);
-                links.place = Place::Nowhere;
-                (links.prev.take(), links.next.take())
+            Owned::change(&superblock, |owned| {
+                debug_assert!(owned.place == self.place);
+                owned.place = Place::Nowhere;
+                (owned.prev.take(), owned.next.take())
             })
         };
         match prev {
             // SAFETY: what is in the list is its owner's.
-            Some(prev) => unsafe { Links::change(prev, |links| links.next = next) },
+            Some(prev) => unsafe { Owned::change(&prev, |owned| owned.next = next) },
             None => self.head = next,
         }
         if let Some(next) = next {
             // SAFETY: as above.
-            unsafe { Links::change(next, |links| links.prev = prev) };
+            unsafe { Owned::change(&next, |owned| owned.prev = prev) };
         }
     }
 

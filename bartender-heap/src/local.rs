@@ -7,9 +7,8 @@
 
 mod spare;
 
-use crate::class::{CLASSES, MAX_SMALL};
+use crate::class::{self, CLASSES, MAX_SMALL};
 use crate::list::List;
-use crate::map::UnitMap;
 use crate::superblock::{Mailbox, Place, Ref};
 use bartender_pm::sync::UnsafeCell;
 use std::ptr::NonNull;
@@ -21,37 +20,49 @@ const SLACK: [i64; 2] = [4, 2];
 /// How many superblocks are looked at for one to give up.
 const LOOK: usize = 4;
 
+/// Words of 8 bytes of the largest block that is found without its class.
+pub(crate) const DIRECT: usize = 128;
+/// Where in a heap its number is.
+pub(crate) const NUMBER: usize = std::mem::offset_of!(Local, number);
+
 /// The heap of one thread.
 ///
 /// * `mail` is anyone's: see [`Mailbox`].
-/// * `recent`, `bins`, and the superblocks whose owner is `mail`, belong to the thread
+/// * `number` does not change.
+/// * `direct`, `ready`, `bins`, and the superblocks whose owner is `mail`, belong to the thread
 ///   that holds the heap: from `Arena::join` to `Arena::retire`, both of which
 ///   take the global lock, so that a heap which changes threads carries
 ///   everything along. Methods that reach them are unsafe and say so.
 ///
-/// *Hoard's invariant.* For each class, with `u` blocks in use out of `a`:
-/// `u ≥ a − SLACK superblocks` or `u ≥ ¾ a`, else a superblock that is at least a
-/// quarter free goes to the global heap. It is looked at, and the superblock
-/// counted, when its use falls through a quarter (`Superblock::arm`): at most
-/// another quarter of each superblock may be free unnoticed, and the blow-up
-/// stays bounded by a constant factor plus a constant for each thread and class.
+/// *Hoard's invariant.* For each class, with `u` blocks in use out of `a`, the
+/// superblock that is handed out from left out: `u ≥ a − SLACK superblocks` or
+/// `u ≥ ¾ a`, else a superblock that is at least a quarter free goes to the
+/// global heap. It is looked at, and the superblock counted, when its use falls
+/// through a quarter (`Superblock::arm`): at most another quarter of each
+/// superblock may be free unnoticed, and the blow-up stays bounded by a constant
+/// factor plus a constant for each thread and class.
 /// What is wholly free in a class that the thread does not use any more goes when
 /// it needs something else (`spare`).
 #[repr(C)]
 pub(crate) struct Local {
     mail: Mailbox,
-    /// The superblock that a block was given back to last, while it is ours.
-    recent: UnsafeCell<Option<Ref>>,
+    /// That of the heap of the region.
+    number: u64,
+    /// Describes nothing, and so never has a block in its hand.
+    nothing: Ref,
+    /// For each number of 8-byte words up to `DIRECT`, what is ready of its class.
+    direct: UnsafeCell<[Ref; DIRECT + 1]>,
+    /// Of each class the superblock that is handed out from, once its entry is
+    /// durable and somebody has noticed; else `nothing`.
+    ready: UnsafeCell<[Ref; CLASSES]>,
     bins: UnsafeCell<[Bin; CLASSES]>,
     /// The class at which to look next for something to give up.
-    spare_hand: UnsafeCell<usize>,
+    spare_next: UnsafeCell<usize>,
 }
 
 /// One class of a thread heap.
-#[repr(align(64))]
 struct Bin {
-    /// `current`, if its entry is durable and somebody has noticed.
-    ready: Option<Ref>,
+    /// The superblock that is handed out from, which is not counted.
     current: Option<Ref>,
     /// Blocks in use when each superblock was counted last.
     used: i64,
@@ -61,27 +72,45 @@ struct Bin {
     full: List,
 }
 
-// SAFETY: `bins` is touched by one thread at a time, as the type's prose says.
+// SAFETY: `ready` and `bins` are touched by one thread at a time, as the type's prose says.
 unsafe impl Sync for Local {}
 // SAFETY: nothing in it belongs to a thread by its nature.
 unsafe impl Send for Local {}
 
 impl Local {
-    /// A heap without superblocks.
-    pub(crate) fn new() -> Self {
+    /// A heap without superblocks, in the heap numbered `number`. `nothing`
+    /// describes nothing, for ever.
+    pub(crate) fn new(number: u64, nothing: Ref) -> Self {
         Local {
             mail: Mailbox::new(),
-            recent: UnsafeCell::new(None),
+            number,
+            nothing,
+            direct: UnsafeCell::new([nothing; DIRECT + 1]),
+            ready: UnsafeCell::new([nothing; CLASSES]),
             bins: UnsafeCell::new(std::array::from_fn(|_| Bin {
-                ready: None,
                 current: None,
                 used: 0,
                 capacity: 0,
                 partial: List::new(Place::Partial),
                 full: List::new(Place::Full),
             })),
-            spare_hand: UnsafeCell::new(0),
+            spare_next: UnsafeCell::new(0),
         }
+    }
+
+    /// The number of the heap that it belongs to.
+    pub(crate) fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// The number at `local`.
+    ///
+    /// # Safety
+    /// `local` points to a thread heap, or to a number where a thread heap has one.
+    #[inline(always)]
+    pub(crate) unsafe fn number_of(local: *const Local) -> u64 {
+        // SAFETY: as the caller says.
+        unsafe { (&raw const (*local).number).read() }
     }
 
     /// Its mailbox, which is what superblocks call their owner.
@@ -96,67 +125,77 @@ impl Local {
         std::ptr::eq(superblock.owner(), &self.mail)
     }
 
-    /// The superblock of this heap, and the index in it, of the block that starts
-    /// at home offset `offset`, if it is this heap's. Blocks that are given back
-    /// one after the other are often neighbours, and then nothing that has to be
-    /// loaded depends on `offset`.
-    ///
-    /// # Safety
-    /// Only by the thread that holds this heap.
-    #[inline(always)]
-    pub(crate) unsafe fn find(&self, offset: u64, map: &UnitMap) -> Option<(Ref, u32)> {
-        // SAFETY: the heap's thread.
-        if let Some(recent) = self.recent.with(|recent| unsafe { *recent })
-            && let Some(index) = recent.index_of(offset)
-        {
-            return Some((recent, index));
-        }
-        let superblock = map.at(offset).filter(|superblock| self.owns(*superblock))?;
-        // SAFETY: the heap's thread.
-        self.recent
-            .with_mut(|recent| unsafe { *recent = Some(superblock) });
-        Some((superblock, superblock.index_of(offset)?))
-    }
-
-    /// A superblock is not ours any more.
-    ///
-    /// # Safety
-    /// Only by the thread that holds this heap.
-    unsafe fn forget(&self) {
-        // SAFETY: the heap's thread.
-        self.recent.with_mut(|recent| unsafe { *recent = None });
-    }
-
     /// Whether other threads gave blocks back.
     pub(crate) fn has_mail(&self) -> bool {
         !self.mail.is_empty()
     }
 
-    /// A block of `class` from the current superblock, if one is near and the
-    /// superblock's entry durable.
+    /// The superblock that blocks of `words` words, 8 bytes each, are handed out
+    /// from, if its entry is durable; else one that has none.
+    ///
+    /// # Safety
+    /// Only by the thread that holds this heap; `words <= DIRECT`.
+    #[inline(always)]
+    pub(crate) unsafe fn direct(&self, words: usize) -> Ref {
+        debug_assert!(words <= DIRECT);
+        // SAFETY: the heap's thread, and there are so many.
+        self.direct
+            .with(|direct| unsafe { *(*direct).get_unchecked(words) })
+    }
+
+    /// The same, of a class.
     ///
     /// # Safety
     /// Only by the thread that holds this heap; `class < CLASSES`.
     #[inline(always)]
-    pub(crate) unsafe fn alloc_near(&self, class: usize) -> Option<(Ref, u32)> {
-        self.bins.with(|bins| {
-            // SAFETY: the heap's thread, and `class` is one.
-            let ready = unsafe { (*bins).get_unchecked(class) }.ready?;
-            Some((ready, ready.take_near()?))
-        })
+    pub(crate) unsafe fn ready(&self, class: usize) -> Ref {
+        debug_assert!(class < CLASSES);
+        // SAFETY: the heap's thread, and `class` is one.
+        self.ready
+            .with(|ready| unsafe { *(*ready).get_unchecked(class) })
     }
 
-    /// A block of `class` from the current superblock.
+    /// The home offset of a block of what is `ready`, where the hand is empty.
     ///
     /// # Safety
     /// Only by the thread that holds this heap.
-    pub(crate) unsafe fn alloc(&self, class: usize) -> Option<(Ref, u32)> {
-        self.bins.with_mut(|bins| {
-            // SAFETY: the heap's thread.
-            let bin = unsafe { &mut (*bins)[class] };
-            let current = bin.current?;
-            bin.ready = current.is_durable().then_some(current);
-            Some((current, current.take()?))
+    pub(crate) unsafe fn draw(&self, ready: Ref) -> Option<u64> {
+        if ready == self.nothing {
+            return None;
+        }
+        // SAFETY: what is ready is the heap's.
+        unsafe { ready.take() }
+    }
+
+    unsafe fn set_ready(&self, class: usize, superblock: Ref) {
+        let words = |class: usize| class::TABLE[class].size as usize / 8;
+        let first = class.checked_sub(1).map_or(0, |below| words(below) + 1);
+        // SAFETY: the heap's thread.
+        unsafe {
+            self.ready.with_mut(|ready| (*ready)[class] = superblock);
+            self.direct.with_mut(|direct| {
+                for words in first..=words(class).min(DIRECT) {
+                    (*direct)[words] = superblock;
+                }
+            });
+        }
+    }
+
+    /// A block of `class` from the current superblock: that, and its home offset.
+    ///
+    /// # Safety
+    /// Only by the thread that holds this heap.
+    pub(crate) unsafe fn alloc(&self, class: usize) -> Option<(Ref, u64)> {
+        self.bins.with(|bins| {
+            // SAFETY: the heap's thread, and the current superblock is the heap's.
+            unsafe {
+                let current = (&(*bins))[class].current?;
+                let offset = current.take()?;
+                if current.is_durable() && self.ready(class) != current {
+                    self.set_ready(class, current);
+                }
+                Some((current, offset))
+            }
         })
     }
 
@@ -167,8 +206,6 @@ impl Local {
     /// Only by the thread that holds this heap, which owns `superblock`.
     #[cold]
     pub(crate) unsafe fn settle(&self, superblock: Ref) -> Option<Ref> {
-        // SAFETY: the heap's thread.
-        unsafe { self.forget() };
         self.bins.with_mut(|bins| {
             // SAFETY: the heap's thread, which owns `superblock` and what is in its lists.
             unsafe { (*bins)[superblock.class()].settle(superblock) }
@@ -180,8 +217,6 @@ impl Local {
     /// # Safety
     /// Only by the thread that holds this heap.
     pub(crate) unsafe fn collect(&self, away: &mut Vec<Ref>) {
-        // SAFETY: the heap's thread.
-        unsafe { self.forget() };
         for superblock in self.mail.take() {
             if !self.owns(superblock) {
                 superblock.post();
@@ -189,15 +224,17 @@ impl Local {
             }
             self.bins.with_mut(|bins| {
                 // SAFETY: the heap's thread, and the superblock is its own.
-                let bin = unsafe { &mut (*bins)[superblock.class()] };
-                superblock.collect();
-                // SAFETY: as above.
-                away.extend(unsafe { bin.settle(superblock) });
+                unsafe {
+                    let bin = &mut (*bins)[superblock.class()];
+                    superblock.collect();
+                    away.extend(bin.settle(superblock));
+                }
             });
         }
     }
 
-    /// Goes on to another superblock of this heap; false if it has none with free blocks.
+    /// Goes on to another superblock of this heap, the current one being used
+    /// up; false if there is none with free blocks.
     ///
     /// # Safety
     /// Only by the thread that holds this heap.
@@ -206,21 +243,24 @@ impl Local {
             // SAFETY: the heap's thread, and what is in its lists is its own.
             unsafe {
                 let bin = &mut (*bins)[class];
-                if let Some(current) = bin.current {
-                    if current.used() < current.blocks() {
-                        return true;
+                if let Some(current) = bin.current.take() {
+                    if self.ready(class) != self.nothing {
+                        self.set_ready(class, self.nothing);
                     }
-                    current.arm();
+                    current.rest();
                     bin.used += current.count();
-                    bin.current = None;
-                    bin.ready = None;
-                    bin.full.push(current);
+                    current.arm();
+                    if current.used() < current.blocks() {
+                        bin.partial.push(current);
+                    } else {
+                        bin.full.push(current);
+                    }
                 }
-                let Some(next) = bin.partial.pop() else {
-                    return false;
-                };
-                bin.make_current(next);
-                true
+                let next = bin.partial.pop();
+                if let Some(next) = next {
+                    bin.make_current(next);
+                }
+                next.is_some()
             }
         })
     }
@@ -233,11 +273,13 @@ impl Local {
     pub(crate) unsafe fn adopt(&self, superblock: Ref) {
         self.bins.with_mut(|bins| {
             // SAFETY: the heap's thread.
-            let bin = unsafe { &mut (*bins)[superblock.class()] };
-            superblock.uncount();
-            bin.used += superblock.count();
-            bin.capacity += i64::from(superblock.blocks());
-            bin.make_current(superblock);
+            unsafe {
+                let bin = &mut (*bins)[superblock.class()];
+                superblock.uncount();
+                bin.used += superblock.count();
+                bin.capacity += i64::from(superblock.blocks());
+                bin.make_current(superblock);
+            }
         });
     }
 
@@ -247,81 +289,95 @@ impl Local {
     /// Only by the thread that holds this heap.
     pub(crate) unsafe fn surrender(&self, away: &mut Vec<Ref>) {
         // SAFETY: the heap's thread.
-        unsafe { self.forget() };
+        unsafe {
+            self.ready.with_mut(|ready| (*ready).fill(self.nothing));
+            self.direct.with_mut(|direct| (*direct).fill(self.nothing));
+        }
         self.bins.with_mut(|bins| {
             // SAFETY: the heap's thread, and what is in its lists is its own.
-            for bin in unsafe { &mut *bins } {
-                away.extend(bin.current.take());
-                bin.ready = None;
-                // SAFETY: as above.
-                while let Some(superblock) = unsafe { bin.partial.pop() } {
-                    away.push(superblock);
+            unsafe {
+                for bin in &mut *bins {
+                    if let Some(current) = bin.current.take() {
+                        current.rest();
+                        away.push(current);
+                    }
+                    while let Some(superblock) = bin.partial.pop() {
+                        away.push(superblock);
+                    }
+                    while let Some(superblock) = bin.full.pop() {
+                        away.push(superblock);
+                    }
+                    bin.used = 0;
+                    bin.capacity = 0;
                 }
-                // SAFETY: as above.
-                while let Some(superblock) = unsafe { bin.full.pop() } {
-                    away.push(superblock);
+                for superblock in away.iter() {
+                    superblock.disarm();
+                    superblock.set_place(Place::Nowhere);
                 }
-                bin.used = 0;
-                bin.capacity = 0;
             }
         });
-        for superblock in away.iter() {
-            superblock.disarm();
-            superblock.set_place(Place::Nowhere);
-        }
     }
 }
 
 impl Bin {
-    fn make_current(&mut self, superblock: Ref) {
-        superblock.disarm();
+    /// # Safety
+    /// The caller owns `superblock`, which is in no list.
+    unsafe fn make_current(&mut self, superblock: Ref) {
+        // SAFETY: as the caller says.
+        unsafe { superblock.start() };
         superblock.set_place(Place::Current);
         self.current = Some(superblock);
-        self.ready = superblock.is_durable().then_some(superblock);
     }
 
     /// # Safety
     /// The caller owns `superblock` and all that is in the lists.
     unsafe fn settle(&mut self, superblock: Ref) -> Option<Ref> {
-        let place = superblock.place();
-        self.used += superblock.count();
-        if place == Place::Full && superblock.used() < superblock.blocks() {
-            // SAFETY: as the caller says.
-            unsafe {
+        // SAFETY: as the caller says; candidates are partial.
+        unsafe {
+            if superblock.place() == Place::Current {
+                superblock.go_on();
+                return None;
+            }
+            self.used += superblock.count();
+            if superblock.place() == Place::Full && superblock.used() < superblock.blocks() {
                 self.full.remove(superblock);
                 self.partial.push(superblock);
             }
+            let goes = self.candidate(superblock);
+            if superblock.place() == Place::Partial {
+                superblock.arm();
+            }
+            if let Some(goes) = goes {
+                self.partial.remove(goes);
+                goes.disarm();
+                self.used += goes.count() - i64::from(goes.used());
+                self.capacity -= i64::from(goes.blocks());
+            }
+            goes
         }
-        let goes = self.candidate(superblock);
-        if superblock.place() == Place::Partial {
-            superblock.arm();
-        }
-        if let Some(goes) = goes {
-            // SAFETY: as the caller says; candidates are partial.
-            unsafe { self.partial.remove(goes) };
-            goes.disarm();
-            self.used += goes.count() - i64::from(goes.used());
-            self.capacity -= i64::from(goes.blocks());
-        }
-        goes
     }
 
     /// The superblock that has to go, if one has.
-    fn candidate(&self, superblock: Ref) -> Option<Ref> {
+    ///
+    /// # Safety
+    /// As [`Self::settle`].
+    unsafe fn candidate(&self, superblock: Ref) -> Option<Ref> {
         let blocks = i64::from(superblock.blocks());
         let slack = SLACK[usize::from(superblock.size() > MAX_SMALL as u64)];
         if self.used + slack * blocks >= self.capacity {
             return None;
         }
         let partial = superblock.place() == Place::Partial;
-        if partial && superblock.used() == 0 {
+        // SAFETY: partial ones are ours, as the caller says, and not handed out from.
+        let used = |candidate: Ref| unsafe { candidate.used() };
+        if partial && used(superblock) == 0 {
             return Some(superblock);
         }
         if self.used * 4 >= self.capacity * 3 {
             return None;
         }
         let quarter_free =
-            |candidate: &Ref| u64::from(candidate.used()) * 4 <= u64::from(candidate.blocks()) * 3;
+            |candidate: &Ref| u64::from(used(*candidate)) * 4 <= u64::from(candidate.blocks()) * 3;
         if partial && quarter_free(&superblock) {
             return Some(superblock);
         }

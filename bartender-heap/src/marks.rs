@@ -230,10 +230,10 @@ impl Blocks for Marks {
         let Some(index) = class::divide(unit.within(offset), kind.reciprocal) else {
             return self.locate_other(unit, offset);
         };
-        if index >= kind.blocks {
+        if index >= u64::from(kind.blocks) {
             return Err(NotABlock::NotAStart);
         }
-        let mark = unit.first_mark() + u64::from(index);
+        let mark = unit.first_mark() + index;
         self.unless_free(mark)?;
         Ok(BlockRef {
             mark,

@@ -7,14 +7,14 @@
 use crate::class;
 use crate::global::Global;
 use crate::layout::{SnapshotHeader, SnapshotSuperblock, TableEntry, UNIT};
-use crate::map::UnitMap;
+use crate::map::Map;
 use crate::table::{Extent, MAX_BIRTH};
 
 /// The state of the superblocks in `global`, whose threads stand still.
-pub(crate) fn save(global: &Global) -> Vec<u8> {
+pub(crate) fn save(global: &Global, map: &Map) -> Vec<u8> {
     let mut bytes = vec![0; size_of::<SnapshotHeader>()];
     let mut count = 0u64;
-    for superblock in global.pool.all().filter(|superblock| superblock.is_alive()) {
+    for superblock in map.all() {
         if superblock.live() == 0 {
             continue;
         }
@@ -38,7 +38,7 @@ pub(crate) fn save(global: &Global) -> Vec<u8> {
 pub(crate) fn restore(
     bytes: &[u8],
     global: &mut Global,
-    map: &UnitMap,
+    map: &Map,
     durable: impl Fn(&Extent) -> bool,
 ) -> Result<(u64, u64), &'static str> {
     let mut rest = Reader(bytes);
@@ -71,8 +71,9 @@ pub(crate) fn restore(
             None => vec![0],
         };
         let superblock = global.restore(extent, durable(&extent), words.into_iter(), map);
-        live.0 += u64::from(superblock.used());
-        live.1 += u64::from(superblock.used()) * superblock.size();
+        let used = u64::from(superblock.live());
+        live.0 += used;
+        live.1 += used * superblock.size();
     }
     if rest.0.is_empty() {
         Ok(live)
@@ -141,14 +142,14 @@ mod tests {
     #[test]
     fn what_was_saved_comes_back() {
         let (arena, home) = used();
-        let saved = save(&arena.lock().0);
+        let saved = save(&arena.lock().0, arena.map());
         let again = fresh(home.size());
         let (mut global, map) = again.lock();
         let live = restore(&saved, &mut global, map, |_| true).expect("as it was saved");
         assert_eq!(live.0, COUNT as u64 * 2 / 3 + 1);
-        assert_eq!(save(&global).len(), saved.len());
+        assert_eq!(save(&global, map).len(), saved.len());
         drop(global);
-        let old = arena.lock().0.pool.all().filter(|s| s.is_alive()).count();
+        let old = arena.map().all().count();
         assert!(old > COUNT / 60);
     }
 
@@ -160,7 +161,7 @@ mod tests {
             cut in prop::option::of(any::<prop::sample::Index>()),
         ) {
             let (arena, home) = used();
-            let mut saved = save(&arena.lock().0);
+            let mut saved = save(&arena.lock().0, arena.map());
             for (at, value) in hits {
                 let at = at.index(saved.len());
                 saved[at] = value;

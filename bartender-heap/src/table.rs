@@ -7,7 +7,7 @@
 
 use crate::class;
 use crate::error::{Error, Result};
-use crate::layout::{FIRST_PIECE, TABLE, TableEntry, UNIT, UNIT_SHIFT};
+use crate::layout::{CHUNK_UNITS, FIRST_PIECE, TABLE, TableEntry, UNIT, UNIT_SHIFT};
 use std::collections::BTreeMap;
 
 /// Units that the first piece describes.
@@ -133,6 +133,14 @@ impl Extent {
                     class.units
                 ));
             }
+            if !self.unit.is_multiple_of(CHUNK_UNITS) {
+                return bad(format!(
+                    "superblock entry at unit {}, which is no multiple of {CHUNK_UNITS}",
+                    self.unit
+                ));
+            }
+        } else if u64::from(units) < CHUNK_UNITS {
+            return bad(format!("large run of {units} units only"));
         }
         let piece = Piece::of(self.unit, max);
         if units == 0 || self.unit < piece.behind() || self.end() > piece.end.min(end) {
@@ -260,15 +268,15 @@ mod tests {
     #[test]
     fn the_newest_of_overlapping_entries_wins() {
         let entries = vec![
-            extent(20, 5, 8),
-            extent(24, 9, 8),
-            extent(20, 12, 3),
-            extent(40, 2, 4),
+            extent(20, 5, 16),
+            extent(29, 9, 16),
+            extent(20, 12, 8),
+            extent(48, 2, 8),
             extent(23, 1, 30),
         ];
         let (meant, newest) = resolve(entries, 100, 100).expect("sound entries");
         let units: Vec<u64> = meant.keys().copied().collect();
-        assert_eq!((units, newest), (vec![20, 24, 40], 12));
+        assert_eq!((units, newest), (vec![20, 29, 48], 12));
     }
 
     #[test]
@@ -278,9 +286,22 @@ mod tests {
             (extent(50, 1, 0), 100),
             (extent(50, 1, 51), 100),
             (extent(50, 1, 10), 55),
+            (extent(50, 1, 7), 100),
             (
                 Extent {
                     unit: 50,
+                    entry: TableEntry {
+                        birth: 1,
+                        units: 8,
+                        class: 1,
+                        flags: 0,
+                    },
+                },
+                100,
+            ),
+            (
+                Extent {
+                    unit: 48,
                     entry: TableEntry {
                         birth: 1,
                         units: 8,
@@ -292,7 +313,7 @@ mod tests {
             ),
             (
                 Extent {
-                    unit: 50,
+                    unit: 48,
                     entry: TableEntry {
                         birth: 1,
                         units: 9,
@@ -304,7 +325,7 @@ mod tests {
             ),
             (
                 Extent {
-                    unit: 50,
+                    unit: 48,
                     entry: TableEntry {
                         birth: 1,
                         units: 8,

@@ -6,38 +6,55 @@
 //! data are being destroyed.
 
 use crate::arena::Arena;
-use crate::local::Local;
+use crate::local::{Local, NUMBER};
 use std::cell::{Cell, RefCell};
-use std::ptr::{NonNull, null};
+use std::ptr::NonNull;
 use std::sync::{Arc, Weak};
 
 thread_local! {
-    /// The heap that was used last, and the thread's heap in it. It has nothing
-    /// to destroy, so it is there until the thread's very end.
-    static LAST: Cell<(u64, *const Local)> = const { Cell::new((0, null())) };
+    /// The thread's heap in the heap that was used last, or `NOBODY`. It has
+    /// nothing to destroy, so it is there until the thread's very end.
+    static LAST: Cell<*const Local> = const { Cell::new(nobody()) };
     /// All of them.
     static JOINED: RefCell<Joined> = const { RefCell::new(Joined(Vec::new())) };
 }
 
+/// As much of a thread heap as is looked at without knowing whose it is: its
+/// number, which is that of no heap.
+#[repr(align(64))]
+struct Nobody(
+    #[expect(dead_code, reason = "read as a thread heap's number")] [u64; NUMBER / 8 + 1],
+);
+
+static NOBODY: Nobody = Nobody([0; NUMBER / 8 + 1]);
+
+const fn nobody() -> *const Local {
+    (&raw const NOBODY).cast()
+}
+
+/// *Who may trust `LAST`.* It is `NOBODY`, or a thread heap that this thread
+/// joined and holds until it ends, when `LAST` becomes `NOBODY`. `Joined` shares
+/// the thread heap, so while `LAST` points to it, its memory is not another's,
+/// even where the arena is gone: who finds its address in a superblock of a heap
+/// that lives has found this thread heap, and who reads its number reads that of
+/// the heap that it belongs, or belonged, to.
 struct Joined(Vec<One>);
 
-/// One thread heap. `local` lives as long as the arena, and is this thread's
-/// until `retire`.
+/// One thread heap, this thread's until `retire`.
 struct One {
-    heap: u64,
     arena: Weak<Arena>,
-    local: NonNull<Local>,
+    local: Arc<Local>,
 }
 
 impl Drop for Joined {
     fn drop(&mut self) {
-        LAST.set((0, null()));
+        LAST.set(nobody());
         for one in self.0.drain(..) {
-            // A heap that is gone has taken its thread heaps along; one that is
-            // not stays until we are done.
+            // A heap that is gone has no use for it; one that is not stays until
+            // we are done.
             if let Some(arena) = one.arena.upgrade() {
                 // SAFETY: of `join` of this arena, and the thread ends.
-                unsafe { arena.retire(one.local) };
+                unsafe { arena.retire(NonNull::from(&*one.local)) };
             }
         }
     }
@@ -50,9 +67,23 @@ impl Drop for Joined {
 /// The heap's arena lives as long as the result is used.
 #[inline(always)]
 pub(crate) unsafe fn last<'a>(heap: u64) -> Option<&'a Local> {
-    let (last, local) = LAST.get();
-    // SAFETY: the arena, as the caller says, and with it its thread heaps, lives.
-    (last == heap).then(|| unsafe { &*local })
+    let last = LAST.get();
+    // SAFETY: it points to a number at least, as `Joined` says; if that is the
+    // heap's, to a thread heap of it, which lives as long as the arena.
+    unsafe { (Local::number_of(last) == heap).then(|| &*last) }
+}
+
+/// The calling thread's heap, if it is the one at `owner`.
+///
+/// # Safety
+/// `owner` is a thread heap, or something else, of an arena that lives as long
+/// as the result is used.
+#[inline(always)]
+pub(crate) unsafe fn last_at<'a>(owner: *const ()) -> Option<&'a Local> {
+    let last = LAST.get();
+    // SAFETY: of the arena, as the caller says; what is at its address is it, as
+    // `Joined` says.
+    (std::ptr::eq(last.cast(), owner)).then(|| unsafe { &*last })
 }
 
 /// The calling thread's heap in the heap numbered `heap`, if it has one.
@@ -63,32 +94,37 @@ pub(crate) unsafe fn search<'a>(heap: u64) -> Option<&'a Local> {
     JOINED
         .try_with(|joined| {
             let joined = joined.borrow();
-            let one = joined.0.iter().find(|one| one.heap == heap)?;
-            LAST.set((heap, one.local.as_ptr()));
+            let one = joined.0.iter().find(|one| one.local.number() == heap)?;
+            let local = Arc::as_ptr(&one.local);
+            LAST.set(local);
             // SAFETY: as in `last`.
-            Some(unsafe { one.local.as_ref() })
+            Some(unsafe { &*local })
         })
         .ok()
         .flatten()
 }
 
-/// Gives the calling thread a heap in `arena`, which is the heap numbered
-/// `heap`. `None`: the thread is ending.
+/// Gives the calling thread a heap in `arena`. `None`: the thread is ending.
 #[cold]
-pub(crate) fn join(heap: u64, arena: &Arc<Arena>) -> Option<&Local> {
+pub(crate) fn join(arena: &Arc<Arena>) -> Option<&Local> {
     JOINED
         .try_with(|joined| {
-            let local = arena.join();
+            let local = arena.join().as_ptr().cast_const();
+            // SAFETY: the arena shares what it returns from `join`.
+            let shared = unsafe {
+                Arc::increment_strong_count(local);
+                Arc::from_raw(local)
+            };
+            LAST.set(local);
             let mut joined = joined.borrow_mut();
+            // `LAST` is none of those that go.
             joined.0.retain(|one| one.arena.strong_count() > 0);
             joined.0.push(One {
-                heap,
                 arena: Arc::downgrade(arena),
-                local,
+                local: shared,
             });
-            LAST.set((heap, local.as_ptr()));
             // SAFETY: it lives as long as the arena.
-            unsafe { local.as_ref() }
+            unsafe { &*local }
         })
         .ok()
 }

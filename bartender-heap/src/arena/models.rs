@@ -8,8 +8,8 @@ use crate::snapshot;
 use bartender_pm::mutant;
 use bartender_pm::sync::{Arc, UnsafeCell, thread};
 
-/// Header, table and two superblocks.
-const MAX: u64 = 2 + 2 * 8;
+/// A chunk with header and table, and two superblocks.
+const MAX: u64 = 3 * 8;
 const BLOCKS: u32 = 8;
 
 struct World {
@@ -164,6 +164,39 @@ fn a_race_of_two_frees() {
         let mine = unsafe { world.arena.free(None, block, &world.home) };
         let theirs = other.join().expect("no panic");
         assert!(mine.is_ok() != theirs.is_ok());
+    });
+}
+
+/// The owner draws a free block while another thread gives it back once more.
+#[test]
+fn loom_a_second_free_is_told_while_the_owner_draws() {
+    a_second_free_while_the_owner_draws();
+}
+
+/// The same where a block that is drawn is nowhere for a moment.
+#[test]
+#[should_panic]
+fn loom_a_draw_out_of_sight_is_noticed() {
+    mutant::with("draw_out_of_sight", a_second_free_while_the_owner_draws);
+}
+
+fn a_second_free_while_the_owner_draws() {
+    model(|| {
+        let world = World::new();
+        let local = world.join();
+        let blocks = world.alloc_all(local);
+        world.free(Some(local), blocks[0]);
+        world.free(Some(local), blocks[1]);
+        let owner = as_owner(&world, local, |world, local| world.alloc(local));
+        let other = {
+            let (world, block) = (world.clone(), blocks[1]);
+            // SAFETY: a mistake that the arena has to notice.
+            thread::spawn(move || unsafe { world.arena.free(None, block, &world.home) })
+        };
+        let got = owner.join().expect("no panic").expect("room");
+        assert_eq!(got, blocks[0]);
+        let refused = other.join().expect("no panic");
+        assert_eq!(refused, Err(Refused::AlreadyFree));
     });
 }
 
@@ -330,12 +363,12 @@ fn saving_against_a_thread_ending() {
             let (world, block) = (world.clone(), blocks[7]);
             thread::spawn(move || world.free(None, block))
         };
-        let saved = snapshot::save(&world.arena.lock().0);
+        let saved = snapshot::save(&world.arena.lock().0, world.arena.map());
         let word = u64::from_le_bytes(saved[16 + 24..].try_into().expect("one word"));
         assert!(word == 0 || word == 1 << 7, "{word:#x}");
         ends.join().expect("no panic");
         free.join().expect("no panic");
-        let saved = snapshot::save(&world.arena.lock().0);
+        let saved = snapshot::save(&world.arena.lock().0, world.arena.map());
         let word = u64::from_le_bytes(saved[16 + 24..].try_into().expect("one word"));
         assert_eq!(word, 1 << 7);
     });

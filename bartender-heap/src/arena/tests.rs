@@ -414,7 +414,7 @@ mod real {
             alloc(&arena, local, 64, 8, &home).expect("room");
         }
         let (global, _) = arena.lock();
-        let bytes = global.pool.bytes() + global.units.end() * 8;
+        let bytes = global.pool.bytes() + arena.map().bytes();
         assert!(bytes <= count, "{bytes} bytes for {count} blocks");
     }
 }

@@ -29,11 +29,11 @@ impl Heap {
             table_bytes: (1 + table + self.schema_units) * UNIT,
             home_bytes: self.region.size(),
             max_bytes: self.region.max_size(),
-            dram_bytes: global.pool.bytes() + global.local_bytes() + end * 8,
+            dram_bytes: global.pool.bytes() + global.local_bytes() + map.bytes(),
             ..Stats::default()
         };
         let mut classes = [ClassStats::default(); CLASSES];
-        for superblock in global.pool.all().filter(|superblock| superblock.is_alive()) {
+        for superblock in map.all() {
             let live = u64::from(superblock.live());
             stats.live_blocks += live;
             stats.live_bytes += live * superblock.size();
@@ -107,8 +107,8 @@ impl Heap {
 
     /// No marks yet, on what is allocated now.
     pub(super) fn allocated(&self) -> Marks {
-        let (global, _) = self.arena.lock();
-        let alive = global.pool.all().filter(|superblock| superblock.is_alive());
+        let (global, map) = self.arena.lock();
+        let alive = map.all();
         let extents = alive.map(|superblock| {
             let extent = Extent {
                 unit: superblock.unit(),

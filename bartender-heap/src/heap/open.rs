@@ -5,7 +5,7 @@
 //! very next open or not at all. What the bytes mean, `header`, `table`,
 //! `snapshot` and `mark` know.
 
-use super::{CLOSED, Heap, NEXT, home, untyped};
+use super::{CLOSED, Heap, home, untyped};
 use crate::arena::Arena;
 use crate::error::{Error, Result};
 use crate::header;
@@ -99,8 +99,9 @@ impl Heap {
             }
         });
         Heap {
-            number: AtomicU64::new(NEXT.fetch_add(1, Relaxed)),
+            number: AtomicU64::new(arena.number()),
             base: region.base().expose_provenance(),
+            chunks: arena.map().chunks(),
             arena,
             region,
             schema,
@@ -259,8 +260,8 @@ impl Heap {
     /// Saves the allocator's state. No transaction runs, everything is in the
     /// home, so all free space is fresh.
     fn save(&self, writer: &mut Writer<'_>) -> bartender_pm::Result<()> {
-        let (mut global, _) = self.arena.lock();
-        let bytes = snapshot::save(&global);
+        let (mut global, map) = self.arena.lock();
+        let bytes = snapshot::save(&global, map);
         // Without room for it, the next open marks.
         let Ok(run) = global.run(snapshot::units(bytes.len()), 1, &self.region) else {
             return Ok(());

@@ -65,12 +65,9 @@ impl Heap {
             Err(Error::NotABlock { address, why })
         };
         let offset = address.addr().get().wrapping_sub(self.base) as u64;
-        let map = self.arena.map();
-        let Some(superblock) = map.at(offset) else {
-            return refuse(match map.covers(offset) {
-                true => NotABlock::NoSuperblock,
-                false => NotABlock::Outside,
-            });
+        let superblock = match self.arena.around(offset) {
+            Ok(superblock) => superblock,
+            Err(why) => return refuse(why),
         };
         let size = superblock.size();
         let index = offset.wrapping_sub(superblock.offset_of(0)) / size;

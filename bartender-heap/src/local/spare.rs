@@ -23,7 +23,7 @@ impl Local {
     #[cold]
     pub(crate) unsafe fn spare(&self, class: usize, away: &mut Vec<Ref>) {
         // SAFETY: the heap's thread, as for all that follows.
-        let start = self.spare_hand.with(|hand| unsafe { *hand });
+        let start = self.spare_next.with(|next| unsafe { *next });
         let mut looked = 0;
         let mut at = start;
         for step in 0..CLASSES {
@@ -40,16 +40,17 @@ impl Local {
                 if bin.capacity > 0 {
                     looked += 1;
                     // SAFETY: as above.
-                    unsafe { bin.spare(away) };
+                    unsafe {
+                        bin.spare(away);
+                        if bin.current.is_none() {
+                            self.set_ready(at, self.nothing);
+                        }
+                    }
                 }
             });
         }
         // SAFETY: as above.
-        self.spare_hand.with_mut(|hand| unsafe { *hand = at });
-        if !away.is_empty() {
-            // SAFETY: as above.
-            unsafe { self.forget() };
-        }
+        self.spare_next.with_mut(|next| unsafe { *next = at });
     }
 }
 
@@ -58,21 +59,24 @@ impl Bin {
     /// The caller owns what is in the class.
     unsafe fn spare(&mut self, away: &mut Vec<Ref>) {
         let first = away.len();
-        if let Some(current) = self.current.take_if(|current| current.used() == 0) {
-            self.ready = None;
-            away.push(current);
-        }
-        let free: Vec<Ref> = self.partial.iter().filter(|one| one.used() == 0).collect();
-        for superblock in free {
-            // SAFETY: as the caller says.
-            unsafe { self.partial.remove(superblock) };
-            away.push(superblock);
-        }
-        for superblock in &away[first..] {
-            superblock.disarm();
-            superblock.set_place(Place::Nowhere);
-            self.used += superblock.count();
-            self.capacity -= i64::from(superblock.blocks());
+        // SAFETY: as the caller says.
+        unsafe {
+            if let Some(current) = self.current.take_if(|current| current.live() == 0) {
+                current.rest();
+                away.push(current);
+            }
+            let free: Vec<Ref> = self.partial.iter().filter(|one| one.used() == 0).collect();
+            for superblock in free {
+                self.partial.remove(superblock);
+                away.push(superblock);
+            }
+            for superblock in &away[first..] {
+                superblock.disarm();
+                superblock.set_place(Place::Nowhere);
+                // What it counted for, though mail about it may be on its way.
+                self.used += superblock.count() - i64::from(superblock.used());
+                self.capacity -= i64::from(superblock.blocks());
+            }
         }
     }
 }

@@ -8,6 +8,7 @@ use std::ptr::NonNull;
 
 /// A descriptor that lives as long as its arena, out of which it never leaves.
 #[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(transparent)]
 pub(crate) struct Ref(NonNull<Superblock>);
 
 // SAFETY: a shared reference to a `Sync` type, in effect.
@@ -20,11 +21,6 @@ impl Ref {
     /// The descriptor is freed with the arena, and the result is used only while the arena lives.
     pub(crate) unsafe fn new(descriptor: NonNull<Superblock>) -> Self {
         Ref(descriptor)
-    }
-
-    /// The descriptor's address.
-    pub(crate) fn as_ptr(self) -> *mut Superblock {
-        self.0.as_ptr()
     }
 }
 

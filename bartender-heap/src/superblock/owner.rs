@@ -1,0 +1,336 @@
+//! What a superblock's owner does: hand out, take back, count. Nothing here
+//! waits, and nobody else may call it.
+
+use super::{AlreadyFree, NEVER, Owned, Place, Ref, Superblock};
+use bartender_pm::mutant;
+use bartender_pm::sync::atomic::{AtomicU64, Ordering::*};
+use std::ptr::NonNull;
+
+impl Superblock {
+    /// Hands out a block, if one is in the hand: its home offset.
+    ///
+    /// # Safety
+    /// Owner only.
+    #[inline(always)]
+    pub(crate) unsafe fn take_near(&self) -> Option<u64> {
+        self.hot.with(|hot| {
+            // SAFETY: the owner's, and `word` is a word of the hand, or `ZERO`.
+            let (hot, word) = unsafe { (&*hot, &*(*hot).word) };
+            let hand = word.load(Relaxed);
+            if hand == 0 {
+                return None;
+            }
+            word.store(hand & (hand - 1), Relaxed);
+            Some(hot.base + u64::from(hand.trailing_zeros()) * u64::from(hot.step))
+        })
+    }
+
+    /// Hands out a block, if one is free.
+    ///
+    /// # Safety
+    /// Owner only.
+    pub(crate) unsafe fn take(&self) -> Option<u64> {
+        // SAFETY: as the caller says.
+        unsafe {
+            self.take_near()
+                .or_else(|| self.draw().then(|| self.take_near()).flatten())
+        }
+    }
+
+    /// The word of the hand that is handed out from.
+    unsafe fn at(&self) -> usize {
+        // SAFETY: both in the bitmaps; only the owner calls this.
+        unsafe {
+            let word = self.hot.with(|hot| (*hot).word);
+            word.offset_from(self.hand_word(0)) as usize / 2
+        }
+    }
+
+    /// Fills the empty hand again from the same word, whose blocks the cache may
+    /// still have, or from the next one that has any. False: no block is free.
+    unsafe fn draw(&self) -> bool {
+        // SAFETY: owner only.
+        let at = unsafe { self.at() };
+        let mut words = (at..self.words()).chain(0..at);
+        let bits = |at| self.free_word(at).load(Relaxed) & self.real(at);
+        let Some(at) = words.find(|&at| bits(at) != 0) else {
+            return false;
+        };
+        debug_assert_eq!(self.hand_word(at).load(Relaxed), 0);
+        let hand = bits(at);
+        if mutant::is("draw_out_of_sight") {
+            self.free_word(at).store(!self.real(at), Release);
+        }
+        self.hand_word(at).store(hand, Relaxed);
+        self.free_word(at).store(!self.real(at), Release);
+        self.hot.with_mut(|hot| {
+            // SAFETY: the owner's.
+            let hot = unsafe { &mut *hot };
+            hot.word = self.hand_word(at);
+            hot.base = self.start.load(Relaxed) + at as u64 * 64 * u64::from(hot.step);
+        });
+        true
+    }
+
+    /// Gives block `index` back, unless it is free or other threads have given
+    /// some back. `Ok(true)`: the owner wanted to know.
+    ///
+    /// # Safety
+    /// Owner only.
+    #[inline(always)]
+    pub(crate) unsafe fn give_near(&self, index: u32) -> Result<bool, AlreadyFree> {
+        let (at, bit) = (index / 64, 1 << (index % 64));
+        // SAFETY: within the bitmaps, which have a pair of words for each 64 indices.
+        let [free, hand] = unsafe {
+            &*self
+                .bits
+                .load(Relaxed)
+                .cast::<[AtomicU64; 2]>()
+                .add(at as usize)
+        };
+        let bits = free.load(Relaxed);
+        if (bits | hand.load(Relaxed)) & bit != 0 || self.has_remote() {
+            return Err(AlreadyFree);
+        }
+        free.store(bits | bit, Relaxed);
+        // SAFETY: as the caller says.
+        Ok(unsafe { self.gave(1) })
+    }
+
+    /// Gives block `index` back; returns whether the owner wanted to know.
+    ///
+    /// # Safety
+    /// Owner only.
+    pub(crate) unsafe fn give(&self, index: u32) -> Result<bool, AlreadyFree> {
+        let (at, bit) = (index / 64, 1 << (index % 64));
+        let word = self.free_word(at as usize);
+        let bits = word.load(Relaxed);
+        if (self.free(at as usize) | self.remote_word(at as usize).load(Relaxed)) & bit != 0 {
+            return Err(AlreadyFree);
+        }
+        word.store(bits | bit, Relaxed);
+        // SAFETY: as the caller says.
+        Ok(unsafe { self.gave(1) })
+    }
+
+    /// So many blocks are free again; returns whether the owner wanted to know. Owner only.
+    #[inline(always)]
+    pub(super) unsafe fn gave(&self, blocks: u32) -> bool {
+        self.hot.with_mut(|hot| {
+            // SAFETY: the owner's.
+            let hot = unsafe { &mut *hot };
+            hot.until = hot.until.wrapping_sub(blocks);
+            hot.until == 0
+        })
+    }
+
+    /// Its memory is fresh at birth. Under the global lock.
+    pub(crate) fn set_fresh(&self) {
+        // SAFETY: who holds the lock is the owner, or is making it over to one.
+        unsafe { Owned::change(self, |owned| owned.fresh = true) };
+    }
+
+    /// Whether the blocks it hands out now were never part of a record: it was
+    /// fresh at birth, and no block was given back since.
+    ///
+    /// # Safety
+    /// Owner only.
+    pub(crate) unsafe fn is_fresh(&self) -> bool {
+        // SAFETY: as the caller says.
+        unsafe {
+            Owned::change(self, |owned| owned.fresh)
+                && self.hot.with(|hot| (*hot).until == u32::MAX)
+        }
+    }
+
+    /// Blocks that are not free, those in the remote bitmap included. Not while
+    /// it is handed out from.
+    ///
+    /// # Safety
+    /// Owner only.
+    pub(crate) unsafe fn used(&self) -> u32 {
+        // SAFETY: as the caller says.
+        unsafe {
+            let until = self.hot.with(|hot| (*hot).until);
+            Owned::change(self, |owned| owned.trigger).wrapping_add(until)
+        }
+    }
+
+    /// The used blocks are `used`, and nobody wants to know.
+    ///
+    /// # Safety
+    /// Owner only.
+    pub(super) unsafe fn set_used(&self, used: u32) {
+        // SAFETY: as the caller says.
+        unsafe { self.set_trigger(used, NEVER) };
+    }
+
+    unsafe fn set_trigger(&self, used: u32, trigger: u32) {
+        // SAFETY: as the caller says.
+        unsafe {
+            Owned::change(self, |owned| owned.trigger = trigger);
+            self.hot
+                .with_mut(|hot| (*hot).until = used.wrapping_sub(trigger));
+        }
+    }
+
+    /// It is handed out from: counting stops.
+    ///
+    /// # Safety
+    /// Owner only.
+    pub(crate) unsafe fn start(&self) {
+        // SAFETY: as the caller says.
+        self.hot.with_mut(|hot| unsafe { (*hot).until = u32::MAX });
+    }
+
+    /// It is still handed out from, after so many frees that counting came to an end.
+    ///
+    /// # Safety
+    /// Owner only.
+    pub(crate) unsafe fn go_on(&self) {
+        // SAFETY: as the caller says.
+        unsafe {
+            Owned::change(self, |owned| owned.fresh = false);
+            self.start();
+        }
+    }
+
+    /// It is handed out from no more: what is in the hand goes back, and its
+    /// blocks are counted again.
+    ///
+    /// # Safety
+    /// Owner only.
+    pub(crate) unsafe fn rest(&self) {
+        // SAFETY: as the caller says.
+        unsafe {
+            let at = self.at();
+            self.free_word(at).store(self.free(at), Relaxed);
+            self.hand_word(at).store(0, Relaxed);
+            Owned::change(self, |owned| owned.fresh = false);
+            let free = |at| (self.free_word(at).load(Relaxed) & self.real(at)).count_ones();
+            let free: u32 = (0..self.words()).map(free).sum();
+            self.set_used(self.blocks() - free);
+        }
+    }
+
+    /// Sets which blocks are free, when the heap is rebuilt.
+    ///
+    /// # Safety
+    /// Owner only.
+    pub(crate) unsafe fn restore(&self, free: impl Iterator<Item = u64>) {
+        for (at, bits) in free.enumerate().take(self.words()) {
+            self.free_word(at).store(bits | !self.real(at), Relaxed);
+        }
+        // SAFETY: as the caller says.
+        unsafe { self.rest() };
+    }
+
+    /// By how much the used blocks have changed since this was asked last.
+    ///
+    /// # Safety
+    /// Owner only; not while it is handed out from.
+    pub(crate) unsafe fn count(&self) -> i64 {
+        // SAFETY: as the caller says.
+        unsafe {
+            let used = self.used();
+            let before = Owned::change(self, |owned| std::mem::replace(&mut owned.counted, used));
+            i64::from(used) - i64::from(before)
+        }
+    }
+
+    /// Starts counting anew, for an owner who knows nothing yet.
+    ///
+    /// # Safety
+    /// Owner only.
+    pub(crate) unsafe fn uncount(&self) {
+        // SAFETY: as the caller says.
+        unsafe { Owned::change(self, |owned| owned.counted = 0) };
+    }
+
+    /// Asks to be told when the used blocks have fallen by a step worth looking
+    /// at: from full, then at each quarter.
+    ///
+    /// # Safety
+    /// Owner only; not while it is handed out from.
+    pub(crate) unsafe fn arm(&self) {
+        // SAFETY: as the caller says.
+        unsafe {
+            let (used, blocks) = (self.used(), self.blocks());
+            let trigger = if used == blocks {
+                blocks - 1
+            } else {
+                let levels = [blocks - blocks / 4, blocks / 2, blocks / 4, 0];
+                let below = levels.into_iter().find(|level| *level < used);
+                below.unwrap_or(NEVER)
+            };
+            self.set_trigger(used, trigger);
+        }
+    }
+
+    /// Asks not to be told.
+    ///
+    /// # Safety
+    /// Owner only.
+    pub(crate) unsafe fn disarm(&self) {
+        // SAFETY: as the caller says.
+        unsafe { self.set_used(self.used()) };
+    }
+
+    /// Where it is in its owner's lists. Owner only.
+    pub(crate) fn place(&self) -> Place {
+        // SAFETY: owner only, so nobody writes meanwhile.
+        self.owned.with(|owned| unsafe { (*owned).place })
+    }
+
+    /// Notes where it is in its owner's lists. Owner only.
+    pub(crate) fn set_place(&self, place: Place) {
+        // SAFETY: owner only, so nobody else reads or writes meanwhile.
+        self.owned
+            .with_mut(|owned| unsafe { (*owned).place = place });
+    }
+}
+
+/// A superblock of no block, for whoever wants to ask one in vain.
+pub(crate) struct Nothing {
+    superblock: Superblock,
+    /// The hand of it.
+    zero: AtomicU64,
+}
+
+impl Nothing {
+    /// On the heap, for it may not move.
+    pub(crate) fn new() -> Box<Nothing> {
+        let nothing = Box::new(Nothing {
+            superblock: Superblock::dead(),
+            zero: AtomicU64::new(0),
+        });
+        // SAFETY: nobody else has it.
+        nothing
+            .superblock
+            .hot
+            .with_mut(|hot| unsafe { (*hot).word = &raw const nothing.zero });
+        nothing
+    }
+
+    /// Something to ask. Not to be used after `self` is gone.
+    pub(crate) fn ask(&self) -> Ref {
+        // SAFETY: as the caller promises.
+        unsafe { Ref::new(NonNull::from(&self.superblock)) }
+    }
+}
+
+impl Owned {
+    /// Changes what the owner knows of `superblock`.
+    ///
+    /// # Safety
+    /// The caller is the superblock's owner.
+    pub(crate) unsafe fn change<R>(
+        superblock: &Superblock,
+        change: impl FnOnce(&mut Owned) -> R,
+    ) -> R {
+        // SAFETY: only the owner reaches `owned`, and `change` gets no second way to it.
+        superblock
+            .owned
+            .with_mut(|owned| change(unsafe { &mut *owned }))
+    }
+}

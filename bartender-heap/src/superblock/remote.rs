@@ -1,0 +1,84 @@
+//! Giving blocks back from afar, and taking in what was given. Why this is
+//! right, [`Superblock`] says.
+
+use super::{AlreadyFree, Ref, Superblock};
+use bartender_pm::mutant;
+use bartender_pm::sync::atomic::Ordering::*;
+
+impl Superblock {
+    /// Gives block `index` back from another thread than the owner's.
+    pub(crate) fn give_remote(this: Ref, index: u32) -> Result<(), AlreadyFree> {
+        let at = (index / 64) as usize;
+        let bit = 1 << (index % 64);
+        if mutant::is("free_in_two_steps") {
+            let bits = this.remote_word(at).load(Acquire);
+            if bits & bit != 0 {
+                return Err(AlreadyFree);
+            }
+            this.remote_word(at).store(bits | bit, Release);
+        } else if this.free(at) & bit != 0 || this.remote_word(at).fetch_or(bit, AcqRel) & bit != 0
+        {
+            return Err(AlreadyFree);
+        }
+        // From here on the superblock may be dead (see the type).
+        if this.shared.summary.fetch_or(1 << (at / 2), AcqRel) == 0 {
+            this.post();
+        }
+        Ok(())
+    }
+
+    /// Whether other threads gave blocks back that nobody has taken in.
+    #[inline(always)]
+    pub(super) fn has_remote(&self) -> bool {
+        self.shared.summary.load(Relaxed) != 0
+    }
+
+    /// Takes in what other threads gave back; returns how many blocks.
+    ///
+    /// # Safety
+    /// Owner only, who has taken the superblock out of a mailbox.
+    pub(crate) unsafe fn collect(&self) -> u32 {
+        let mut summary = if mutant::is("summary_last") {
+            self.shared.summary.load(Acquire)
+        } else {
+            self.shared.summary.swap(0, AcqRel)
+        };
+        let mut count = 0;
+        while summary != 0 {
+            let pair = summary.trailing_zeros() as usize * 2;
+            summary &= summary - 1;
+            // The summary may speak of a longer superblock, now dead.
+            for at in pair..(pair + 2).min(self.words()) {
+                if self.remote_word(at).load(Relaxed) == 0 {
+                    continue;
+                }
+                let remote = self.remote_word(at).swap(0, AcqRel);
+                let word = self.free_word(at);
+                let new = remote & !self.free(at);
+                word.store(word.load(Relaxed) | new, Relaxed);
+                let new = new.count_ones();
+                count += new;
+                // SAFETY: as the caller says.
+                unsafe { self.gave(new) };
+            }
+        }
+        if mutant::is("summary_last") {
+            self.shared.summary.store(0, Release);
+        }
+        count
+    }
+
+    /// Forgets mail about a dead superblock. By who has taken it out of a mailbox.
+    pub(crate) fn discard_mail(&self) {
+        self.shared.summary.swap(0, AcqRel);
+    }
+
+    /// Puts the superblock into its owner's mailbox. By who raised `summary`
+    /// from 0, or has taken it out of a mailbox.
+    pub(crate) fn post(&self) {
+        let owner = self.shared.owner.load(Acquire);
+        // SAFETY: mailboxes are freed with the arena, and who calls this holds
+        // the arena.
+        unsafe { &*owner }.push(self);
+    }
+}
