@@ -6,12 +6,14 @@ use std::fs;
 use std::process::Command;
 
 /// Crates whose versions a reader of the figures wants to know.
-const PEERS: [&str; 5] = [
+const PEERS: [&str; 7] = [
     "mimalloc",
     "snmalloc-rs",
     "tikv-jemallocator",
     "libmimalloc-sys",
     "tikv-jemalloc-sys",
+    "tcmalloc-better",
+    "libtcmalloc-sys",
 ];
 
 /// Prints the head of a report.

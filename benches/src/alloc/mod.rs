@@ -13,7 +13,7 @@ pub(crate) use space::{CHILD, child};
 use std::error::Error;
 use subject::{Allocator, Bartender, LIBC, MIMALLOC};
 #[cfg(feature = "peers")]
-use subject::{JEMALLOC, SNMALLOC};
+use subject::{JEMALLOC, SNMALLOC, TCMALLOC};
 
 /// How much is measured.
 #[derive(Debug, Clone, Copy)]
@@ -47,6 +47,7 @@ macro_rules! over_all {
         {
             over_all!(@one subjects, &JEMALLOC, $program);
             over_all!(@one subjects, &SNMALLOC, $program);
+            over_all!(@one subjects, &TCMALLOC, $program);
         }
         $report.measure($name, $threads, "ns", $extent.rounds, subjects);
     }

@@ -11,7 +11,7 @@ mod programs;
 
 use super::subject::{Allocator, Bartender, LIBC, MIMALLOC};
 #[cfg(feature = "peers")]
-use super::subject::{JEMALLOC, SNMALLOC};
+use super::subject::{JEMALLOC, SNMALLOC, TCMALLOC};
 use crate::args::Args;
 use crate::harness::Report;
 use bartender_heap::Stats;
@@ -79,8 +79,10 @@ fn note(report: &mut Report, name: &str, threads: usize, subject: &str, found: &
     report.at_most(goal, (reserved - constant) / live, 1.15);
 }
 
-/// What the heap may keep besides a fraction of what is live, for so many
-/// threads that use so many classes each: see `Local`'s invariant.
+/// The constant beside which the goal stands: a superblock of 64 KiB for each
+/// thread and size class, which is what the thread hands out from and what any
+/// heap of superblocks keeps. It is less than the emptiness rule promises, by
+/// which a thread may keep four more of each class before one has to go.
 fn constant(threads: usize, classes: usize) -> f64 {
     (threads * classes) as f64 * f64::from(64 << 10)
 }
@@ -142,7 +144,7 @@ fn measure(program: &str, subject: &str, numbers: [usize; 3]) -> Result<Found, B
 fn subjects() -> Vec<&'static str> {
     let mut subjects = vec!["bartender", "mimalloc", "malloc (libc)"];
     if cfg!(feature = "peers") {
-        subjects.extend(["jemalloc", "snmalloc"]);
+        subjects.extend(["jemalloc", "snmalloc", "tcmalloc"]);
     }
     subjects
 }
@@ -174,6 +176,8 @@ pub(crate) fn child(mut words: impl Iterator<Item = String>) -> Result<(), Box<d
         "jemalloc" => job.run(&JEMALLOC),
         #[cfg(feature = "peers")]
         "snmalloc" => job.run(&SNMALLOC),
+        #[cfg(feature = "peers")]
+        "tcmalloc" => job.run(&TCMALLOC),
         _ => return Err(format!("no subject {subject}").into()),
     }
     Ok(())

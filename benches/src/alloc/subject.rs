@@ -29,7 +29,13 @@ pub(crate) trait Allocator: Sync {
 pub(crate) struct Global<A, const PEER: usize>(A);
 
 /// Names of the peers, in the order of their `PEER` numbers.
-const PEERS: [&str; 4] = ["malloc (libc)", "mimalloc", "jemalloc", "snmalloc"];
+const PEERS: [&str; 5] = [
+    "malloc (libc)",
+    "mimalloc",
+    "jemalloc",
+    "snmalloc",
+    "tcmalloc",
+];
 
 impl<A: GlobalAlloc + Sync, const PEER: usize> Allocator for Global<A, PEER> {
     const NAME: &'static str = PEERS[PEER];
@@ -54,6 +60,8 @@ pub(crate) type Mimalloc = Global<mimalloc::MiMalloc, 1>;
 pub(crate) type Jemalloc = Global<tikv_jemallocator::Jemalloc, 2>;
 #[cfg(feature = "peers")]
 pub(crate) type Snmalloc = Global<snmalloc_rs::SnMalloc, 3>;
+#[cfg(feature = "peers")]
+pub(crate) type Tcmalloc = Global<tcmalloc_better::TCMalloc, 4>;
 
 pub(crate) const LIBC: Libc = Global(System);
 pub(crate) const MIMALLOC: Mimalloc = Global(mimalloc::MiMalloc);
@@ -61,6 +69,8 @@ pub(crate) const MIMALLOC: Mimalloc = Global(mimalloc::MiMalloc);
 pub(crate) const JEMALLOC: Jemalloc = Global(tikv_jemallocator::Jemalloc);
 #[cfg(feature = "peers")]
 pub(crate) const SNMALLOC: Snmalloc = Global(snmalloc_rs::SnMalloc);
+#[cfg(feature = "peers")]
+pub(crate) const TCMALLOC: Tcmalloc = Global(tcmalloc_better::TCMalloc);
 
 /// The heap of a region in shared memory, used as the transactions use it.
 #[derive(Debug)]

@@ -131,7 +131,7 @@ impl Random {
 
 /// Pairs of threads: one allocates objects of 16 to 512 bytes, the other frees
 /// them; after each tenth of the time they change places. At most six batches
-/// of a thousand are under way in a pair.
+/// of ten thousand are under way in a pair.
 pub(crate) fn consumers<A: Allocator>(
     a: &A,
     tally: &Tally,
@@ -139,7 +139,7 @@ pub(crate) fn consumers<A: Allocator>(
     n: usize,
     begin: impl Fn(),
 ) {
-    const BATCH: usize = 1000;
+    const BATCH: usize = 10_000;
     const TERMS: usize = 10;
     let batches = (n / TERMS / BATCH).max(1);
     tally.uses(16..=512);
