@@ -21,6 +21,11 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 /// The next arena's number. `std`'s own atomic: it is a name, not a protocol.
 static NEXT: AtomicU64 = AtomicU64::new(1);
 
+/// Blocks whose number in their superblock is a multiple of this let a thread look
+/// into its mailbox when it gives them back to others: often enough, and not so
+/// often that two threads that free each other's blocks send each by itself.
+const HEAR: u32 = 64;
+
 /// The allocator of one home.
 ///
 /// * `map` is read by anyone, written under the lock of `global`.
@@ -135,9 +140,7 @@ impl Arena {
         // SAFETY: as the caller says, and what it adopts has a free block.
         unsafe {
             if local.has_mail() {
-                let mut away = Vec::new();
-                local.collect(&mut away);
-                self.hand_over(&away, home);
+                self.take_in(local, home);
                 // Some of it may have been the current superblock's.
                 if let Some(got) = local.alloc(class) {
                     return Ok(got);
@@ -231,7 +234,28 @@ impl Arena {
                 }
                 Ok(())
             }
-            _ => self.free_elsewhere(superblock, index, offset, home),
+            _ => {
+                self.free_elsewhere(superblock, index, offset, home)?;
+                // Who only frees would never hear of what others freed of its own.
+                if let Some(local) = local.filter(|_| index.is_multiple_of(HEAR)) {
+                    // SAFETY: as the caller says.
+                    unsafe { self.take_in(local, home) };
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes in what other threads gave back to `local`.
+    ///
+    /// # Safety
+    /// By the thread that holds `local`, a heap of this arena.
+    unsafe fn take_in(&self, local: &Local, home: &dyn Home) {
+        if local.has_mail() {
+            let mut away = Vec::new();
+            // SAFETY: as the caller says.
+            unsafe { local.collect(&mut away) };
+            self.hand_over(&away, home);
         }
     }
 

@@ -184,6 +184,41 @@ fn many_threads_that_used_every_size_leave_room_for_each_other() {
     });
 }
 
+/// A thread that only frees what others allocate hears of what became of its own.
+#[test]
+fn who_only_frees_gives_up_what_others_freed_of_its_own() {
+    const BLOCKS: usize = 5000;
+    let folder = folder();
+    let heap = &heap(&folder);
+    let some = move || {
+        (0..BLOCKS)
+            .map(|_| Held::new(heap, 256, 7))
+            .collect::<Vec<_>>()
+    };
+    let (give, take) = channel::<Vec<Held>>();
+    let (answer, answered) = channel();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            let theirs = some();
+            for held in take.iter().next().expect("they come") {
+                held.free(heap);
+            }
+            answer.send(theirs).expect("somebody waits");
+            // It lives on, and does nothing.
+            let _ = take.recv();
+        });
+        give.send(some()).expect("somebody waits");
+        let theirs = answered.recv().expect("they come");
+        let before = heap.stats();
+        theirs.into_iter().for_each(|held| held.free(heap));
+        let after = heap.stats();
+        let of_one = (BLOCKS * 256) as u64;
+        assert!(before.reserved_bytes >= 2 * of_one, "{before}");
+        assert!(after.reserved_bytes <= of_one + (512 << 10), "{after}");
+        drop(give);
+    });
+}
+
 /// What a thread leaves behind is used by those that follow.
 #[test]
 fn thousands_of_short_lived_threads_do_not_grow_the_heap() {
