@@ -142,11 +142,11 @@ impl Heap {
         // own, so many words there are, and `of` returns classes.
         let offset = unsafe {
             let local = tls::last(self.number.load(Relaxed))?;
-            let (words, align) = (layout.size().div_ceil(8), layout.align());
-            let ready = if align <= 8 && words <= DIRECT {
+            let words = layout.size().div_ceil(8);
+            let ready = if layout.align() <= 8 && words <= DIRECT {
                 local.direct(words)
             } else {
-                local.ready(class::of(layout.size(), align)?)
+                Self::ready(local, layout)?
             };
             match ready.take_near() {
                 Some(offset) => offset,
@@ -154,6 +154,17 @@ impl Heap {
             }
         };
         Some(self.address(offset))
+    }
+
+    /// What is ready for a long or aligned block.
+    ///
+    /// # Safety
+    /// By the thread that holds `local`.
+    #[inline(never)]
+    unsafe fn ready(local: &Local, layout: Layout) -> Option<Ref> {
+        let class = class::of(layout.size(), layout.align())?;
+        // SAFETY: as the caller says.
+        Some(unsafe { local.ready(class) })
     }
 
     /// A thread's hand is empty.

@@ -5,7 +5,7 @@
 //! elsewhere.
 
 use crate::step::{Failure, Runner, cargo};
-use crate::{capi, chores, miri, tsan};
+use crate::{capi, chores, instructions, miri, tsan};
 
 /// What clippy looks at: every feature set. (That of libpmemobj is checked
 /// without the library; only linking needs it. The other peers of the benches
@@ -34,6 +34,7 @@ pub(crate) fn run() -> Result<(), Failure> {
         "documentation",
         cargo(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"),
     )?;
+    instructions::step(&mut steps)?;
     capi::test_steps(&mut steps)?;
     chores::loom_steps(&mut steps, None)?;
     miri::run(&mut steps, None)?;

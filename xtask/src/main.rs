@@ -2,13 +2,14 @@
 //! wherever the workspace does.
 //!
 //! This file reads the command line. [`step`] runs one command after the other
-//! and stops at the first that fails; [`ci`], [`miri`], [`tsan`], [`capi`] and [`chores`] say which commands;
+//! and stops at the first that fails; [`ci`], [`miri`], [`tsan`], [`capi`], [`instructions`] and [`chores`] say which commands;
 //! [`vm`] runs them on persistent memory.
 //! Nothing here is needed to build or to use bartender.
 
 mod capi;
 mod chores;
 mod ci;
+mod instructions;
 mod miri;
 mod step;
 mod tsan;
@@ -28,6 +29,8 @@ Usage: cargo xtask COMMAND [ARGUMENT...]
                   what they print
   bench [ARG...]  the benchmarks; `bench --help` says which there are and what
                   can be chosen
+  instructions    what operations of the allocator cost, counted by valgrind, beside
+                  benches/instructions.csv; --bless writes that
   capi install --prefix DIR
                   builds the C interface and lays header, libraries and
                   pkg-config file below DIR
@@ -55,6 +58,7 @@ fn main() -> ExitCode {
         Some("tsan") if rest.is_empty() => tsan::tsan(),
         Some("crash") if rest.len() <= 1 => chores::crash(rest.first().map(String::as_str)),
         Some("bench") => chores::bench(&rest),
+        Some("instructions") => instructions::run(&rest),
         Some("capi") if !rest.is_empty() => capi::run(&rest),
         Some("vm") => match vm::run(&rest) {
             Ok(status) => return ExitCode::from(status),
