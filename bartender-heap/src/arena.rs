@@ -15,8 +15,9 @@ use crate::local::Local;
 use crate::map::Map;
 use crate::superblock::{AlreadyFree, Ref, Superblock};
 use bartender_pm::sync::{Mutex, MutexGuard};
+use std::hash::{BuildHasher, RandomState};
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 /// The next arena's number. `std`'s own atomic: it is a name, not a protocol.
 static NEXT: AtomicU64 = AtomicU64::new(1);
@@ -36,6 +37,8 @@ pub(crate) struct Arena {
     number: u64,
     map: Map,
     global: Mutex<Global>,
+    /// Seed of the next superblock's order; 0: that of addresses. Also only a number.
+    order: AtomicU32,
 }
 
 /// A block that was handed out.
@@ -72,12 +75,29 @@ impl Arena {
             number,
             map: Map::new(max),
             global: Mutex::new(Global::new(max, number)),
+            order: AtomicU32::new(0),
         }
     }
 
     /// What threads know it by: no other ever has this number, and it is not 0.
     pub(crate) fn number(&self) -> u64 {
         self.number
+    }
+
+    /// Superblocks hand their blocks out in random order from now on, or again in
+    /// that of addresses.
+    pub(crate) fn set_random_order(&self, random: bool) {
+        let seed = random.then(|| RandomState::new().hash_one(self.number) as u32 | 1);
+        self.order.store(seed.unwrap_or(0), Relaxed);
+    }
+
+    /// The order of a superblock that begins to hand out.
+    fn order(&self) -> u32 {
+        match self.order.load(Relaxed) {
+            0 => 0,
+            // Odd and a multiple of 2: never 0.
+            _ => self.order.fetch_add(0x9e37_79ba, Relaxed),
+        }
     }
 
     /// The global heap, locked, and the map that goes with it.
@@ -146,7 +166,7 @@ impl Arena {
                     return Ok(got);
                 }
             }
-            if !local.refill(class) {
+            if !local.refill(class, self.order()) {
                 let mut idle = Vec::new();
                 local.spare(class, &mut idle);
                 self.hand_over(&idle, home);
@@ -155,7 +175,7 @@ impl Arena {
                 global.flush(&self.map, home);
                 let superblock = global.superblock(class, local.mail(), &self.map, home)?;
                 drop(global);
-                local.adopt(superblock);
+                local.adopt(superblock, self.order());
             }
             Ok(local
                 .alloc(class)

@@ -5,6 +5,28 @@ use crate::block::NotABlock;
 /// Result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// A superblock or large run, for whoever looks for a mistake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Around {
+    /// Address of its first block.
+    pub start: u64,
+    /// Bytes of each block.
+    pub block_size: u64,
+    /// Its blocks.
+    pub blocks: u32,
+}
+
+fn shown(around: &Option<Around>) -> String {
+    around.as_ref().map_or(String::new(), |around| {
+        let Around {
+            start,
+            block_size,
+            blocks,
+        } = around;
+        format!(" (in the superblock at {start:#x}: {blocks} of {block_size} bytes)")
+    })
+}
+
 /// An error of a heap.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -105,19 +127,23 @@ pub enum Error {
     },
 
     /// An address that is no block of this heap.
-    #[error("{address:#x} is not a block of this heap: {why}")]
+    #[error("{address:#x} is not a block of this heap: {why}{}", shown(superblock))]
     NotABlock {
         /// The address.
         address: u64,
         /// Why it is none.
         why: NotABlock,
+        /// What it lies in, if in anything.
+        superblock: Option<Around>,
     },
 
     /// The block is free already.
-    #[error("the block at {address:#x} was freed twice")]
+    #[error("the block at {address:#x} was freed twice{}", shown(superblock))]
     DoubleFree {
         /// The block's address.
         address: u64,
+        /// What it lies in; if nobody uses that any more, `None`.
+        superblock: Option<Around>,
     },
 
     /// A request that no region of this size can ever answer.

@@ -11,7 +11,7 @@ mod untyped;
 
 use crate::arena::{Arena, Refused};
 use crate::class;
-use crate::error::{Error, Result};
+use crate::error::{Around, Error, Result};
 use crate::header;
 use crate::layout::{TableEntry, UNIT};
 use crate::local::{DIRECT, Local};
@@ -110,6 +110,15 @@ impl Heap {
         NonNull::new(std::ptr::with_exposed_provenance_mut(address as usize))
     }
 
+    /// Whether blocks are handed out in random order within their superblocks,
+    /// which makes what lies beside a block hard to foresee. Counts for
+    /// superblocks that a thread begins to allocate from later. Default: in the
+    /// order of addresses. Cost: where that takes 64 blocks from the bitmap at a
+    /// time, this takes about eight.
+    pub fn set_random_order(&self, random: bool) {
+        self.arena.set_random_order(random);
+    }
+
     /// Home offset of the 8 bytes that hold the root's address.
     pub fn root_slot(&self) -> u64 {
         header::ROOT
@@ -202,6 +211,13 @@ impl Heap {
         if number == CLOSED {
             return Err(Error::Closed);
         }
+        if layout.size() == 0 {
+            return Err(Error::BadLayout {
+                size: 0,
+                align: layout.align(),
+                what: "a block has a byte at least",
+            });
+        }
         let Some(class) = class::of(layout.size(), layout.align()) else {
             return self.alloc_large(layout);
         };
@@ -291,16 +307,29 @@ impl Heap {
             let local = tls::search(self.number.load(Relaxed));
             self.arena
                 .free(local, offset, &self.region)
-                .map_err(|refused| Self::refused(ptr, refused))
+                .map_err(|refused| self.refused(ptr, refused))
         }
     }
 
     #[cold]
-    fn refused(ptr: NonNull<u8>, refused: Refused) -> Error {
+    fn refused(&self, ptr: NonNull<u8>, refused: Refused) -> Error {
         let address = ptr.addr().get() as u64;
+        let offset = address.wrapping_sub(self.base as u64);
+        let superblock = self.arena.around(offset).ok().map(|around| Around {
+            start: self.base as u64 + around.offset_of(0),
+            block_size: around.size(),
+            blocks: around.blocks(),
+        });
         match refused {
-            Refused::NotABlock(why) => Error::NotABlock { address, why },
-            Refused::AlreadyFree => Error::DoubleFree { address },
+            Refused::NotABlock(why) => Error::NotABlock {
+                address,
+                why,
+                superblock,
+            },
+            Refused::AlreadyFree => Error::DoubleFree {
+                address,
+                superblock,
+            },
         }
     }
 
@@ -312,7 +341,7 @@ impl Heap {
         let offset = ptr.addr().get().wrapping_sub(self.base) as u64;
         match self.arena.find(offset) {
             Ok((superblock, _)) => Ok(superblock.size() as usize),
-            Err(why) => Err(Self::refused(ptr, Refused::NotABlock(why))),
+            Err(why) => Err(self.refused(ptr, Refused::NotABlock(why))),
         }
     }
 }

@@ -51,7 +51,7 @@ mod pending;
 mod relocate;
 
 pub use block::NotABlock;
-pub use error::{Error, Result};
+pub use error::{Around, Error, Result};
 pub use heap::{Block, Entry, Heap};
 pub use mark::MarkReport;
 pub use pending::{Carried, Pending};

@@ -169,7 +169,8 @@ impl Local {
 
     unsafe fn set_ready(&self, class: usize, superblock: Ref) {
         let words = |class: usize| class::TABLE[class].size as usize / 8;
-        let first = class.checked_sub(1).map_or(0, |below| words(below) + 1);
+        // There is no block of no words.
+        let first = class.checked_sub(1).map_or(1, |below| words(below) + 1);
         // SAFETY: the heap's thread.
         unsafe {
             self.ready.with_mut(|ready| (*ready)[class] = superblock);
@@ -234,11 +235,11 @@ impl Local {
     }
 
     /// Goes on to another superblock of this heap, the current one being used
-    /// up; false if there is none with free blocks.
+    /// up; false if there is none with free blocks. `random` as for `Superblock::start`.
     ///
     /// # Safety
     /// Only by the thread that holds this heap.
-    pub(crate) unsafe fn refill(&self, class: usize) -> bool {
+    pub(crate) unsafe fn refill(&self, class: usize, random: u32) -> bool {
         self.bins.with_mut(|bins| {
             // SAFETY: the heap's thread, and what is in its lists is its own.
             unsafe {
@@ -258,7 +259,7 @@ impl Local {
                 }
                 let next = bin.partial.pop();
                 if let Some(next) = next {
-                    bin.make_current(next);
+                    bin.make_current(next, random);
                 }
                 next.is_some()
             }
@@ -270,7 +271,7 @@ impl Local {
     /// # Safety
     /// Only by the thread that holds this heap and owns `superblock`, which is in
     /// no list, after `refill` returned false.
-    pub(crate) unsafe fn adopt(&self, superblock: Ref) {
+    pub(crate) unsafe fn adopt(&self, superblock: Ref, random: u32) {
         self.bins.with_mut(|bins| {
             // SAFETY: the heap's thread.
             unsafe {
@@ -278,7 +279,7 @@ impl Local {
                 superblock.uncount();
                 bin.used += superblock.count();
                 bin.capacity += i64::from(superblock.blocks());
-                bin.make_current(superblock);
+                bin.make_current(superblock, random);
             }
         });
     }
@@ -322,9 +323,9 @@ impl Local {
 impl Bin {
     /// # Safety
     /// The caller owns `superblock`, which is in no list.
-    unsafe fn make_current(&mut self, superblock: Ref) {
+    unsafe fn make_current(&mut self, superblock: Ref, random: u32) {
         // SAFETY: as the caller says.
-        unsafe { superblock.start() };
+        unsafe { superblock.start(random) };
         superblock.set_place(Place::Current);
         self.current = Some(superblock);
     }

@@ -115,6 +115,8 @@ struct Hot {
     step: u32,
     /// Frees until the owner wants to know.
     until: u32,
+    /// State of the generator of the order in which blocks are handed out; 0: in that of their addresses.
+    random: u32,
 }
 
 /// What other threads write to, on a cache line of its own, and what is read with it.
@@ -192,6 +194,7 @@ impl Superblock {
                 base: 0,
                 step: 0,
                 until: 0,
+                random: 0,
             }),
             owned: UnsafeCell::new(Owned {
                 place: Place::Nowhere,
@@ -246,6 +249,7 @@ impl Superblock {
                     // Of a large run only the first block is asked for.
                     step: size as u32,
                     until: 0,
+                    random: 0,
                 }
             });
             self.set_used(0);

@@ -320,6 +320,24 @@ fn mistakes_of_the_caller_are_told() {
     // SAFETY: it is free already, which is the point.
     let twice = unsafe { heap.free(block.ptr) };
     assert!(matches!(twice, Err(Error::DoubleFree { .. })));
+    let text = twice.expect_err("refused").to_string();
+    let (first, size) = (block.ptr.addr().get() as u64 & !0xffff, 128);
+    let around = format!(
+        "superblock at {first:#x}: {} of {size} bytes",
+        (64 << 10) / size
+    );
+    assert!(text.contains(&around), "{text} without {around}");
+    let nothing = Layout::from_size_align(0, 1).expect("a layout");
+    assert!(matches!(
+        heap.alloc(nothing),
+        Err(Error::BadLayout { size: 0, .. })
+    ));
+    // Also where the thread has blocks of that class at hand.
+    let byte = heap.alloc(Layout::new::<u8>()).expect("room");
+    heap.entry_durable(&byte.entry.expect("a new superblock"));
+    heap.alloc(Layout::new::<u8>()).expect("room");
+    assert!(heap.alloc_at_hand(Layout::new::<u8>()).is_some());
+    assert_eq!(heap.alloc_at_hand(nothing), None);
     let huge = Layout::from_size_align(1 << 30, 8).expect("a layout");
     assert!(matches!(heap.alloc(huge), Err(Error::Region(_))));
 }

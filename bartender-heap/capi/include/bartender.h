@@ -95,13 +95,16 @@ typedef struct bt_tx bt_tx;
 #define BT_EXISTING 1u
 /* bt_open: the file exists already: fail with EEXIST. */
 #define BT_NEW 2u
+/* bt_open: hand blocks out in random order within their superblocks, as long as
+ * the region is open: what lies beside a block is then hard to foresee. */
+#define BT_RANDOM_ORDER 4u
 
 /* Opens the region at `path`, or creates it. After a crash it is recovered, and
  * the live blocks are found.
  *
  * `max_size`  bytes that the region may ever have, 0 for 64 GiB. Of a new region
  *             only; an old one keeps its own. The file grows as it is used.
- * `flags`     0, BT_EXISTING or BT_NEW.
+ * `flags`     0, or BT_EXISTING or BT_NEW, and BT_RANDOM_ORDER with any of them.
  *
  * Returns the heap, which becomes the default heap if there is none.
  * Errors: ENOENT, EEXIST as above; EBUSY it is open in another process or in

@@ -17,6 +17,8 @@ use std::ptr::null_mut;
 pub const BT_EXISTING: c_uint = 1;
 /// Fail if there is one already.
 pub const BT_NEW: c_uint = 2;
+/// See `bartender.h`.
+pub const BT_RANDOM_ORDER: c_uint = 4;
 
 /// What a collection took back.
 #[allow(non_camel_case_types, reason = "its name in C")]
@@ -44,7 +46,8 @@ pub unsafe extern "C" fn bt_open(
         if path.is_null() {
             return Err(Failure::invalid("the path is NULL"));
         }
-        if flags & !(BT_EXISTING | BT_NEW) != 0 || flags == BT_EXISTING | BT_NEW {
+        let both = BT_EXISTING | BT_NEW;
+        if flags & !(both | BT_RANDOM_ORDER) != 0 || flags & both == both {
             return Err(Failure::invalid(format!("flags {flags:#x}")));
         }
         // SAFETY: as the header says.
@@ -62,7 +65,9 @@ pub unsafe extern "C" fn bt_open(
         if flags & BT_NEW != 0 && !region.opened().created {
             return Err(there());
         }
-        Ok(handle::open(Core::open(region)?))
+        let core = Core::open(region)?;
+        core.heap.set_random_order(flags & BT_RANDOM_ORDER != 0);
+        Ok(handle::open(core))
     })
 }
 

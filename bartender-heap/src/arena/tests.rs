@@ -403,6 +403,22 @@ mod real {
     }
 
     #[test]
+    fn a_random_order_hands_out_every_block_once_and_rarely_neighbours() {
+        let home = Fake::new(MAX);
+        let arena = Arena::new(MAX / UNIT);
+        arena.set_random_order(true);
+        // SAFETY: it lives as long as the arena.
+        let local = unsafe { arena.join().as_ref() };
+        let mut got: Vec<u64> = (0..1024)
+            .map(|_| alloc(&arena, local, 64, 8, &home).expect("room").offset)
+            .collect();
+        let neighbours = got.windows(2).filter(|two| two[1] == two[0] + 64).count();
+        assert!(neighbours < 512, "{neighbours} of 1023");
+        got.sort_unstable();
+        assert!(got.windows(2).all(|two| two[1] == two[0] + 64));
+    }
+
+    #[test]
     #[cfg_attr(miri, ignore = "many steps")]
     fn metadata_take_at_most_a_byte_for_each_block_of_64_bytes() {
         let home = Fake::new(MAX);

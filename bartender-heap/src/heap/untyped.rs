@@ -6,6 +6,7 @@
 
 use super::inspect::each_lost;
 use super::{Heap, home};
+use crate::arena::Refused;
 use crate::block::{Blocks, NotABlock};
 use crate::error::{Error, Result};
 use crate::header;
@@ -60,10 +61,7 @@ impl Heap {
     /// # Errors
     /// `NotABlock`.
     pub fn block_of(&self, address: NonNull<u8>) -> Result<(NonNull<u8>, usize)> {
-        let refuse = |why| {
-            let address = address.addr().get() as u64;
-            Err(Error::NotABlock { address, why })
-        };
+        let refuse = |why| Err(self.refused(address, Refused::NotABlock(why)));
         let offset = address.addr().get().wrapping_sub(self.base) as u64;
         let superblock = match self.arena.around(offset) {
             Ok(superblock) => superblock,

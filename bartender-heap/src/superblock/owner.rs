@@ -1,7 +1,7 @@
 //! What a superblock's owner does: hand out, take back, count. Nothing here
 //! waits, and nobody else may call it.
 
-use super::{AlreadyFree, NEVER, Owned, Place, Ref, Superblock};
+use super::{AlreadyFree, Hot, NEVER, Owned, Place, Ref, Superblock};
 use bartender_pm::mutant;
 use bartender_pm::sync::atomic::{AtomicU64, Ordering::*};
 use std::ptr::NonNull;
@@ -48,21 +48,35 @@ impl Superblock {
 
     /// Fills the empty hand again from the same word, whose blocks the cache may
     /// still have, or from the next one that has any. False: no block is free.
+    ///
+    /// In random order it begins at any word, and takes about an eighth of its
+    /// free blocks: so which block comes next cannot be told from the last one.
     unsafe fn draw(&self) -> bool {
         // SAFETY: owner only.
         let at = unsafe { self.at() };
+        // SAFETY: owner only.
+        let random = self.hot.with_mut(|hot| unsafe { (&mut *hot).random() });
+        let at = random.map_or(at, |random| random as usize % self.words());
         let mut words = (at..self.words()).chain(0..at);
         let bits = |at| self.free_word(at).load(Relaxed) & self.real(at);
         let Some(at) = words.find(|&at| bits(at) != 0) else {
             return false;
         };
         debug_assert_eq!(self.hand_word(at).load(Relaxed), 0);
-        let hand = bits(at);
+        let all = bits(at);
+        let hand = match random
+            .map(|random| all & random & random.rotate_left(23) & random.rotate_left(41))
+        {
+            None => all,
+            Some(0) => all & all.wrapping_neg(),
+            Some(some) => some,
+        };
+        let rest = self.free_word(at).load(Relaxed) & !hand;
         if mutant::is("draw_out_of_sight") {
-            self.free_word(at).store(!self.real(at), Release);
+            self.free_word(at).store(rest, Release);
         }
         self.hand_word(at).store(hand, Relaxed);
-        self.free_word(at).store(!self.real(at), Release);
+        self.free_word(at).store(rest, Release);
         self.hot.with_mut(|hot| {
             // SAFETY: the owner's.
             let hot = unsafe { &mut *hot };
@@ -174,13 +188,18 @@ impl Superblock {
         }
     }
 
-    /// It is handed out from: counting stops.
+    /// It is handed out from: counting stops. `random` is the seed of the order, 0
+    /// for that of addresses.
     ///
     /// # Safety
     /// Owner only.
-    pub(crate) unsafe fn start(&self) {
-        // SAFETY: as the caller says.
-        self.hot.with_mut(|hot| unsafe { (*hot).until = u32::MAX });
+    pub(crate) unsafe fn start(&self, random: u32) {
+        self.hot.with_mut(|hot| {
+            // SAFETY: as the caller says.
+            let hot = unsafe { &mut *hot };
+            hot.until = u32::MAX;
+            hot.random = random;
+        });
     }
 
     /// It is still handed out from, after so many frees that counting came to an end.
@@ -191,7 +210,7 @@ impl Superblock {
         // SAFETY: as the caller says.
         unsafe {
             Owned::change(self, |owned| owned.fresh = false);
-            self.start();
+            self.hot.with_mut(|hot| (*hot).until = u32::MAX);
         }
     }
 
@@ -287,6 +306,22 @@ impl Superblock {
         // SAFETY: owner only, so nobody else reads or writes meanwhile.
         self.owned
             .with_mut(|owned| unsafe { (*owned).place = place });
+    }
+}
+
+impl Hot {
+    /// Random bits, if the order is random (xorshift, twice).
+    fn random(&mut self) -> Option<u64> {
+        if self.random == 0 {
+            return None;
+        }
+        let mut next = || {
+            self.random ^= self.random << 13;
+            self.random ^= self.random >> 17;
+            self.random ^= self.random << 5;
+            u64::from(self.random)
+        };
+        Some(next() << 32 | next())
     }
 }
 

@@ -19,6 +19,7 @@ pub struct Options<R> {
     region: bartender_pm::Options,
     durability: Durability,
     verify: bool,
+    random_order: bool,
     root: PhantomData<fn() -> R>,
 }
 
@@ -28,6 +29,7 @@ impl<R: Persist> Options<R> {
             region: bartender_pm::Options::new(),
             durability: Durability::Immediate,
             verify: false,
+            random_order: false,
             root: PhantomData,
         }
     }
@@ -93,6 +95,13 @@ impl<R: Persist> Options<R> {
         self
     }
 
+    /// Whether blocks are handed out in random order within their superblocks: who can make a program write behind the
+    /// end of a value cannot foresee what lies there. Default false.
+    pub fn random_order(mut self, yes: bool) -> Self {
+        self.random_order = yes;
+        self
+    }
+
     /// Whether everything is [checked](Heap::check) when it is opened. Default false: what a recovery follows is
     /// checked in any case.
     pub fn verify(mut self, yes: bool) -> Self {
@@ -155,6 +164,7 @@ impl<R: Persist> Options<R> {
         } else {
             bartender_heap::Heap::open(region)?
         };
+        inner.set_random_order(self.random_order);
         let differences = inner.schema().diff(&schema);
         if !differences.is_empty() {
             let path = inner.region().path().to_owned();
