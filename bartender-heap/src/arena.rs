@@ -173,9 +173,12 @@ impl Arena {
                 let mut global = self.global.lock();
                 global.collect();
                 global.flush(&self.map, home);
-                let superblock = global.superblock(class, local.mail(), &self.map, home)?;
+                let superblock = global.superblock(class, local.mail(), &self.map, home);
                 drop(global);
-                local.adopt(superblock, self.order());
+                match superblock {
+                    Ok(superblock) => local.adopt(superblock, self.order()),
+                    Err(error) => return self.scarce(local, class, home).ok_or(error),
+                }
             }
             Ok(local
                 .alloc(class)
@@ -328,6 +331,7 @@ impl Arena {
 }
 
 mod purge;
+mod scarce;
 
 #[cfg(all(test, loom))]
 mod models;

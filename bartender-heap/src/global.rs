@@ -177,6 +177,14 @@ impl Global {
         });
     }
 
+    /// A superblock of `class` of ours with free blocks for the heap of `owner`.
+    pub(crate) fn partial(&mut self, class: usize, owner: NonNull<Mailbox>) -> Option<Ref> {
+        // SAFETY: ours, under the lock.
+        let superblock = unsafe { self.partial[class].pop() }?;
+        superblock.set_owner(owner);
+        Some(superblock)
+    }
+
     /// A superblock of `class` with free blocks for the heap of `owner`: one of ours or a new one.
     ///
     /// # Errors
@@ -188,9 +196,7 @@ impl Global {
         map: &Map,
         home: &dyn Home,
     ) -> Result<Ref> {
-        // SAFETY: ours, under the lock.
-        if let Some(superblock) = unsafe { self.partial[class].pop() } {
-            superblock.set_owner(owner);
+        if let Some(superblock) = self.partial(class, owner) {
             return Ok(superblock);
         }
         let units = class::TABLE[class].units;

@@ -364,6 +364,44 @@ mod real {
         }
     }
 
+    /// The region is full, but of free blocks: of other sizes, in the thread's own
+    /// heap and in the global one.
+    #[test]
+    #[cfg_attr(miri, ignore = "many steps")]
+    fn a_full_home_answers_with_longer_blocks() {
+        let max = 4 << 20;
+        let home = Fake::new(max);
+        let arena = Arena::new(max / UNIT);
+        // SAFETY: they live as long as the arena.
+        let [local, gone] = [(); 2].map(|()| unsafe { arena.join().as_ref() });
+        let get =
+            |local, size, align| alloc(&arena, local, size, align, &home).map(|got| got.offset);
+        let near = |offset: u64, other: u64| offset / (64 << 10) == other / (64 << 10);
+        // A block of 128 bytes in a superblock of the global heap, and one of 200 in ours.
+        let of_gone = get(gone, 128, 8).expect("room");
+        // SAFETY: its thread, which is this one, uses it no more.
+        unsafe { arena.retire(std::ptr::NonNull::from(gone)) };
+        get(local, 200, 8).expect("room");
+        let idle = get(local, 3000, 8).expect("room");
+        loop {
+            let got = alloc(&arena, local, 64, 64, &home).expect("a longer one at last");
+            if got.superblock.size() != 64 {
+                assert!(near(got.offset, of_gone));
+                break;
+            }
+        }
+        let small = get(local, 100, 8).expect("a block of 128 bytes");
+        assert!(near(small, of_gone));
+        let aligned = get(local, 130, 16).expect("a block of 200 bytes or more");
+        assert!(aligned.is_multiple_of(16) && !near(aligned, of_gone));
+        // A superblock that is wholly free serves before.
+        // SAFETY: nobody uses the block.
+        unsafe { arena.free(Some(local), idle, &home) }.expect("live");
+        let first = get(local, 5000, 8).expect("the superblock of 3000 bytes");
+        assert!(near(first, idle));
+        assert!(get(local, 40_000, 8).is_err());
+    }
+
     #[test]
     fn a_run_is_fresh_once_the_checkpoint_has_passed_its_free() {
         let home = Fake::new(MAX);

@@ -22,13 +22,28 @@ impl Local {
     /// Only by the thread that holds this heap.
     #[cold]
     pub(crate) unsafe fn spare(&self, class: usize, away: &mut Vec<Ref>) {
+        // SAFETY: as the caller says.
+        unsafe { self.spare_some(class, LOOK, away) };
+    }
+
+    /// The same with all classes.
+    ///
+    /// # Safety
+    /// As [`Self::spare`].
+    #[cold]
+    pub(crate) unsafe fn spare_all(&self, class: usize, away: &mut Vec<Ref>) {
+        // SAFETY: as the caller says.
+        unsafe { self.spare_some(class, CLASSES, away) };
+    }
+
+    unsafe fn spare_some(&self, class: usize, look: usize, away: &mut Vec<Ref>) {
         // SAFETY: the heap's thread, as for all that follows.
         let start = self.spare_next.with(|next| unsafe { *next });
         let mut looked = 0;
         let mut at = start;
         for step in 0..CLASSES {
             at = (start + step) % CLASSES;
-            if looked == LOOK {
+            if looked == look {
                 break;
             }
             if at == class {
