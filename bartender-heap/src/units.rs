@@ -325,8 +325,15 @@ mod tests {
                     units.give(run);
                     continue;
                 }
+                if len % 5 == 0 && let Some(run) = units.take_idle(len, u64::MAX) {
+                    units.give_hole(run);
+                }
                 let align = 1 << shift;
                 let run = units.take(len, align).or_else(|| {
+                    if let Some(hole) = units.take_hole(len, align) {
+                        units.give(hole);
+                        return Some(units.take(len, align).expect("the hole is long enough"));
+                    }
                     let (need, _) = units.growth(len, align)?;
                     units.grown(need, 0);
                     Some(units.take(len, align).expect("growth makes room"))
@@ -342,6 +349,13 @@ mod tests {
             for run in held {
                 units.give(run);
             }
+            let holes = units.holes();
+            let mut filled = 0;
+            while let Some(hole) = units.take_longest_hole() {
+                filled += hole.len;
+                units.give(hole);
+            }
+            prop_assert_eq!((holes, units.taken()), (filled, 0));
             let table: u64 = pieces(max)
                 .filter(|piece| piece.at < units.end())
                 .map(|piece| piece.behind().min(units.end()) - piece.at)
