@@ -35,6 +35,7 @@ const HEAR: u32 = 64;
 /// * Thread heaps are `global`'s; a thread holds one from `join` to `retire`.
 pub(crate) struct Arena {
     number: u64,
+    base: u64,
     map: Map,
     global: Mutex<Global>,
     /// Seed of the next superblock's order; 0: that of addresses. Also only a number.
@@ -73,10 +74,17 @@ impl Arena {
         let number = NEXT.fetch_add(1, Relaxed);
         Arena {
             number,
+            base: 0,
             map: Map::new(max),
             global: Mutex::new(Global::new(max, number)),
             order: AtomicU32::new(0),
         }
+    }
+
+    /// The same, of a home that begins at address `base`.
+    pub(crate) fn at(self, base: u64) -> Self {
+        self.global.lock().base = base;
+        Arena { base, ..self }
     }
 
     /// What threads know it by: no other ever has this number, and it is not 0.
@@ -141,13 +149,13 @@ impl Arena {
     pub(crate) unsafe fn alloc(&self, local: &Local, class: usize, home: &dyn Home) -> Result<Got> {
         // SAFETY: as the caller says.
         unsafe {
-            let (superblock, offset) = match local.alloc(class) {
+            let (superblock, address) = match local.alloc(class) {
                 Some(got) => got,
                 None => self.refill(local, class, home)?,
             };
             Ok(Got {
                 superblock,
-                offset,
+                offset: address - self.base,
                 fresh: superblock.is_fresh(),
             })
         }

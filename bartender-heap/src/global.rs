@@ -25,6 +25,8 @@ use std::sync::Arc;
 /// What the global lock guards.
 pub(crate) struct Global {
     pub(crate) units: Units,
+    /// Where the home begins in the address space.
+    pub(crate) base: u64,
     pub(crate) next_birth: u64,
     pub(crate) pool: Pool,
     /// The mailbox that superblocks of the global heap, and dead ones, call their owner.
@@ -55,6 +57,7 @@ impl Global {
         let mail = NonNull::from(Box::leak(Box::new(Mailbox::new())));
         Global {
             units: Units::new(max),
+            base: 0,
             next_birth: 1,
             pool: Pool::new(),
             mail,
@@ -284,6 +287,7 @@ impl Global {
         let bits = self.pool.take(words(&extent.entry));
         superblock.be(&Birth {
             unit: extent.unit,
+            home: self.base,
             entry: extent.entry,
             bits,
             owner,

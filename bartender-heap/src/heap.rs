@@ -149,7 +149,7 @@ impl Heap {
     pub fn alloc_at_hand(&self, layout: Layout) -> Option<NonNull<u8>> {
         // SAFETY: `self` keeps the arena alive; the heap is the calling thread's
         // own, so many words there are, and `of` returns classes.
-        let offset = unsafe {
+        let address = unsafe {
             let local = tls::last(self.number.load(Relaxed))?;
             let words = layout.size().div_ceil(8);
             let ready = if layout.align() <= 8 && words <= DIRECT {
@@ -158,11 +158,13 @@ impl Heap {
                 Self::ready(local, layout)?
             };
             match ready.take_near() {
-                Some(offset) => offset,
+                Some(address) => address,
                 None => Self::draw(local, ready)?,
             }
         };
-        Some(self.address(offset))
+        let address = std::ptr::with_exposed_provenance_mut(address as usize);
+        // SAFETY: the view is not at address 0.
+        Some(unsafe { NonNull::new_unchecked(address) })
     }
 
     /// What is ready for a long or aligned block.

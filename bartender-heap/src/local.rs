@@ -58,6 +58,8 @@ pub(crate) struct Local {
     bins: UnsafeCell<[Bin; CLASSES]>,
     /// The class at which to look next for something to give up.
     spare_next: UnsafeCell<usize>,
+    /// A bit for each class of which it has, or had, superblocks.
+    held: UnsafeCell<u128>,
 }
 
 /// One class of a thread heap.
@@ -95,6 +97,7 @@ impl Local {
                 full: List::new(Place::Full),
             })),
             spare_next: UnsafeCell::new(0),
+            held: UnsafeCell::new(0),
         }
     }
 
@@ -155,7 +158,7 @@ impl Local {
             .with(|ready| unsafe { *(*ready).get_unchecked(class) })
     }
 
-    /// The home offset of a block of what is `ready`, where the hand is empty.
+    /// The address of a block of what is `ready`, where the hand is empty.
     ///
     /// # Safety
     /// Only by the thread that holds this heap.
@@ -182,7 +185,7 @@ impl Local {
         }
     }
 
-    /// A block of `class` from the current superblock: that, and its home offset.
+    /// A block of `class` from the current superblock: that, and the block's address.
     ///
     /// # Safety
     /// Only by the thread that holds this heap.
@@ -280,6 +283,7 @@ impl Local {
                 bin.used += superblock.count();
                 bin.capacity += i64::from(superblock.blocks());
                 bin.make_current(superblock, random);
+                self.held.with_mut(|held| *held |= 1 << superblock.class());
             }
         });
     }

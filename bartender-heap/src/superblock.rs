@@ -109,7 +109,7 @@ pub(crate) struct Superblock {
 struct Hot {
     /// The word of the hand to hand out from.
     word: *const AtomicU64,
-    /// Home offset of the block of that word's lowest bit.
+    /// Address of the block of that word's lowest bit.
     base: u64,
     /// Bytes from one block to the next.
     step: u32,
@@ -123,6 +123,8 @@ struct Hot {
 #[repr(align(64))]
 struct Shared {
     summary: AtomicU64,
+    /// Not written to by them: where the home begins in the address space.
+    home: AtomicU64,
     owner: AtomicPtr<Mailbox>,
     next: AtomicPtr<Superblock>,
 }
@@ -164,6 +166,8 @@ pub(crate) struct AlreadyFree;
 pub(crate) struct Birth {
     /// First unit.
     pub(crate) unit: u64,
+    /// Where the home begins in the address space.
+    pub(crate) home: u64,
     /// The table entry.
     pub(crate) entry: TableEntry,
     /// Zeroed bitmaps of at least `BITMAPS · words(entry)` words.
@@ -216,6 +220,7 @@ impl Superblock {
             durable: AtomicU64::new(0),
             shared: Shared {
                 summary: AtomicU64::new(0),
+                home: AtomicU64::new(0),
                 owner: AtomicPtr::new(null_mut()),
                 next: AtomicPtr::new(null_mut()),
             },
@@ -232,6 +237,7 @@ impl Superblock {
         };
         let words = words(&entry);
         self.start.store(birth.unit * UNIT, Relaxed);
+        self.shared.home.store(birth.home, Relaxed);
         self.size.store(size, Relaxed);
         self.reciprocal.store(reciprocal, Relaxed);
         self.bits.store(birth.bits.as_ptr(), Relaxed);
@@ -245,7 +251,7 @@ impl Superblock {
             self.hot.with_mut(|hot| {
                 *hot = Hot {
                     word: self.hand_word(0),
-                    base: birth.unit * UNIT,
+                    base: birth.home + birth.unit * UNIT,
                     // Of a large run only the first block is asked for.
                     step: size as u32,
                     until: 0,

@@ -114,7 +114,8 @@ impl Heap {
     /// The allocator of a region, with all of the home that is there free but the table.
     fn arena(region: &Region) -> Result<Arena> {
         let max = region.max_size() / UNIT;
-        let arena = Arena::new(max);
+        let base = region.base().expose_provenance() as u64;
+        let arena = Arena::new(max).at(base);
         // What was freed before is stamped as if it were freed now.
         let (mut global, _) = arena.lock();
         global.units.grown(region.size() / UNIT, region.last_seq());

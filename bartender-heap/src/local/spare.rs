@@ -38,28 +38,29 @@ impl Local {
 
     unsafe fn spare_some(&self, class: usize, look: usize, away: &mut Vec<Ref>) {
         // SAFETY: the heap's thread, as for all that follows.
-        let start = self.spare_next.with(|next| unsafe { *next });
-        let mut looked = 0;
-        let mut at = start;
-        for step in 0..CLASSES {
-            at = (start + step) % CLASSES;
-            if looked == look {
+        let (mut at, mut held) = unsafe {
+            let held = self.held.with(|held| *held);
+            (self.spare_next.with(|next| *next), held & !(1 << class))
+        };
+        for _ in 0..look {
+            let above = held >> at << at;
+            let next = if above == 0 { held } else { above };
+            if next == 0 {
                 break;
             }
-            if at == class {
-                continue;
-            }
+            let found = next.trailing_zeros() as usize;
+            held &= !(1 << found);
+            at = (found + 1) % CLASSES;
             self.bins.with_mut(|bins| {
                 // SAFETY: as above, and what is in its lists is its own.
-                let bin = unsafe { &mut (*bins)[at] };
-                if bin.capacity > 0 {
-                    looked += 1;
-                    // SAFETY: as above.
-                    unsafe {
-                        bin.spare(away);
-                        if bin.current.is_none() {
-                            self.set_ready(at, self.nothing);
-                        }
+                unsafe {
+                    let bin = &mut (*bins)[found];
+                    bin.spare(away);
+                    if bin.current.is_none() {
+                        self.set_ready(found, self.nothing);
+                    }
+                    if bin.capacity == 0 {
+                        self.held.with_mut(|held| *held &= !(1 << found));
                     }
                 }
             });

@@ -7,7 +7,7 @@ use bartender_pm::sync::atomic::{AtomicU64, Ordering::*};
 use std::ptr::NonNull;
 
 impl Superblock {
-    /// Hands out a block, if one is in the hand: its home offset.
+    /// Hands out a block, if one is in the hand: its address.
     ///
     /// # Safety
     /// Owner only.
@@ -81,7 +81,8 @@ impl Superblock {
             // SAFETY: the owner's.
             let hot = unsafe { &mut *hot };
             hot.word = self.hand_word(at);
-            hot.base = self.start.load(Relaxed) + at as u64 * 64 * u64::from(hot.step);
+            let start = self.shared.home.load(Relaxed) + self.start.load(Relaxed);
+            hot.base = start + at as u64 * 64 * u64::from(hot.step);
         });
         true
     }
