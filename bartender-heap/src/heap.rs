@@ -14,12 +14,12 @@ use crate::class;
 use crate::error::{Around, Error, Result};
 use crate::header;
 use crate::layout::{TableEntry, UNIT};
-use crate::local::{DIRECT, Local};
+use crate::local::DIRECT;
 use crate::map::Chunks;
 use crate::stats::OpenReport;
 use crate::superblock::Ref;
 use crate::table::{entry_offset, entry_unit};
-use crate::tls;
+use crate::tls::{self, Thread};
 use crate::types::Schema;
 use bartender_pm::Region;
 use bartender_pm::sync::Mutex;
@@ -67,6 +67,17 @@ pub struct Block {
     /// Nothing that a recovery could replay touches it, so it may be written
     /// straight to the home.
     pub fresh: bool,
+}
+
+/// How far a [short free](Heap::free_near) has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Freed {
+    /// The block is free.
+    Done,
+    /// The block is free, and [`Heap::settle`] has to be called.
+    Settle,
+    /// Nothing was done: [`Heap::free`] does it, or says what is wrong.
+    NotNear,
 }
 
 /// An entry of the superblock table on its way to the medium: change `bytes`
@@ -147,53 +158,62 @@ impl Heap {
     /// memory, which takes as long as the rest.
     #[inline(always)]
     pub fn alloc_at_hand(&self, layout: Layout) -> Option<NonNull<u8>> {
+        if layout.align() <= 8
+            // SAFETY: asked for just now.
+            && let Some(block) = unsafe { self.alloc_near(Thread::current(), layout.size()) }
+        {
+            return Some(block);
+        }
+        self.alloc_ready(layout)
+    }
+
+    /// The shortest way to a block of up to 1 KiB, aligned to 8 bytes, as
+    /// [`alloc_at_hand`](Self::alloc_at_hand). It calls nothing.
+    ///
+    /// # Safety
+    /// `thread` is the calling one, which has called nothing of any heap since it
+    /// asked for that.
+    #[inline(always)]
+    pub unsafe fn alloc_near(&self, thread: Thread, size: usize) -> Option<NonNull<u8>> {
+        let words = size.div_ceil(8);
+        if words > DIRECT {
+            return None;
+        }
         // SAFETY: `self` keeps the arena alive; the heap is the calling thread's
-        // own, so many words there are, and `of` returns classes.
+        // own, and so many words there are.
         let address = unsafe {
-            let local = tls::last(self.number.load(Relaxed))?;
-            let words = layout.size().div_ceil(8);
-            let ready = if layout.align() <= 8 && words <= DIRECT {
-                local.direct(words)
-            } else {
-                Self::ready(local, layout)?
-            };
-            match ready.take_near() {
-                Some(address) => address,
-                None => Self::draw(local, ready)?,
-            }
+            let local = thread.last(self.number.load(Relaxed))?;
+            local.direct(words).take_near()?
         };
-        let address = std::ptr::with_exposed_provenance_mut(address as usize);
-        // SAFETY: the view is not at address 0.
-        Some(unsafe { NonNull::new_unchecked(address) })
+        Some(Self::at_address(address))
     }
 
-    /// What is ready for a long or aligned block.
-    ///
-    /// # Safety
-    /// By the thread that holds `local`.
-    #[inline(never)]
-    unsafe fn ready(local: &Local, layout: Layout) -> Option<Ref> {
-        let class = class::of(layout.size(), layout.align())?;
-        // SAFETY: as the caller says.
-        Some(unsafe { local.ready(class) })
-    }
-
-    /// A thread's hand is empty.
-    ///
-    /// # Safety
-    /// By the thread that holds `local`, of which `ready` is.
+    /// A block of a superblock that is ready, whose hand may be empty.
     #[cold]
     #[inline(never)]
-    unsafe fn draw(local: &Local, ready: Ref) -> Option<u64> {
-        // SAFETY: as the caller says.
-        unsafe { local.draw(ready) }
+    fn alloc_ready(&self, layout: Layout) -> Option<NonNull<u8>> {
+        if layout.size() == 0 {
+            return None;
+        }
+        let class = class::of(layout.size(), layout.align())?;
+        // SAFETY: `self` keeps the arena alive; the heap is the calling thread's
+        // own, and `of` returns classes.
+        let address = unsafe {
+            let local = tls::last(self.number.load(Relaxed))?;
+            local.draw(local.ready(class))?
+        };
+        Some(Self::at_address(address))
     }
 
     #[inline(always)]
-    fn address(&self, offset: u64) -> NonNull<u8> {
-        let address = std::ptr::with_exposed_provenance_mut(self.base + offset as usize);
+    fn at_address(address: u64) -> NonNull<u8> {
+        let address = std::ptr::with_exposed_provenance_mut(address as usize);
         // SAFETY: the view is not at address 0.
         unsafe { NonNull::new_unchecked(address) }
+    }
+
+    fn address(&self, offset: u64) -> NonNull<u8> {
+        Self::at_address(self.base as u64 + offset)
     }
 
     /// The block with its entry, if that has to travel along.
@@ -273,34 +293,60 @@ impl Heap {
     /// durable or it was never committed.
     #[inline(always)]
     pub unsafe fn free(&self, ptr: NonNull<u8>) -> Result<()> {
+        // SAFETY: as the caller says; where it was not done, nothing was.
+        unsafe {
+            match self.free_near(Thread::current(), ptr) {
+                Freed::Done => Ok(()),
+                Freed::Settle => {
+                    self.settle(ptr);
+                    Ok(())
+                }
+                Freed::NotNear => self.free_slowly(ptr),
+            }
+        }
+    }
+
+    /// The shortest way to take a block back: it calls nothing.
+    ///
+    /// # Safety
+    /// As [`Self::free`] and [`Self::alloc_near`].
+    #[inline(always)]
+    pub unsafe fn free_near(&self, thread: Thread, ptr: NonNull<u8>) -> Freed {
         let offset = ptr.addr().get().wrapping_sub(self.base) as u64;
         if let Some(superblock) = self.chunks.at(offset)
-            // SAFETY: `self` keeps the arena alive, and owners are of the arena.
-            && let Some(local) = unsafe { tls::last_at(superblock.owner().cast()) }
+            // The thread's own heap in this arena, which owners are of.
+            && thread.is_at(superblock.owner().cast())
             && let Some(index) = superblock.index_near(offset)
             // SAFETY: of the calling thread's own heap in this arena.
             && let Ok(told) = unsafe { superblock.give_near(index) }
         {
-            if told {
-                return self.settle(local, superblock);
-            }
-            return Ok(());
+            return if told { Freed::Settle } else { Freed::Done };
         }
-        // SAFETY: as the caller says; nothing has happened yet.
-        unsafe { self.free_slowly(ptr) }
+        Freed::NotNear
     }
 
-    /// For the heap of the calling thread and a superblock of it.
+    /// What is left to do after `Freed::Settle`: a step in the superblock's use
+    /// is looked at.
+    ///
+    /// # Safety
+    /// The thread has just had that answer for `ptr`.
     #[cold]
-    fn settle(&self, local: &Local, superblock: Ref) -> Result<()> {
-        // SAFETY: the calling thread's own heap in this arena.
-        unsafe { self.arena.settle(local, superblock, &self.region) };
-        Ok(())
+    #[inline(never)]
+    pub unsafe fn settle(&self, ptr: NonNull<u8>) {
+        let offset = ptr.addr().get().wrapping_sub(self.base) as u64;
+        if let Some(superblock) = self.chunks.at(offset)
+            // SAFETY: `self` keeps the arena alive, and owners are of the arena.
+            && let Some(local) = unsafe { tls::last_at(superblock.owner().cast()) }
+        {
+            // SAFETY: the calling thread's own heap in this arena.
+            unsafe { self.arena.settle(local, superblock, &self.region) };
+        }
     }
 
     /// # Safety
     /// As [`Self::free`].
     #[cold]
+    #[inline(never)]
     unsafe fn free_slowly(&self, ptr: NonNull<u8>) -> Result<()> {
         let offset = ptr.addr().get().wrapping_sub(self.base) as u64;
         // SAFETY: `self` keeps the arena alive, the heap is the calling

@@ -60,6 +60,34 @@ impl Drop for Joined {
     }
 }
 
+/// The calling thread, as heaps know it. Where thread-local data are found by a
+/// call, as in a shared library, it pays to ask for it first, while there is
+/// nothing to keep over the call.
+#[derive(Debug, Clone, Copy)]
+pub struct Thread(*const Local);
+
+impl Thread {
+    /// The calling thread.
+    #[inline(always)]
+    pub fn current() -> Thread {
+        Thread(LAST.get())
+    }
+
+    /// As [`last`], of this thread, which has done nothing meanwhile.
+    #[inline(always)]
+    pub(crate) unsafe fn last<'a>(self, heap: u64) -> Option<&'a Local> {
+        // SAFETY: it points to a number at least, as `Joined` says; if that is the
+        // heap's, to a thread heap of it, which lives as long as the arena.
+        unsafe { (Local::number_of(self.0) == heap).then(|| &*self.0) }
+    }
+
+    /// As [`last_at`].
+    #[inline(always)]
+    pub(crate) fn is_at(self, owner: *const ()) -> bool {
+        std::ptr::eq(self.0.cast(), owner)
+    }
+}
+
 /// The calling thread's heap in the heap numbered `heap` (numbers are never
 /// used again), if that is where it was last.
 ///
@@ -67,10 +95,8 @@ impl Drop for Joined {
 /// The heap's arena lives as long as the result is used.
 #[inline(always)]
 pub(crate) unsafe fn last<'a>(heap: u64) -> Option<&'a Local> {
-    let last = LAST.get();
-    // SAFETY: it points to a number at least, as `Joined` says; if that is the
-    // heap's, to a thread heap of it, which lives as long as the arena.
-    unsafe { (Local::number_of(last) == heap).then(|| &*last) }
+    // SAFETY: as the caller says.
+    unsafe { Thread::current().last(heap) }
 }
 
 /// The calling thread's heap, if it is the one at `owner`.

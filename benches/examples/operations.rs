@@ -25,6 +25,7 @@ const OPERATIONS: &[Operation] = &[
     ("allocate 1000, free 1000, 4 KiB", |n| batches(n, 4096)),
     ("allocate and free, mixed sizes", mixed),
     ("free by another thread, 64 B", remote),
+    ("bt_malloc and bt_free, 64 B", from_c),
 ];
 
 fn main() -> Outcome {
@@ -89,6 +90,22 @@ fn pairs(n: usize, size: usize) -> Outcome {
     let ours = Ours::new()?;
     for _ in 0..n {
         ours.give(black_box(ours.take(size)));
+    }
+    Ok(())
+}
+
+fn from_c(n: usize) -> Outcome {
+    let folder = tempfile::tempdir_in("/dev/shm")?;
+    let path = folder.path().join("a.region").into_os_string();
+    let path = std::ffi::CString::new(path.into_encoded_bytes())?;
+    // SAFETY: a string with its end; what is allocated is freed once.
+    unsafe {
+        let heap = bartender_c::bt_open(path.as_ptr(), 1 << 30, bartender_c::BT_NEW);
+        for _ in 0..n {
+            let block = bartender_c::bt_malloc(black_box(64));
+            assert!(!block.is_null() && bartender_c::bt_free(black_box(block)) == 0);
+        }
+        bartender_c::bt_close(heap);
     }
     Ok(())
 }

@@ -7,7 +7,7 @@
 #![allow(unsafe_code)]
 
 use crate::error::{Failure, Result};
-use bartender_heap::{Heap, Pending};
+use bartender_heap::{Heap, Pending, Thread};
 use bartender_pm::sync::Mutex;
 use bartender_pm::sync::atomic::AtomicUsize;
 use bartender_pm::{Durability, Options, Record, Region, mutant};
@@ -49,6 +49,9 @@ thread_local! {
     static RECORD: RefCell<Record> = RefCell::new(Record::new());
 }
 
+/// Largest block that is looked for in the hand.
+const MAX_NEAR: usize = 1024;
+
 /// The options of a region for C, of up to `max_size` bytes (0: 64 GiB).
 pub(crate) fn options(max_size: u64) -> Options {
     let max_size = if max_size == 0 { 64 << 30 } else { max_size };
@@ -73,17 +76,19 @@ impl Core {
     }
 
     /// A block of `size` bytes (0 counts as 1), aligned to 8 up to 8 bytes and
-    /// to 16 above, if the thread has one at hand. `None` says nothing.
+    /// to 16 above, if the thread has one in its hand. `None` says nothing.
+    ///
+    /// # Safety
+    /// As [`Heap::alloc_near`].
     #[inline(always)]
-    pub fn at_hand(&self, size: usize) -> Option<NonNull<u8>> {
-        if size > 1024 {
+    pub unsafe fn near(&self, thread: Thread, size: usize) -> Option<NonNull<u8>> {
+        if size > MAX_NEAR {
             return None;
         }
         // A size that is a multiple of 16 has blocks at multiples of 16.
         let size = if size > 8 { (size + 15) & !15 } else { 8 };
-        // SAFETY: not 0, and far from overflowing.
-        let layout = unsafe { Layout::from_size_align_unchecked(size, 8) };
-        self.heap.alloc_at_hand(layout)
+        // SAFETY: as the caller says.
+        unsafe { self.heap.alloc_near(thread, size) }
     }
 
     /// A block of `size` bytes at a multiple of `align`, which is a power of two.
@@ -92,6 +97,9 @@ impl Core {
         let layout = Layout::from_size_align(size.max(1), align).map_err(|_| {
             Failure::new(libc::ENOMEM, format!("{size} bytes are more than there is"))
         })?;
+        if let Some(block) = self.heap.alloc_at_hand(layout) {
+            return Ok(block);
+        }
         let block = self.heap.alloc(layout)?;
         if let Some(entry) = block.entry {
             self.pending.push(entry);

@@ -215,10 +215,7 @@ impl<'c> Program<'c> {
 }
 
 fn block(core: &Core, size: usize) -> u64 {
-    let block = match core.at_hand(size) {
-        Some(block) => block,
-        None => core.alloc(size, 1).expect("room"),
-    };
+    let block = core.alloc(size, 1).expect("room");
     block.as_ptr().expose_provenance() as u64
 }
 

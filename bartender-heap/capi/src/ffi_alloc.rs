@@ -10,6 +10,7 @@
 use crate::core::Core;
 use crate::error::{Failure, guard};
 use crate::handle::{self, bt_heap};
+use bartender_heap::{Freed, Thread};
 use std::ffi::{c_int, c_void};
 use std::ptr::{NonNull, null_mut};
 
@@ -21,8 +22,10 @@ type Result<T> = crate::error::Result<T>;
 /// `bt_malloc`, to be inlined.
 #[inline(always)]
 pub fn malloc(size: usize) -> *mut c_void {
+    let thread = Thread::current();
     if let Some(core) = handle::default()
-        && let Some(block) = core.at_hand(size)
+        // SAFETY: asked for just now.
+        && let Some(block) = unsafe { core.near(thread, size) }
     {
         return block.as_ptr().cast();
     }
@@ -45,14 +48,16 @@ fn malloc_slowly(heap: *mut bt_heap, size: usize) -> *mut c_void {
 /// As the header says of `bt_free`.
 #[inline(always)]
 pub unsafe fn free(block: *mut c_void) -> c_int {
+    let thread = Thread::current();
     if let Some(core) = handle::default()
         && let Some(block) = NonNull::new(block)
     {
-        // SAFETY: as the caller says.
-        return match unsafe { core.heap.free(block.cast()) } {
-            Ok(()) => 0,
-            Err(error) => failed(error),
-        };
+        // SAFETY: as the caller says, and the thread was asked for just now.
+        match unsafe { core.heap.free_near(thread, block.cast()) } {
+            Freed::Done => return 0,
+            Freed::Settle => return settle(core, block.cast()),
+            Freed::NotNear => {}
+        }
     }
     // SAFETY: as the caller says.
     unsafe { free_slowly(null_mut(), block) }
@@ -60,9 +65,12 @@ pub unsafe fn free(block: *mut c_void) -> c_int {
 
 #[cold]
 #[inline(never)]
-fn failed(error: bartender_heap::Error) -> c_int {
-    crate::error::fail(error.into());
-    -1
+fn settle(core: &Core, block: NonNull<u8>) -> c_int {
+    guard(-1, || {
+        // SAFETY: the caller was just told to.
+        unsafe { core.heap.settle(block) };
+        Ok(0)
+    })
 }
 
 #[cold]
@@ -181,7 +189,8 @@ pub unsafe extern "C" fn bt_usable_size(ptr: *mut c_void) -> usize {
 pub unsafe extern "C" fn bt_heap_malloc(heap: *mut bt_heap, size: usize) -> *mut c_void {
     // SAFETY: a handle of C's.
     if let Ok(core) = unsafe { handle::heap(heap) }
-        && let Some(block) = core.at_hand(size)
+        // SAFETY: asked for just now.
+        && let Some(block) = unsafe { core.near(Thread::current(), size) }
     {
         return block.as_ptr().cast();
     }

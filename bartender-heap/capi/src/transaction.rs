@@ -76,10 +76,7 @@ impl bt_tx {
     /// A block whose bytes the commit will make durable.
     pub(crate) fn alloc(&mut self, size: usize) -> Result<NonNull<u8>> {
         let core = self.core();
-        let start = match core.at_hand(size) {
-            Some(start) => start,
-            None => core.alloc(size, 1)?,
-        };
+        let start = core.alloc(size, 1)?;
         self.made.push(Range { start, len: size });
         Ok(start)
     }

@@ -11,7 +11,7 @@ use crate::harness::{Report, Subject};
 use programs::Order;
 pub(crate) use space::{CHILD, child};
 use std::error::Error;
-use subject::{Allocator, Bartender, LIBC, MIMALLOC};
+use subject::{Allocator, Bartender, BartenderC, LIBC, MIMALLOC};
 #[cfg(feature = "peers")]
 use subject::{JEMALLOC, SNMALLOC, TCMALLOC};
 
@@ -40,7 +40,8 @@ macro_rules! over_all {
     ($report:expr, $extent:expr, $ours:expr, $name:expr, $threads:expr, $program:expr) => {
     if $extent.args.wants($name) {
         let mut subjects: Vec<Subject<'_>> = Vec::new();
-        over_all!(@one subjects, $ours, $program);
+        over_all!(@one subjects, &$ours.0, $program);
+        over_all!(@one subjects, &$ours.1, $program);
         over_all!(@one subjects, &MIMALLOC, $program);
         over_all!(@one subjects, &LIBC, $program);
         #[cfg(feature = "peers")]
@@ -68,8 +69,10 @@ const THREADS: [usize; 3] = [1, 2, 4];
 pub(crate) fn run(report: &mut Report, args: &Args) -> Result<(), Box<dyn Error>> {
     let extent = Extent::new(args);
     let n = extent.n;
-    let ours = &Bartender::new(REGION)?;
-    println!("bartender: a region of its own in shared memory (tmpfs)");
+    let ours = &(Bartender::new(REGION)?, BartenderC::new(REGION)?);
+    println!(
+        "bartender, bartender-c: a region each in shared memory (tmpfs), used from Rust and through the C interface"
+    );
     let sizes = |usual: &[usize]| args.size.map_or(usual.to_vec(), |size| vec![size]);
     for &threads in args.threads.as_deref().unwrap_or(&THREADS) {
         for size in sizes(&[64, 256]) {
@@ -121,10 +124,13 @@ pub(crate) fn run(report: &mut Report, args: &Args) -> Result<(), Box<dyn Error>
             if !args.wants(name) {
                 continue;
             }
-            let rate = |subject| 1.0 / report.median(name, threads, subject);
-            let goal = format!("{name}, {threads} threads: throughput against mimalloc");
-            let reached = rate(Bartender::NAME) / rate(subject::Mimalloc::NAME);
-            report.at_least(goal, reached, 1.0);
+            for ours in OURS {
+                let goal =
+                    format!("{name}, {threads} threads: throughput of {ours} against mimalloc");
+                let time = |subject| report.median(name, threads, subject);
+                let reached = time(subject::Mimalloc::NAME) / time(ours);
+                report.at_least(goal, reached, 1.0);
+            }
         }
     }
     scaling(report);
@@ -138,6 +144,9 @@ fn bytes(size: usize) -> String {
         _ => format!("{size} B"),
     }
 }
+
+/// What is ours among the subjects.
+const OURS: [&str; 2] = [Bartender::NAME, BartenderC::NAME];
 
 /// Bytes that our region may grow to.
 const REGION: u64 = 8 << 30;
@@ -155,28 +164,36 @@ const CLASSICS: [&str; 6] = [
 fn best_peer(report: &mut Report, workload: &str, threads: usize, bound: f64) {
     let best = report
         .subjects(workload, threads)
-        .filter(|(subject, _)| *subject != Bartender::NAME)
+        .filter(|(subject, _)| !OURS.contains(subject))
         .min_by(|a, b| a.1.total_cmp(&b.1))
         .map(|(subject, median)| (subject.to_owned(), median));
     let Some((peer, best)) = best else { return };
-    let ours = report.median(workload, threads, Bartender::NAME);
-    let goal = format!("{workload}, {threads} threads: time against the best ({peer})");
-    report.at_most(goal, ours / best, bound);
+    for ours in OURS {
+        let goal =
+            format!("{workload}, {threads} threads: time of {ours} against the best ({peer})");
+        report.at_most(goal, report.median(workload, threads, ours) / best, bound);
+    }
+}
+
+/// By what the rate of `subject` grows from one thread to two.
+fn scale(report: &Report, name: &str, subject: &str) -> f64 {
+    // Times are those of one thread's operations: a rate is threads by time.
+    2.0 * report.median(name, 1, subject) / report.median(name, 2, subject)
 }
 
 /// Twice the threads do the work at nearly twice the rate, where the best peer's do.
 fn scaling(report: &mut Report) {
     for name in CLASSICS {
-        // Times are those of one thread's operations: a rate is threads by time.
-        let scale =
-            |subject: &str| 2.0 * report.median(name, 1, subject) / report.median(name, 2, subject);
         let best = report
             .subjects(name, 1)
-            .map(|(subject, _)| scale(subject))
+            .map(|(subject, _)| scale(report, name, subject))
             .fold(0.0, f64::max);
         if best >= 1.8 {
-            let goal = format!("{name}: scaling from 1 to 2 threads (best {best:.2})");
-            report.at_least(goal, scale(Bartender::NAME), 1.8);
+            for ours in OURS {
+                let goal =
+                    format!("{name}: scaling of {ours} from 1 to 2 threads (best {best:.2})");
+                report.at_least(goal, scale(report, name, ours), 1.8);
+            }
         }
     }
 }

@@ -5,6 +5,7 @@ use bartender::Persist;
 use bartender_heap::{Heap, Schema};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::error::Error;
+use std::ffi::CString;
 use std::ptr::NonNull;
 use tempfile::TempDir;
 
@@ -127,5 +128,56 @@ impl Allocator for Bartender {
         // SAFETY: a block of this heap by the caller's promise; it was never
         // committed.
         unsafe { self.heap.free(block) }.expect("a live block");
+    }
+}
+
+/// The same through the C interface: the default heap, `bt_malloc`, `bt_free`.
+#[derive(Debug)]
+pub(crate) struct BartenderC {
+    heap: *mut bartender_c::bt_heap,
+    _folder: TempDir,
+}
+
+// SAFETY: the C interface may be used by any thread.
+unsafe impl Sync for BartenderC {}
+
+impl BartenderC {
+    /// The default heap, in a region of its own of at most `max_size` bytes.
+    pub(crate) fn new(max_size: u64) -> Result<Self, Box<dyn Error>> {
+        let folder = tempfile::tempdir_in("/dev/shm")?;
+        let path = folder.path().join("a.region");
+        let path = CString::new(path.into_os_string().into_encoded_bytes())?;
+        // SAFETY: a string with its end.
+        let heap = unsafe { bartender_c::bt_open(path.as_ptr(), max_size, bartender_c::BT_NEW) };
+        if heap.is_null() {
+            return Err("bt_open failed".into());
+        }
+        Ok(BartenderC {
+            heap,
+            _folder: folder,
+        })
+    }
+}
+
+impl Drop for BartenderC {
+    fn drop(&mut self) {
+        // SAFETY: opened by `new`; its blocks are used no more.
+        unsafe { bartender_c::bt_close(self.heap) };
+    }
+}
+
+impl Allocator for BartenderC {
+    const NAME: &'static str = "bartender-c";
+
+    #[inline(always)]
+    fn alloc(&self, layout: Layout) -> NonNull<u8> {
+        NonNull::new(bartender_c::bt_malloc(layout.size()).cast()).expect("room in the region")
+    }
+
+    #[inline(always)]
+    unsafe fn free(&self, block: NonNull<u8>, _: Layout) {
+        // SAFETY: the caller's promise.
+        let freed = unsafe { bartender_c::bt_free(block.as_ptr().cast()) };
+        assert_eq!(freed, 0);
     }
 }
