@@ -180,7 +180,7 @@ impl Arena {
                 self.hand_over(&idle, home);
                 let mut global = self.global.lock();
                 global.collect();
-                global.flush(&self.map, home);
+                global.flush_old(&self.map, home);
                 let superblock = global.superblock(class, local.mail(), &self.map, home);
                 drop(global);
                 match superblock {
@@ -334,7 +334,7 @@ impl Arena {
             global.accept(*superblock);
         }
         global.collect();
-        global.flush(&self.map, home);
+        global.flush_old(&self.map, home);
     }
 }
 

@@ -22,6 +22,9 @@ use std::collections::BTreeMap;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
+/// Empty superblocks that keep their class at most: about 4 MiB.
+const KEPT: usize = if cfg!(loom) { 0 } else { 64 };
+
 /// What the global lock guards.
 pub(crate) struct Global {
     pub(crate) units: Units,
@@ -157,6 +160,17 @@ impl Global {
         }
     }
 
+    /// Gives the units of all empty superblocks back but those of a few that came
+    /// last: a thread that works in bursts wants them again.
+    pub(crate) fn flush_old(&mut self, map: &Map, home: &dyn Home) {
+        if self.empty.len() > KEPT {
+            let rest = self.empty.len() - KEPT / 2;
+            for superblock in self.empty.drain(..rest).collect::<Vec<_>>() {
+                self.bury(superblock, map, home);
+            }
+        }
+    }
+
     /// Gives the units of empty superblocks back.
     pub(crate) fn flush(&mut self, map: &Map, home: &dyn Home) {
         while let Some(superblock) = self.empty.pop() {
@@ -202,8 +216,26 @@ impl Global {
         if let Some(superblock) = self.partial(class, owner) {
             return Ok(superblock);
         }
+        let of_class = |superblock: &Ref| superblock.class() == class;
+        if let Some(at) = self.empty.iter().rposition(of_class) {
+            let superblock = self.empty.remove(at);
+            superblock.set_place(Place::Nowhere);
+            superblock.set_owner(owner);
+            return Ok(superblock);
+        }
+        // An empty one of another class before space that nobody has used.
+        if !self.empty.is_empty() {
+            let oldest = self.empty.remove(0);
+            self.bury(oldest, map, home);
+        }
         let units = class::TABLE[class].units;
-        let run = self.run(units.into(), CHUNK_UNITS, home)?;
+        let run = match self.run(units.into(), CHUNK_UNITS, home) {
+            Err(_) if !self.empty.is_empty() => {
+                self.flush(map, home);
+                self.run(units.into(), CHUNK_UNITS, home)?
+            }
+            run => run?,
+        };
         let entry = TableEntry {
             birth: self.birth(),
             units,
