@@ -22,6 +22,10 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 /// The next arena's number. `std`'s own atomic: it is a name, not a protocol.
 static NEXT: AtomicU64 = AtomicU64::new(1);
 
+/// Of the owner's frees that had to go the long way, because others' wait in the
+/// same superblock, one in so many takes those in.
+const HEAR_OWN: u32 = if cfg!(loom) { 1 } else { 8 };
+
 /// Blocks whose number in their superblock is a multiple of this let a thread look
 /// into its mailbox when it gives them back to others: often enough, and not so
 /// often that two threads that free each other's blocks send each by itself.
@@ -262,6 +266,10 @@ impl Arena {
                     if superblock.give(index)? {
                         self.settle(local, superblock, home);
                     }
+                    // While others' frees wait there, the short way is closed.
+                    if index.is_multiple_of(HEAR_OWN) {
+                        self.hear_of(local, superblock, home);
+                    }
                 }
                 Ok(())
             }
@@ -273,6 +281,26 @@ impl Arena {
                     unsafe { self.take_in(local, home) };
                 }
                 Ok(())
+            }
+        }
+    }
+
+    /// Takes in what other threads gave back to `superblock`, if it is `local`'s.
+    /// Mail may lie where it went before the superblock came here: with the
+    /// global heap, or a thread that has ended.
+    ///
+    /// # Safety
+    /// As [`Self::take_in`].
+    unsafe fn hear_of(&self, local: &Local, superblock: Ref, home: &dyn Home) {
+        let waits = || local.owns(superblock) && superblock.has_remote();
+        // SAFETY: as the caller says.
+        unsafe {
+            if waits() {
+                self.take_in(local, home);
+            }
+            if waits() {
+                self.global.lock().collect();
+                self.take_in(local, home);
             }
         }
     }

@@ -441,6 +441,30 @@ mod real {
     }
 
     #[test]
+    fn an_owner_who_only_frees_and_has_room_hears_of_others_frees() {
+        let home = Fake::new(MAX);
+        let arena = Arena::new(MAX / UNIT);
+        // SAFETY: heaps live as long as the arena; one thread plays both, in turn.
+        let (old, new) = unsafe { (arena.join().as_ref(), arena.join().as_ref()) };
+        let got: Vec<Got> = (0..600)
+            .map(|_| alloc(&arena, old, 64, 8, &home).expect("room"))
+            .collect();
+        // SAFETY: live blocks, freed once; `old` is used no more.
+        unsafe {
+            // The mail goes to a thread that ends; another takes the superblock over.
+            arena.free(None, got[0].offset, &home).expect("live");
+            arena.retire(NonNull::from(old));
+            alloc(&arena, new, 64, 8, &home).expect("room");
+            arena.free(None, got[1].offset, &home).expect("live");
+            assert!(got[0].superblock.has_remote());
+            for one in &got[100..116] {
+                arena.free(Some(new), one.offset, &home).expect("live");
+            }
+        }
+        assert!(!got[0].superblock.has_remote());
+    }
+
+    #[test]
     fn a_random_order_hands_out_every_block_once_and_rarely_neighbours() {
         let home = Fake::new(MAX);
         let arena = Arena::new(MAX / UNIT);

@@ -29,7 +29,7 @@ impl Superblock {
 
     /// Whether other threads gave blocks back that nobody has taken in.
     #[inline(always)]
-    pub(super) fn has_remote(&self) -> bool {
+    pub(crate) fn has_remote(&self) -> bool {
         self.shared.summary.load(Relaxed) != 0
     }
 
