@@ -133,9 +133,11 @@ impl Arena {
     /// `local` is of `join` of this arena, and its thread uses it no more.
     pub(crate) unsafe fn retire(&self, local: NonNull<Local>) {
         let mut away = Vec::new();
+        // Before anything moves: who saves or counts a heap at rest, under the
+        // lock, does not wait for threads that are through with it to end.
+        let mut global = self.global.lock();
         // SAFETY: it lives as long as the arena, and is ours, as the caller says.
         unsafe { local.as_ref().surrender(&mut away) };
-        let mut global = self.global.lock();
         for superblock in away {
             global.accept(superblock);
         }

@@ -374,3 +374,20 @@ fn saving_against_a_thread_ending() {
         assert_eq!(word, 1 << 7);
     });
 }
+
+/// A heap closes while a thread ends that has allocated a few blocks: none of
+/// the others is taken for one in use, which would be lost for good.
+#[test]
+fn loom_what_an_ending_thread_had_at_hand_is_saved_as_free() {
+    model(|| {
+        let world = World::new();
+        let local = world.join();
+        let blocks: Vec<u64> = (0..2).map(|_| world.alloc(local).expect("room")).collect();
+        world.free(Some(local), blocks[0]);
+        let ends = as_owner(&world, local, |world, local| world.retire(local));
+        let saved = snapshot::save(&world.arena.lock().0, world.arena.map());
+        let word = u64::from_le_bytes(saved[16 + 24..].try_into().expect("one word"));
+        assert_eq!(word, 0xff & !(1 << 1), "{word:#x}");
+        ends.join().expect("no panic");
+    });
+}
