@@ -343,8 +343,9 @@ impl Arena {
             return Ok(Superblock::give_remote(superblock, index)?);
         }
         let mut global = self.global.lock();
-        // Another thread may have been faster with the same block.
-        if self.map.at(offset) != Some(superblock) || !superblock.is_large() {
+        // Another thread may have been faster with the same block, and another run
+        // may begin in the same chunk by now.
+        if !superblock.is_large() || superblock.index_of(offset) != Some(index) {
             return Err(Refused::AlreadyFree);
         }
         // SAFETY: large runs are the global heap's.

@@ -402,6 +402,41 @@ mod real {
         assert!(get(local, 40_000, 8).is_err());
     }
 
+    /// The last part of a free of a run that another thread has freed meanwhile.
+    #[test]
+    fn a_late_second_free_leaves_another_run_in_its_chunk_alone() {
+        let home = Fake::new(MAX);
+        let arena = Arena::new(MAX / UNIT);
+        let run = |units: u64| {
+            let size = (units * UNIT) as usize;
+            let got = arena.alloc_large(size, 8, &home).expect("room");
+            got.offset
+        };
+        let first = run(8);
+        let second = run(16);
+        assert!(
+            !second.is_multiple_of(64 << 10),
+            "it begins inside of a chunk"
+        );
+        let (superblock, index) = arena.find(second).expect("a run");
+        // SAFETY: nobody uses them.
+        unsafe {
+            arena.free(None, second, &home).expect("live");
+            arena.free(None, first, &home).expect("live");
+        }
+        let filler = run(9);
+        let other = run(8);
+        assert_eq!(other / (64 << 10), second / (64 << 10));
+        assert_ne!(other, second);
+        let refused = arena.free_elsewhere(superblock, index, second, &home);
+        assert_eq!(refused, Err(Refused::AlreadyFree));
+        // SAFETY: nobody uses them.
+        unsafe {
+            arena.free(None, filler, &home).expect("live");
+            arena.free(None, other, &home).expect("live");
+        }
+    }
+
     #[test]
     fn a_run_is_fresh_once_the_checkpoint_has_passed_its_free() {
         let home = Fake::new(MAX);
