@@ -217,6 +217,44 @@ fn a_clean_close_is_followed_by_an_open_that_does_not_mark() {
     ));
 }
 
+/// What the allocator keeps for later is room for what a close saves.
+#[test]
+fn a_region_without_free_space_but_empty_superblocks_closes_cleanly() {
+    const BLOCKS: usize = (64 << 10) / 8;
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("a.region");
+    let mut options = options();
+    options.max_size(4 << 20);
+    let heap = Heap::create(options.open(&path).expect("creates"), &schema()).expect("formats");
+    let layout = Layout::new::<u64>();
+    let fill = || {
+        let next = || {
+            let at_hand = heap.alloc_at_hand(layout);
+            at_hand.or_else(|| {
+                let block = heap.alloc(layout).ok()?;
+                if let Some(entry) = &block.entry {
+                    heap.entry_durable(entry);
+                }
+                Some(block.ptr)
+            })
+        };
+        let blocks: Vec<_> = std::iter::from_fn(next).collect();
+        for (at, block) in blocks.iter().enumerate() {
+            // A block stays in most superblocks, to be saved; none in the last ones.
+            if !at.is_multiple_of(BLOCKS) || at + 8 * BLOCKS > blocks.len() {
+                // SAFETY: nobody uses it, nor did ever.
+                unsafe { heap.free(*block) }.expect("live");
+            }
+        }
+    };
+    // A thread that ends gives all that it has away.
+    std::thread::scope(|scope| scope.spawn(fill).join().expect("no panic"));
+    heap.close().expect("closes");
+    drop(heap);
+    let heap = Heap::open(options.open(&path).expect("opens")).expect("opens");
+    assert!(!heap.report().marked);
+}
+
 #[test]
 fn the_numbers_of_the_classes_add_up() {
     let place = places::place();

@@ -262,6 +262,9 @@ impl Heap {
     /// home, so all free space is fresh.
     fn save(&self, writer: &mut Writer<'_>) -> bartender_pm::Result<()> {
         let (mut global, map) = self.arena.lock();
+        // What is kept for the next burst is room for it.
+        global.collect();
+        global.flush(map, &self.region);
         let bytes = snapshot::save(&global, map);
         // Without room for it, the next open marks.
         let Ok(run) = global.run(snapshot::units(bytes.len()), 1, &self.region) else {
