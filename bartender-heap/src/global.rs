@@ -352,7 +352,9 @@ impl Global {
         }
         let Some((need, better)) = self.units.growth(len, align) else {
             // A hole and its neighbour may be long enough together.
-            while let Some(hole) = self.units.take_longest_hole() {
+            while len <= self.units.free()
+                && let Some(hole) = self.units.take_longest_hole()
+            {
                 self.fill(hole, home)?;
                 if let Some(run) = self.units.take(len, align) {
                     return Ok(run);

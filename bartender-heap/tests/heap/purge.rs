@@ -123,6 +123,10 @@ fn what_is_purged_leaves_the_file_and_comes_again() {
         assert!(low + LARGE as u64 <= full);
         assert_eq!((chain(&heap), heap.region().size()), (2, size));
         assert_eq!(heap.purge().expect("no I/O error"), 0, "there is no more");
+        // What no region has room for brings nothing of it back.
+        let hopeless = Layout::from_size_align(1 << 40, 8).expect("a layout");
+        assert!(heap.alloc(hopeless).is_err());
+        assert_eq!(heap.stats().returned_bytes, gone);
         // A block there has its space again, before anything is committed.
         let layout = Layout::from_size_align(LARGE, 8).expect("a layout");
         let block = heap.alloc(layout).expect("room");
