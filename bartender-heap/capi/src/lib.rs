@@ -34,6 +34,8 @@ mod ffi_heap;
 
 #[cfg(test)]
 mod crash_tests;
+#[cfg(test)]
+mod failure_tests;
 
 pub use crate::core::Core;
 pub use ffi_alloc::*;
