@@ -237,8 +237,7 @@ impl<'s, B: Blocks> Worker<'s, B> {
         if there < 2 || shared.waiting.load(Ordering::Relaxed) >= shared.workers {
             return;
         }
-        let stack = older(&mut self.stack);
-        let found = older(&mut self.found);
+        let (stack, found) = split(&mut self.stack, &mut self.found);
         shared.waiting.fetch_add(1, Ordering::Relaxed);
         scope.spawn(move |scope| work(shared, scope, stack, found));
     }
@@ -483,10 +482,17 @@ impl<'s, B: Blocks> Worker<'s, B> {
     }
 }
 
-/// The older half of a stack, or all of it if that is one piece.
-fn older<T>(stack: &mut Vec<T>) -> Vec<T> {
-    let rest = stack.split_off(stack.len().div_ceil(2));
-    std::mem::replace(stack, rest)
+/// The older half of two stacks that hold two pieces at least: some is given and
+/// some stays. (Who gave all away would give it to itself, for ever.)
+fn split<T, U>(one: &mut Vec<T>, other: &mut Vec<U>) -> (Vec<T>, Vec<U>) {
+    fn older<T>(stack: &mut Vec<T>) -> Vec<T> {
+        let rest = stack.split_off(stack.len() / 2);
+        std::mem::replace(stack, rest)
+    }
+    if one.len() < 2 && other.len() < 2 {
+        return (Vec::new(), std::mem::take(other));
+    }
+    (older(one), older(other))
 }
 
 /// Whether the option in `value` holds something.
@@ -520,5 +526,25 @@ fn variant(by_tag: &[(u64, Body)], tag: u64) -> Result<Body, Fault> {
     match by_tag.binary_search_by_key(&tag, |&(tag, _)| tag) {
         Ok(at) => Ok(by_tag[at].1),
         Err(_) => Err(Fault::Tag(tag)),
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_gives_work_away_keeps_some_and_gives_some() {
+        for (a, b) in (0..6).flat_map(|a| (0..6).map(move |b| (a, b))) {
+            if a + b < 2 {
+                continue;
+            }
+            let (mut one, mut other) = (vec![0; a], vec![0; b]);
+            let given = split(&mut one, &mut other);
+            assert!(one.len() + other.len() > 0, "{a} and {b}");
+            assert!(given.0.len() + given.1.len() > 0, "{a} and {b}");
+            assert_eq!(one.len() + given.0.len(), a);
+            assert_eq!(other.len() + given.1.len(), b);
+        }
     }
 }
