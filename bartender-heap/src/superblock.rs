@@ -30,8 +30,9 @@ pub(crate) const BITMAPS: usize = 3;
 ///
 /// Descriptors belong to a chunk of home space, and are dead while nothing begins
 /// there; zeroed memory is a dead descriptor. Bitmaps are used for bitmaps only
-/// until the arena is dropped. So a thread that is late, or was given a wild
-/// address, reads atomics, never freed memory.
+/// until the arena is dropped, and who is not the owner finds them through
+/// [`Bitmaps`], which know their own length. So a thread that is late, or was given
+/// a wild address, reads bitmaps, perhaps another superblock's, and nothing else.
 ///
 /// A superblock has one *owner* at any time: a thread's `Local`, or the global
 /// heap, whose lock must be held. Ownership changes hands only under the global
@@ -88,8 +89,7 @@ pub(crate) struct Superblock {
     // A line that hardly changes, that of free.
     start: AtomicU64,
     reciprocal: AtomicU64,
-    /// `words` pairs of a word of the free bitmap and one of the hand, then
-    /// `words` of the remote bitmap.
+    /// Where `shared.bitmaps` are.
     bits: AtomicPtr<AtomicU64>,
     blocks: AtomicU32,
     words: AtomicU32,
@@ -127,6 +127,46 @@ struct Shared {
     home: AtomicU64,
     owner: AtomicPtr<Mailbox>,
     next: AtomicPtr<Superblock>,
+    /// Also not written to by them: the bitmaps, with the logarithm of their words
+    /// in the bits that the alignment leaves.
+    bitmaps: AtomicPtr<AtomicU64>,
+}
+
+/// Bitmaps of a superblock as anyone may see them: so many pairs of a word of the
+/// free bitmap and one of the hand, then so many words of the remote bitmap.
+/// Where they begin and how long they are was read as one.
+#[derive(Clone, Copy)]
+struct Bitmaps {
+    start: NonNull<AtomicU64>,
+    /// A power of 2, not less than the superblock has.
+    words: usize,
+}
+
+impl Bitmaps {
+    fn of(superblock: &Superblock) -> Option<Bitmaps> {
+        let tagged = superblock.shared.bitmaps.load(Acquire);
+        let kind = tagged.addr() % 64;
+        let start = NonNull::new(tagged.wrapping_byte_sub(kind))?;
+        let words = 1 << kind;
+        Some(Bitmaps { start, words })
+    }
+
+    /// Which bits of word `at` are free blocks, those in the remote bitmap left out.
+    fn free(&self, at: usize) -> u64 {
+        self.word(2 * (at % self.words)).load(Acquire)
+            | self.word(2 * (at % self.words) + 1).load(Relaxed)
+    }
+
+    /// A word of the remote bitmap.
+    fn remote(&self, at: usize) -> &AtomicU64 {
+        self.word(2 * self.words + at % self.words)
+    }
+
+    fn word(&self, at: usize) -> &AtomicU64 {
+        debug_assert!(at < BITMAPS * self.words);
+        // SAFETY: there are so many words, and they stay bitmaps (see `Pool`).
+        unsafe { self.start.add(at).as_ref() }
+    }
 }
 
 /// Where a superblock is in its owner's lists.
@@ -223,6 +263,7 @@ impl Superblock {
                 home: AtomicU64::new(0),
                 owner: AtomicPtr::new(null_mut()),
                 next: AtomicPtr::new(null_mut()),
+                bitmaps: AtomicPtr::new(null_mut()),
             },
         }
     }
@@ -241,10 +282,14 @@ impl Superblock {
         self.size.store(size, Relaxed);
         self.reciprocal.store(reciprocal, Relaxed);
         self.bits.store(birth.bits.as_ptr(), Relaxed);
+        let kind = words.next_power_of_two().trailing_zeros() as usize;
+        let tagged = birth.bits.as_ptr().wrapping_byte_add(kind);
+        self.shared.bitmaps.store(tagged, Release);
         self.words.store(words as u32, Relaxed);
         self.blocks.store(blocks, Relaxed);
-        self.class.store(u32::from(entry.class) + 1, Relaxed);
         self.birth.store(entry.birth, Relaxed);
+        // Who finds it alive finds its size and bitmaps too.
+        self.class.store(u32::from(entry.class) + 1, Release);
         (0..words).for_each(|at| self.free_word(at).store(!0, Relaxed));
         // SAFETY: nobody owns a dead superblock, and the lock is ours.
         unsafe {
@@ -279,7 +324,7 @@ impl Superblock {
 
     /// Whether it describes a superblock or run.
     pub(crate) fn is_alive(&self) -> bool {
-        self.class.load(Relaxed) != DEAD
+        self.class.load(Acquire) != DEAD
     }
 
     /// Whether it is a large run.
@@ -328,6 +373,15 @@ impl Superblock {
             rest @ ..64 => (1 << rest) - 1,
             _ => !0,
         }
+    }
+
+    /// Whether block `index` is free, as far as can be seen. Anyone may ask.
+    pub(crate) fn is_free(&self, index: u32) -> bool {
+        let at = index as usize / 64;
+        Bitmaps::of(self).is_none_or(|bitmaps| {
+            let bits = bitmaps.free(at) | bitmaps.remote(at).load(Relaxed);
+            bits >> (index % 64) & 1 == 1
+        })
     }
 
     /// The words of blocks that are in use by nobody. As [`Self::live`].
@@ -431,7 +485,9 @@ impl Superblock {
     #[inline(always)]
     fn free_word(&self, at: usize) -> &AtomicU64 {
         debug_assert!(at < self.words());
-        // SAFETY: `bits` points to `BITMAPS · words` words, type-stable.
+        // SAFETY: `bits` points to `BITMAPS · words` words at least, of which pairs
+        // come first. Only who keeps the superblock from dying asks: its owner, or
+        // who holds the global lock.
         unsafe { &*self.bits.load(Relaxed).add(2 * at) }
     }
 
@@ -445,8 +501,9 @@ impl Superblock {
     #[inline]
     fn remote_word(&self, at: usize) -> &AtomicU64 {
         debug_assert!(at < self.words());
-        // SAFETY: as in `free_word`.
-        unsafe { &*self.bits.load(Relaxed).add(2 * self.words() + at) }
+        let words = self.words().next_power_of_two();
+        // SAFETY: as in `free_word`; the remote bitmap follows so many pairs.
+        unsafe { &*self.bits.load(Relaxed).add(2 * words + at) }
     }
 }
 

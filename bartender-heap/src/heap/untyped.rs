@@ -72,8 +72,7 @@ impl Heap {
         if index >= u64::from(superblock.blocks()) {
             return refuse(NotABlock::NotAStart);
         }
-        let free = superblock.free_words().nth(index as usize / 64);
-        if free.is_none_or(|word| word >> (index % 64) & 1 == 1) {
+        if superblock.is_free(index as u32) {
             return refuse(NotABlock::Free);
         }
         let start = superblock.offset_of(index as u32);

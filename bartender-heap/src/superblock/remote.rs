@@ -1,7 +1,7 @@
 //! Giving blocks back from afar, and taking in what was given. Why this is
 //! right, [`Superblock`] says.
 
-use super::{AlreadyFree, Ref, Superblock};
+use super::{AlreadyFree, Bitmaps, Ref, Superblock};
 use bartender_pm::mutant;
 use bartender_pm::sync::atomic::Ordering::*;
 
@@ -10,14 +10,16 @@ impl Superblock {
     pub(crate) fn give_remote(this: Ref, index: u32) -> Result<(), AlreadyFree> {
         let at = (index / 64) as usize;
         let bit = 1 << (index % 64);
+        // If the block is free already, the superblock may be dead, or another.
+        let bitmaps = Bitmaps::of(&this).ok_or(AlreadyFree)?;
+        let remote = bitmaps.remote(at);
         if mutant::is("free_in_two_steps") {
-            let bits = this.remote_word(at).load(Acquire);
+            let bits = remote.load(Acquire);
             if bits & bit != 0 {
                 return Err(AlreadyFree);
             }
-            this.remote_word(at).store(bits | bit, Release);
-        } else if this.free(at) & bit != 0 || this.remote_word(at).fetch_or(bit, AcqRel) & bit != 0
-        {
+            remote.store(bits | bit, Release);
+        } else if bitmaps.free(at) & bit != 0 || remote.fetch_or(bit, AcqRel) & bit != 0 {
             return Err(AlreadyFree);
         }
         // From here on the superblock may be dead (see the type).
