@@ -196,6 +196,27 @@ fn another_type_is_told_and_nothing_changes() {
 }
 
 #[test]
+fn the_region_of_a_c_program_is_told_and_nothing_changes() {
+    let place = places::place();
+    let path = place.region();
+    let region = || {
+        bartender_pm::Options::new()
+            .max_size(64 << 20)
+            .open(path)
+            .unwrap()
+    };
+    drop(bartender_heap::Heap::open_untyped(region()).unwrap());
+    let error = options::<PMutex<u64>>().open(path).unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("the untyped data of a C program"),
+        "{error}"
+    );
+    drop(bartender_heap::Heap::open_untyped(region()).unwrap());
+}
+
+#[test]
 fn transfers_of_many_threads_keep_the_sum() {
     let place = places::place();
     type Accounts = [PMutex<u64>; 8];

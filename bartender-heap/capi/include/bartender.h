@@ -51,6 +51,8 @@
  *          region again. Whether the call that met it is durable, the next open
  *          tells.
  *   EPERM  the process is a child of fork(), whose parent has opened the region.
+ *          The child does not have the region's memory: touching it is an access to
+ *          nothing, and blocks it allocates lie there.
  *
  * === Threads ===============================================================
  *
@@ -164,9 +166,9 @@ void *bt_heap_malloc(bt_heap *heap, size_t size) BT_ALLOCATES((2));
 void *bt_calloc(size_t count, size_t size) BT_ALLOCATES((1, 2));
 void *bt_heap_calloc(bt_heap *heap, size_t count, size_t size) BT_ALLOCATES((2, 3));
 
-/* `ptr` with room for `size` bytes: itself, if it has that room and not more
- * than twice of it, or another block with its bytes, and `ptr` is freed. NULL
- * for `ptr`: as bt_malloc. Size 0 frees nothing. On failure `ptr` stays.
+/* `ptr` with room for `size` bytes: itself, if it has that room and not much more
+ * than twice of it, or another block with its first bytes, and `ptr` is freed.
+ * NULL for `ptr`: as bt_malloc. Size 0 frees nothing. On failure `ptr` stays.
  *
  * Mind rule 2: where durable data lead to `ptr`, use bt_tx_realloc. */
 void *bt_realloc(void *ptr, size_t size) BT_CHECKED;
@@ -300,6 +302,15 @@ typedef struct bt_gc_report {
  * Crash:  as without the call, and opening collects. */
 int bt_gc(bt_heap *heap, bt_gc_report *report);
 
+/* Gives free space back to the system, 64 KiB and more in one piece: the file gets
+ * holes there, and the memory goes. The heap does the same by itself, more
+ * slowly, while much is free. `bytes` may be NULL, or gets how many.
+ *
+ * Returns 0 or -1. Other threads go on meanwhile.
+ * Cost:   a checkpoint, and two system calls for each piece.
+ * Crash:  free space has no content; nothing else is touched. */
+int bt_purge(bt_heap *heap, uint64_t *bytes);
+
 /* Checks that the heap's own data are consistent and that named roots lead to
  * live blocks. The program's data have no types, so they are not checked; blocks
  * that no root leads to are no error. As for other threads: see bt_gc.
@@ -310,9 +321,9 @@ int bt_check(bt_heap *heap);
 
 /* Writes numbers about the heap as one JSON object of unsigned integers to `buf`,
  * at most `len` bytes with the final zero, as snprintf does: live_blocks,
- * live_bytes, reserved_bytes (in superblocks and runs), free_bytes, table_bytes,
- * home_bytes, max_bytes, file_bytes, dram_bytes, thread_superblocks,
- * global_superblocks, large_runs, roots, open_transactions, atomic_bytes,
+ * live_bytes, reserved_bytes (in superblocks and runs), reserved_peak, free_bytes,
+ * returned_bytes (free and given back to the system), table_bytes, home_bytes, max_bytes, file_bytes, dram_bytes, thread_superblocks,
+ * global_superblocks, large_runs, remote_frees, roots, open_transactions, atomic_bytes,
  * opened_blocks, opened_by_marking (0 or 1), opened_microseconds.
  *
  * Returns the length without the zero, whatever fitted, or -1.

@@ -64,6 +64,11 @@ pub(crate) fn options(max_size: u64) -> Options {
     options
 }
 
+/// Whether a block of `usable` bytes serves for `size`, without wasting more than a half (or little).
+pub(crate) fn stays(usable: usize, size: usize) -> bool {
+    size <= usable && (size >= usable / 2 || usable <= 32)
+}
+
 impl Core {
     /// The heap in a region, which is created if there is none yet.
     pub(crate) fn open(region: Region) -> Result<Core> {

@@ -7,7 +7,7 @@
 #![allow(unsafe_code)]
 #![allow(clippy::missing_safety_doc, reason = "the header is the reference")]
 
-use crate::core::Core;
+use crate::core::{self, Core};
 use crate::error::{Failure, guard};
 use crate::handle::{self, bt_heap};
 use bartender_heap::{Freed, Thread};
@@ -114,7 +114,7 @@ unsafe fn realloc(core: &Core, block: *mut c_void, size: usize) -> Result<NonNul
             "{block:p} is not the start of a block: that is at {start:p}"
         )));
     }
-    if size <= usable && size >= usable / 2 {
+    if core::stays(usable, size) {
         return Ok(block);
     }
     let to = core.alloc(size, 1)?;
@@ -200,6 +200,17 @@ pub unsafe extern "C" fn bt_heap_malloc(heap: *mut bt_heap, size: usize) -> *mut
 /// See `bartender.h`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn bt_heap_free(heap: *mut bt_heap, ptr: *mut c_void) -> c_int {
+    // SAFETY: a handle of C's.
+    if let Ok(core) = unsafe { handle::heap(heap) }
+        && let Some(block) = NonNull::new(ptr)
+    {
+        // SAFETY: as the header says, and the thread was asked for just now.
+        match unsafe { core.heap.free_near(Thread::current(), block.cast()) } {
+            Freed::Done => return 0,
+            Freed::Settle => return settle(core, block.cast()),
+            Freed::NotNear => {}
+        }
+    }
     // SAFETY: as the header says.
     unsafe { free_slowly(heap, ptr) }
 }

@@ -126,6 +126,20 @@ pub unsafe extern "C" fn bt_gc(heap: *mut bt_heap, report: *mut bt_gc_report) ->
 
 /// See `bartender.h`.
 #[unsafe(no_mangle)]
+pub unsafe extern "C" fn bt_purge(heap: *mut bt_heap, bytes: *mut u64) -> c_int {
+    guard(-1, || {
+        // SAFETY: as the header says.
+        let purged = unsafe { handle::heap(heap) }?.heap.purge()?;
+        // SAFETY: as the header says.
+        if let Some(bytes) = unsafe { bytes.as_mut() } {
+            *bytes = purged;
+        }
+        Ok(0)
+    })
+}
+
+/// See `bartender.h`.
+#[unsafe(no_mangle)]
 pub unsafe extern "C" fn bt_check(heap: *mut bt_heap) -> c_int {
     guard(-1, || {
         // SAFETY: as the header says.
@@ -171,7 +185,9 @@ fn stats(core: &Core) -> Result<String> {
         ("live_blocks", stats.live_blocks),
         ("live_bytes", stats.live_bytes),
         ("reserved_bytes", stats.reserved_bytes),
+        ("reserved_peak", stats.reserved_peak),
         ("free_bytes", stats.free_bytes),
+        ("returned_bytes", stats.returned_bytes),
         ("table_bytes", stats.table_bytes),
         ("home_bytes", stats.home_bytes),
         ("max_bytes", stats.max_bytes),
@@ -180,6 +196,7 @@ fn stats(core: &Core) -> Result<String> {
         ("thread_superblocks", stats.thread_superblocks),
         ("global_superblocks", stats.global_superblocks),
         ("large_runs", stats.large_runs),
+        ("remote_frees", stats.remote_frees),
         ("roots", roots),
         ("open_transactions", core.transactions.load(Relaxed) as u64),
         ("atomic_bytes", core.atomic_bytes()),

@@ -7,7 +7,7 @@
 
 #![allow(unsafe_code)]
 
-use crate::core::{Core, Range};
+use crate::core::{self, Core, Range};
 use crate::error::{Failure, Result};
 use bartender_pm::mutant;
 use bartender_pm::sync::atomic::Ordering::Relaxed;
@@ -113,7 +113,7 @@ impl bt_tx {
         size: usize,
     ) -> Result<NonNull<u8>> {
         let usable = self.core().heap.usable_size(block)?;
-        if size <= usable && size >= usable / 2 {
+        if core::stays(usable, size) {
             return Ok(block);
         }
         let to = self.alloc(size)?;

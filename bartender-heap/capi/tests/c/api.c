@@ -35,8 +35,9 @@ static void blocks(void) {
         CHECK(bt_realloc(more, bt_usable_size(more)) == more);
         if (size > 1)
             FAILS(bt_free(more + 1) == -1, EINVAL);
-        char *less = bt_realloc(more, 0);
-        CHECK(less && less[0] == 7 && bt_free(less) == 0);
+        char *less = bt_realloc(more, 1);
+        CHECK(less && less[0] == 7);
+        CHECK((less = bt_realloc(less, 0)) && bt_free(less) == 0);
         for (size_t align = 1; align <= (size_t)2 << 20; align *= 2) {
             void *aligned = bt_aligned_alloc(align, size);
             CHECK(aligned && (size_t)aligned % align == 0);
@@ -192,6 +193,22 @@ static void files(const char *path) {
     CHECK(unlink(other) == 0);
 }
 
+/* What is free goes back to the system and is there again when it is needed. */
+static void purge(void) {
+    uint64_t bytes = 0;
+    char *keep = bt_malloc(1000), *large = bt_malloc(8 << 20);
+    CHECK(keep && large);
+    memset(keep, 1, 1000);
+    memset(large, 2, 8 << 20);
+    CHECK(bt_free(large) == 0 && bt_purge(NULL, &bytes) == 0 && bt_purge(NULL, NULL) == 0);
+    CHECK(bytes == 0 || bytes >= 8 << 20);
+    for (int i = 0; i < 1000; i++)
+        CHECK(keep[i] == 1);
+    CHECK(large = bt_malloc(8 << 20));
+    memset(large, 3, 8 << 20);
+    CHECK(bt_free(large) == 0 && bt_free(keep) == 0);
+}
+
 /* What was not persisted is gone, however the program ends. */
 static void close_keeps_nothing(const char *path) {
     long *block = bt_calloc(2, sizeof *block);
@@ -213,6 +230,7 @@ int main(int argc, char **argv) {
     roots();
     durable();
     transactions();
+    purge();
     close_keeps_nothing(argv[1]);
     return 0;
 }
