@@ -105,11 +105,9 @@ impl Arena {
 
     /// The order of a superblock that begins to hand out.
     fn order(&self) -> u32 {
-        match self.order.load(Relaxed) {
-            0 => 0,
-            // Odd and a multiple of 2: never 0.
-            _ => self.order.fetch_add(0x9e37_79ba, Relaxed),
-        }
+        // Odd, and an even number is added: never 0 again unless it is set.
+        let next = |seed: u32| (seed != 0).then(|| seed.wrapping_add(0x9e37_79ba));
+        self.order.fetch_update(Relaxed, Relaxed, next).unwrap_or(0)
     }
 
     /// The global heap, locked, and the map that goes with it.
