@@ -35,7 +35,7 @@ pub(crate) struct Global {
     /// The mailbox that superblocks of the global heap, and dead ones, call their owner.
     mail: NonNull<Mailbox>,
     /// What a thread heap has of a class of which it has nothing.
-    nothing: Box<Nothing>,
+    nothing: Nothing,
     partial: [List; CLASSES],
     /// Superblocks without a used block, whose units wait for somebody with a region at hand.
     empty: Vec<Ref>,

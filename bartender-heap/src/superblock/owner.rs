@@ -14,7 +14,7 @@ impl Superblock {
     #[inline(always)]
     pub(crate) unsafe fn take_near(&self) -> Option<u64> {
         self.hot.with(|hot| {
-            // SAFETY: the owner's, and `word` is a word of the hand, or `ZERO`.
+            // SAFETY: the owner's, and `word` is a word of the hand, or `Nothing`'s zero.
             let (hot, word) = unsafe { (&*hot, &*(*hot).word) };
             let hand = word.load(Relaxed);
             if hand == 0 {
@@ -327,33 +327,48 @@ impl Hot {
 }
 
 /// A superblock of no block, for whoever wants to ask one in vain.
-pub(crate) struct Nothing {
+///
+/// Reached by address only until it is dropped: what moves is the pointer, and
+/// nobody has a `&mut` or a `Box` to it meanwhile.
+pub(crate) struct Nothing(NonNull<Inner>);
+
+struct Inner {
     superblock: Superblock,
     /// The hand of it.
     zero: AtomicU64,
 }
 
 impl Nothing {
-    /// On the heap, for it may not move.
-    pub(crate) fn new() -> Box<Nothing> {
-        let nothing = Box::new(Nothing {
+    pub(crate) fn new() -> Nothing {
+        let inner = NonNull::from(Box::leak(Box::new(Inner {
             superblock: Superblock::dead(),
             zero: AtomicU64::new(0),
-        });
-        // SAFETY: nobody else has it.
-        nothing
-            .superblock
-            .hot
-            .with_mut(|hot| unsafe { (*hot).word = &raw const nothing.zero });
-        nothing
+        })));
+        // SAFETY: just made; nobody else has it, and it stays where it is.
+        unsafe {
+            let zero = &raw const (*inner.as_ptr()).zero;
+            let superblock = &(*inner.as_ptr()).superblock;
+            superblock.hot.with_mut(|hot| (*hot).word = zero);
+        }
+        Nothing(inner)
     }
 
     /// Something to ask. Not to be used after `self` is gone.
     pub(crate) fn ask(&self) -> Ref {
-        // SAFETY: as the caller promises.
-        unsafe { Ref::new(NonNull::from(&self.superblock)) }
+        // SAFETY: there until `self` is gone, and not used after, as the caller promises.
+        unsafe { Ref::new(NonNull::from(&(*self.0.as_ptr()).superblock)) }
     }
 }
+
+impl Drop for Nothing {
+    fn drop(&mut self) {
+        // SAFETY: from a box in `new`, and nobody asks any more.
+        drop(unsafe { Box::from_raw(self.0.as_ptr()) });
+    }
+}
+
+// SAFETY: it has what is in it to itself, and that may go to other threads.
+unsafe impl Send for Nothing {}
 
 impl Owned {
     /// Changes what the owner knows of `superblock`.
