@@ -1,9 +1,9 @@
 //! The allocator of one home, in DRAM: thread heaps, the global heap and the
-//! unit map as one.
+//! map as one.
 //!
 //! It promises blocks that never overlap, and to tell a pointer that is no
-//! block, or was given back already, from one that is. It knows offsets, not
-//! addresses, and neither the header nor the schema.
+//! block, or was given back already, from one that is. It reads and writes
+//! nothing in the home, and knows neither the header nor the schema.
 
 use crate::block::NotABlock;
 use crate::class::CLASSES;
@@ -115,7 +115,7 @@ impl Arena {
         (self.global.lock(), &self.map)
     }
 
-    /// The unit map.
+    /// The map.
     pub(crate) fn map(&self) -> &Map {
         &self.map
     }

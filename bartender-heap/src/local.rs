@@ -29,7 +29,7 @@ pub(crate) const NUMBER: usize = std::mem::offset_of!(Local, number);
 ///
 /// * `mail` is anyone's: see [`Mailbox`].
 /// * `number` does not change.
-/// * `direct`, `ready`, `bins`, and the superblocks whose owner is `mail`, belong to the thread
+/// * the cells, and the superblocks whose owner is `mail`, belong to the thread
 ///   that holds the heap: from `Arena::join` to `Arena::retire`, both of which
 ///   take the global lock, so that a heap which changes threads carries
 ///   everything along. Methods that reach them are unsafe and say so.
@@ -74,7 +74,7 @@ struct Bin {
     full: List,
 }
 
-// SAFETY: `ready` and `bins` are touched by one thread at a time, as the type's prose says.
+// SAFETY: what is in cells is touched by one thread at a time, as the type's prose says.
 unsafe impl Sync for Local {}
 // SAFETY: nothing in it belongs to a thread by its nature.
 unsafe impl Send for Local {}

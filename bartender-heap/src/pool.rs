@@ -5,7 +5,7 @@
 //! superblocks' bitmaps share a cache line, and counts the bytes, which are the
 //! allocator's overhead.
 
-use crate::superblock::BITMAPS;
+use crate::superblock::{BITMAPS, kind};
 use bartender_pm::sync::atomic::{AtomicU64, Ordering::*};
 use std::ptr::NonNull;
 
@@ -71,10 +71,6 @@ impl Pool {
 /// Words of a set of bitmaps of this kind.
 fn words_of(kind: usize) -> usize {
     (BITMAPS << kind).next_multiple_of(LINE)
-}
-
-fn kind(words: usize) -> usize {
-    words.next_power_of_two().trailing_zeros() as usize
 }
 
 impl Drop for Pool {

@@ -42,7 +42,7 @@ pub(crate) const BITMAPS: usize = 3;
 ///
 /// | fields | written by | read by |
 /// |---|---|---|
-/// | `start` … `words`, `birth` | the global heap, when the superblock is born and dies | anyone: whoever holds a block got it after the birth, and the superblock does not die before that block is back |
+/// | `start` … `birth`, `home`, `bitmaps` | the global heap, when the superblock is born and dies | anyone: whoever holds a block got it after the birth, and the superblock does not die before that block is back |
 /// | `durable` | whoever made the table entry durable | anyone |
 /// | `hot`, `owned` | the owner | the owner |
 /// | the free bitmap and the hand | the owner, plainly | the owner; others for statistics, and one bit by who gives back that bit's block: it is 0, and was when the block was handed out |
@@ -169,8 +169,9 @@ impl Bitmaps {
     }
 }
 
-/// Where a superblock is in its owner's lists.
+/// Where a superblock is in its owner's lists. (Zeroed memory is the first.)
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
 pub(crate) enum Place {
     /// In no list.
     Nowhere = 0,
@@ -214,6 +215,11 @@ pub(crate) struct Birth {
     pub(crate) bits: NonNull<AtomicU64>,
     /// The owner's mailbox.
     pub(crate) owner: NonNull<Mailbox>,
+}
+
+/// Logarithm of the words that a bitmap of `words` words is given.
+pub(crate) fn kind(words: usize) -> usize {
+    words.next_power_of_two().trailing_zeros() as usize
 }
 
 /// Words of one bitmap of a superblock with this entry.
@@ -282,8 +288,7 @@ impl Superblock {
         self.size.store(size, Relaxed);
         self.reciprocal.store(reciprocal, Relaxed);
         self.bits.store(birth.bits.as_ptr(), Relaxed);
-        let kind = words.next_power_of_two().trailing_zeros() as usize;
-        let tagged = birth.bits.as_ptr().wrapping_byte_add(kind);
+        let tagged = birth.bits.as_ptr().wrapping_byte_add(kind(words));
         self.shared.bitmaps.store(tagged, Release);
         self.words.store(words as u32, Relaxed);
         self.blocks.store(blocks, Relaxed);
@@ -501,7 +506,7 @@ impl Superblock {
     #[inline]
     fn remote_word(&self, at: usize) -> &AtomicU64 {
         debug_assert!(at < self.words());
-        let words = self.words().next_power_of_two();
+        let words = 1 << kind(self.words());
         // SAFETY: as in `free_word`; the remote bitmap follows so many pairs.
         unsafe { &*self.bits.load(Relaxed).add(2 * words + at) }
     }

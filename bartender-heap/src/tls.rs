@@ -73,7 +73,10 @@ impl Thread {
         Thread(LAST.get())
     }
 
-    /// As [`last`], of this thread, which has done nothing meanwhile.
+    /// As [`last`].
+    ///
+    /// # Safety
+    /// As there; and the thread has called nothing of any heap since `current`.
     #[inline(always)]
     pub(crate) unsafe fn last<'a>(self, heap: u64) -> Option<&'a Local> {
         // SAFETY: it points to a number at least, as `Joined` says; if that is the
@@ -81,7 +84,8 @@ impl Thread {
         unsafe { (Local::number_of(self.0) == heap).then(|| &*self.0) }
     }
 
-    /// As [`last_at`].
+    /// Whether the thread heap that it used last is the one at `owner`, in a heap
+    /// that lives: then that is this thread's, as `Joined` says.
     #[inline(always)]
     pub(crate) fn is_at(self, owner: *const ()) -> bool {
         std::ptr::eq(self.0.cast(), owner)
@@ -106,10 +110,9 @@ pub(crate) unsafe fn last<'a>(heap: u64) -> Option<&'a Local> {
 /// as the result is used.
 #[inline(always)]
 pub(crate) unsafe fn last_at<'a>(owner: *const ()) -> Option<&'a Local> {
-    let last = LAST.get();
-    // SAFETY: of the arena, as the caller says; what is at its address is it, as
-    // `Joined` says.
-    (std::ptr::eq(last.cast(), owner)).then(|| unsafe { &*last })
+    let thread = Thread::current();
+    // SAFETY: of the arena, as the caller says, and this thread's.
+    thread.is_at(owner).then(|| unsafe { &*thread.0 })
 }
 
 /// The calling thread's heap in the heap numbered `heap`, if it has one.

@@ -102,9 +102,6 @@ impl Core {
         let layout = Layout::from_size_align(size.max(1), align).map_err(|_| {
             Failure::new(libc::ENOMEM, format!("{size} bytes are more than there is"))
         })?;
-        if let Some(block) = self.heap.alloc_at_hand(layout) {
-            return Ok(block);
-        }
         let block = self.heap.alloc(layout)?;
         if let Some(entry) = block.entry {
             self.pending.push(entry);

@@ -77,12 +77,7 @@ impl Heap {
             return self.check_untyped();
         }
         let marks = self.allocated();
-        let home_base = self.region.base().expose_provenance() as u64;
-        let view = View {
-            home_base,
-            other_base: home_base,
-            bytes: home(&self.region),
-        };
+        let view = View::at(self.base, home(&self.region));
         let root = self.root().map_or(0, |root| root.addr().get() as u64);
         let MarkReport { blocks, bytes, .. } = mark(&self.schema, root, view, &marks)?;
         let mut leaked = (0, 0, None);

@@ -187,12 +187,7 @@ impl Heap {
         let (end, max) = (region.size() / UNIT, region.max_size() / UNIT);
         let (extents, newest) = table::resolve(table::read(home, max), end, max)?;
         let marks = Marks::new(extents.into_values(), end);
-        let home_base = region.base().expose_provenance() as u64;
-        let view = View {
-            home_base,
-            other_base: home_base,
-            bytes: home,
-        };
+        let view = View::at(region.base().expose_provenance(), home);
         let MarkReport { blocks, bytes, .. } = if schema.is_untyped() {
             untyped::mark(header.root, view, &marks)?
         } else {

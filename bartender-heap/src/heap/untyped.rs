@@ -125,13 +125,7 @@ impl Heap {
     pub unsafe fn collect(&self) -> Result<Collected> {
         let start = Instant::now();
         let marks = self.allocated();
-        let home_base = self.region.base().expose_provenance() as u64;
-        let picture = |bytes| View {
-            home_base,
-            other_base: home_base,
-            bytes,
-        };
-        let view = picture(home(&self.region));
+        let view = View::at(self.base, home(&self.region));
         self.region.checkpoint()?;
         let frozen = self.region.freeze()?;
         // SAFETY: that many bytes, as long as `frozen` is there. A checkpoint may
@@ -140,7 +134,7 @@ impl Heap {
         let durable = unsafe { std::slice::from_raw_parts(frozen.base(), frozen.size() as usize) };
         let root_in = |bytes| header::read(bytes).map(|(header, _)| header.root);
         let roots = [root_in(view.bytes)?, root_in(durable)?];
-        let pictures = [view, picture(durable)];
+        let pictures = [view, View::at(self.base, durable)];
         let pictures = &pictures[..if mutant::is("collect_by_view") { 1 } else { 2 }];
         let live = conservative::mark(&roots, pictures, &marks);
         let mut report = Collected {
@@ -169,12 +163,7 @@ impl Heap {
     pub(super) fn check_untyped(&self) -> Result<CheckReport> {
         let start = Instant::now();
         let marks = self.allocated();
-        let home_base = self.region.base().expose_provenance() as u64;
-        let view = View {
-            home_base,
-            other_base: home_base,
-            bytes: home(&self.region),
-        };
+        let view = View::at(self.base, home(&self.region));
         let mut end = 0;
         let mut extents: Vec<_> = marks.each().map(|(extent, ..)| extent).collect();
         extents.sort_unstable_by_key(|extent| extent.unit);
@@ -197,13 +186,13 @@ impl Heap {
                 let offset = table.addr().get() as u64 + (i * size_of::<NamedRoot>()) as u64;
                 let bad = |what: String| {
                     let path = format!("root `{}`", String::from_utf8_lossy(root.name()));
-                    let offset = offset.wrapping_sub(home_base);
+                    let offset = offset.wrapping_sub(view.home_base);
                     Err(Error::BadData { path, offset, what })
                 };
                 if !root.is_sound() {
                     return bad("neither a named root nor an unused one".into());
                 }
-                let address = root.address.wrapping_sub(home_base);
+                let address = root.address.wrapping_sub(view.home_base);
                 if root.is_used() && marks.around(address).is_none() {
                     return bad(format!("{:#x} lies in no block", root.address));
                 }

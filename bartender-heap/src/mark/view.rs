@@ -24,6 +24,17 @@ pub(crate) struct View<'a> {
     pub(crate) bytes: &'a [u8],
 }
 
+impl<'a> View<'a> {
+    /// `bytes` as what the program sees in a home that begins at `base` for it.
+    pub(crate) fn at(base: usize, bytes: &'a [u8]) -> View<'a> {
+        View {
+            home_base: base as u64,
+            other_base: base as u64,
+            bytes,
+        }
+    }
+}
+
 /// A block that a raw struct points to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Target {

@@ -35,17 +35,16 @@ impl Superblock {
         self.shared.summary.load(Relaxed) != 0
     }
 
-    /// Takes in what other threads gave back; returns how many blocks.
+    /// Takes in what other threads gave back.
     ///
     /// # Safety
     /// Owner only, who has taken the superblock out of a mailbox.
-    pub(crate) unsafe fn collect(&self) -> u32 {
+    pub(crate) unsafe fn collect(&self) {
         let mut summary = if mutant::is("summary_last") {
             self.shared.summary.load(Acquire)
         } else {
             self.shared.summary.swap(0, AcqRel)
         };
-        let mut count = 0;
         while summary != 0 {
             let pair = summary.trailing_zeros() as usize * 2;
             summary &= summary - 1;
@@ -58,16 +57,13 @@ impl Superblock {
                 let word = self.free_word(at);
                 let new = remote & !self.free(at);
                 word.store(word.load(Relaxed) | new, Relaxed);
-                let new = new.count_ones();
-                count += new;
-                // SAFETY: as the caller says.
-                unsafe { self.gave(new) };
+                // SAFETY: as the caller says, who looks at the count himself.
+                unsafe { self.gave(new.count_ones()) };
             }
         }
         if mutant::is("summary_last") {
             self.shared.summary.store(0, Release);
         }
-        count
     }
 
     /// Forgets mail about a dead superblock. By who has taken it out of a mailbox.
