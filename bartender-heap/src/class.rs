@@ -36,6 +36,8 @@ pub(crate) struct Class {
     pub(crate) blocks: u32,
     /// `ceil(2^64 / size)`, for [`divide`].
     pub(crate) reciprocal: u64,
+    /// `ceil(2^32 / size)`, for [`divide_near`].
+    pub(crate) near: u32,
 }
 
 impl Class {
@@ -59,6 +61,7 @@ pub(crate) static TABLE: [Class; CLASSES] = {
         units: 0,
         blocks: 0,
         reciprocal: 0,
+        near: 0,
     };
     let mut table = [none; CLASSES];
     let mut class = 0;
@@ -70,6 +73,7 @@ pub(crate) static TABLE: [Class; CLASSES] = {
             units,
             blocks: (units as u64 * UNIT / size as u64) as u32,
             reciprocal: (1u128 << 64).div_ceil(size as u128) as u64,
+            near: (1u64 << 32).div_ceil(size as u64) as u32,
         };
         class += 1;
     }
@@ -114,6 +118,14 @@ const fn size_of_class(class: usize) -> usize {
 pub(crate) fn divide(offset: u64, reciprocal: u64) -> Option<u64> {
     let product = u128::from(offset) * u128::from(reciprocal);
     ((product as u64) < reciprocal).then_some((product >> 64) as u64)
+}
+
+/// The same of an offset within a chunk, which is below 2^16 as `r` is not. Costs
+/// one short multiplication; what divides by nothing has a reciprocal of 0.
+#[inline(always)]
+pub(crate) fn divide_near(offset: u16, near: u32) -> Option<u32> {
+    let product = u64::from(offset) * u64::from(near);
+    ((product as u32) < near).then_some((product >> 32) as u32)
 }
 
 /// Sizes up to this one are looked up, longer ones computed.
@@ -217,6 +229,10 @@ mod tests {
             for offset in 0..u64::from(class.units) * UNIT {
                 let quotient = (offset % size == 0).then_some(offset / size);
                 assert_eq!(divide(offset, class.reciprocal), quotient);
+                if let Ok(offset) = u16::try_from(offset) {
+                    let near = divide_near(offset, class.near).map(u64::from);
+                    assert_eq!(near, quotient);
+                }
             }
         }
     }

@@ -5,7 +5,10 @@
 //! and that a block given back by anyone is handed out again exactly once. It
 //! does not decide who owns a superblock: `local` and `global` do.
 
+mod bitmaps;
 mod mailbox;
+#[cfg(all(loom, test))]
+mod models;
 mod owner;
 mod remote;
 
@@ -14,8 +17,11 @@ use crate::layout::{CHUNK, TableEntry, UNIT};
 use bartender_pm::mutant;
 use bartender_pm::sync::UnsafeCell;
 use bartender_pm::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering::*};
-use std::ptr::{NonNull, null, null_mut};
+use std::mem::offset_of;
+use std::ptr::{NonNull, null_mut};
 
+use bitmaps::Bitmaps;
+pub(crate) use bitmaps::{BITMAPS, kind};
 pub(crate) use mailbox::{Mailbox, Ref};
 pub(crate) use owner::Nothing;
 
@@ -23,8 +29,9 @@ pub(crate) use owner::Nothing;
 const DEAD: u32 = 0;
 /// Trigger that no count of used blocks reaches.
 const NEVER: u32 = u32::MAX;
-/// Bitmaps of a superblock.
-pub(crate) const BITMAPS: usize = 3;
+/// Bits of `drawn` for the word that was drawn; the rest count.
+const DRAWN_WORD: u32 = 0xff;
+const _: () = assert!(class::MAX_WORDS <= DRAWN_WORD as usize + 1);
 
 /// Describes one superblock or large run.
 ///
@@ -45,19 +52,29 @@ pub(crate) const BITMAPS: usize = 3;
 /// | `start` … `birth`, `home`, `bitmaps` | the global heap, when the superblock is born and dies | anyone: whoever holds a block got it after the birth, and the superblock does not die before that block is back |
 /// | `durable` | whoever made the table entry durable | anyone |
 /// | `hot`, `owned` | the owner | the owner |
-/// | the free bitmap and the hand | the owner, plainly | the owner; others for statistics, and one bit by who gives back that bit's block: it is 0, and was when the block was handed out |
+/// | the free bitmap, `hand`, `drawn` | the owner, plainly | the owner; others for statistics, and one bit by who gives back that bit's block: it is 0, and was when the block was handed out |
 /// | `owner` | the global heap's lock holder | anyone |
 /// | the remote bitmap, `summary` | anyone who gives a block back (`fetch_or`); the owner empties them (`swap`) | |
 /// | `next` | whoever raised `summary` from 0, until a mailbox's reader lowers it | the reader of the mailbox |
 ///
 /// *The hand.* A block is free if its bit is set in the free bitmap, in the hand
-/// or in the remote bitmap, each of them a word for 64 blocks. The owner hands
-/// out from one word of the hand. When that is empty it *draws*: the bits of a
-/// word of the free bitmap move to the same word of the hand. Blocks that are
-/// given back go into the free bitmap. So neither of allocate and free waits for
-/// what the other has just stored, and a block is not needed again at once.
-/// Drawing stores the hand first; who looks whether a block is free loads the
-/// free bitmap first, and misses nothing.
+/// or in the remote bitmap; the bitmaps have a word for 64 blocks each, the hand
+/// is one such word, from which the owner hands out. When it is empty he *draws*:
+/// the bits of a word of the free bitmap move to the hand. Blocks that are given
+/// back go into the free bitmap. So neither of allocate and free waits for what
+/// the other has just stored, and a block is not needed again at once.
+///
+/// *Who looks from afar whether a block is free* loads its word of the free
+/// bitmap, then `drawn` (which word is in the hand, and a count), the hand, and
+/// `drawn` again. To draw is to store `drawn`, then the hand, empty until then,
+/// then the free bitmap; all these stores release, and the loads acquire.
+/// - A hand loaded between two equal `drawn` is of that draw: who has seen a
+///   later one's would have seen its `drawn`, and a hand from before it, none but
+///   the empty one. So a block in use is never taken for free: the store that
+///   took it out of the hand came before its holder's free, and no later draw
+///   with it in the hand came until then.
+/// - A block that is drawn just now is seen: where the free bitmap has lost it,
+///   `drawn` and the hand have it, unless it was handed out since.
 ///
 /// Behind the last block the free bitmap goes on with set bits that are never
 /// drawn: so a free of what would be the next block is refused like that of a
@@ -83,12 +100,18 @@ pub(crate) const BITMAPS: usize = 3;
 /// its reader finds nothing to do.
 #[repr(C, align(256))]
 pub(crate) struct Superblock {
+    // Blocks are at multiples of 256 bytes and 4 KiB often, where the first line of
+    // a descriptor is too: what fast paths need is elsewhere, or a cache with
+    // few ways drops it, and a processor that compares the low bits of
+    // addresses takes the program's stores for ours.
+    cold: Cold,
     // A line of the owner's, that of allocate.
+    /// Free blocks of one word of the bitmaps.
+    hand: AtomicU64,
     hot: UnsafeCell<Hot>,
     owned: UnsafeCell<Owned>,
     // A line that hardly changes, that of free.
     start: AtomicU64,
-    reciprocal: AtomicU64,
     /// Where `shared.bitmaps` are.
     bits: AtomicPtr<AtomicU64>,
     blocks: AtomicU32,
@@ -98,23 +121,32 @@ pub(crate) struct Superblock {
     back: AtomicU32,
     /// Bytes of a block.
     size: AtomicU64,
-    birth: AtomicU64,
-    /// Birth of the superblock whose entry is durable.
-    durable: AtomicU64,
+    /// The reciprocal of that within a chunk; 0 for what is not of a class.
+    near: AtomicU32,
+    /// Which word is in the hand, and a count of draws.
+    drawn: AtomicU32,
     shared: Shared,
 }
 
-/// What the owner changes with each block.
+/// What is looked at where a superblock is born, becomes durable or dies.
+#[repr(align(64))]
+struct Cold {
+    birth: AtomicU64,
+    /// Birth of the superblock whose entry is durable.
+    durable: AtomicU64,
+}
+
+/// What the owner looks at with each block.
 #[repr(C)]
 struct Hot {
-    /// The word of the hand to hand out from.
-    word: *const AtomicU64,
-    /// Address of the block of that word's lowest bit.
+    /// Address of the block of the hand's lowest bit.
     base: u64,
     /// Bytes from one block to the next.
     step: u32,
     /// Frees until the owner wants to know.
     until: u32,
+    /// Which word is in the hand.
+    at: u32,
     /// State of the generator of the order in which blocks are handed out; 0: in that of their addresses.
     random: u32,
 }
@@ -130,43 +162,6 @@ struct Shared {
     /// Also not written to by them: the bitmaps, with the logarithm of their words
     /// in the bits that the alignment leaves.
     bitmaps: AtomicPtr<AtomicU64>,
-}
-
-/// Bitmaps of a superblock as anyone may see them: so many pairs of a word of the
-/// free bitmap and one of the hand, then so many words of the remote bitmap.
-/// Where they begin and how long they are was read as one.
-#[derive(Clone, Copy)]
-struct Bitmaps {
-    start: NonNull<AtomicU64>,
-    /// A power of 2, not less than the superblock has.
-    words: usize,
-}
-
-impl Bitmaps {
-    fn of(superblock: &Superblock) -> Option<Bitmaps> {
-        let tagged = superblock.shared.bitmaps.load(Acquire);
-        let kind = tagged.addr() % 64;
-        let start = NonNull::new(tagged.wrapping_byte_sub(kind))?;
-        let words = 1 << kind;
-        Some(Bitmaps { start, words })
-    }
-
-    /// Which bits of word `at` are free blocks, those in the remote bitmap left out.
-    fn free(&self, at: usize) -> u64 {
-        self.word(2 * (at % self.words)).load(Acquire)
-            | self.word(2 * (at % self.words) + 1).load(Relaxed)
-    }
-
-    /// A word of the remote bitmap.
-    fn remote(&self, at: usize) -> &AtomicU64 {
-        self.word(2 * self.words + at % self.words)
-    }
-
-    fn word(&self, at: usize) -> &AtomicU64 {
-        debug_assert!(at < BITMAPS * self.words);
-        // SAFETY: there are so many words, and they stay bitmaps (see `Pool`).
-        unsafe { self.start.add(at).as_ref() }
-    }
 }
 
 /// Where a superblock is in its owner's lists. (Zeroed memory is the first.)
@@ -217,11 +212,6 @@ pub(crate) struct Birth {
     pub(crate) owner: NonNull<Mailbox>,
 }
 
-/// Logarithm of the words that a bitmap of `words` words is given.
-pub(crate) fn kind(words: usize) -> usize {
-    words.next_power_of_two().trailing_zeros() as usize
-}
-
 /// Words of one bitmap of a superblock with this entry.
 pub(crate) fn words(entry: &TableEntry) -> usize {
     class::TABLE
@@ -239,11 +229,16 @@ impl Superblock {
     /// Describes nothing.
     pub(crate) fn dead() -> Self {
         Superblock {
+            cold: Cold {
+                birth: AtomicU64::new(0),
+                durable: AtomicU64::new(0),
+            },
+            hand: AtomicU64::new(0),
             hot: UnsafeCell::new(Hot {
-                word: null(),
                 base: 0,
                 step: 0,
                 until: 0,
+                at: 0,
                 random: 0,
             }),
             owned: UnsafeCell::new(Owned {
@@ -255,15 +250,14 @@ impl Superblock {
                 fresh: false,
             }),
             start: AtomicU64::new(0),
-            reciprocal: AtomicU64::new(0),
             bits: AtomicPtr::new(null_mut()),
             blocks: AtomicU32::new(0),
             words: AtomicU32::new(0),
             class: AtomicU32::new(DEAD),
             back: AtomicU32::new(0),
             size: AtomicU64::new(0),
-            birth: AtomicU64::new(0),
-            durable: AtomicU64::new(0),
+            near: AtomicU32::new(0),
+            drawn: AtomicU32::new(0),
             shared: Shared {
                 summary: AtomicU64::new(0),
                 home: AtomicU64::new(0),
@@ -277,22 +271,21 @@ impl Superblock {
     /// A superblock is born, with all blocks free. Under the global lock, on a dead descriptor.
     pub(crate) fn be(&self, birth: &Birth) {
         let entry = birth.entry;
-        let (size, blocks, reciprocal) = match class::TABLE.get(entry.class as usize) {
-            Some(class) => (u64::from(class.size), class.blocks, class.reciprocal),
-            // Divides 0 only.
-            None => (u64::from(entry.units) * UNIT, 1, u64::MAX),
+        let (size, blocks, near) = match class::TABLE.get(entry.class as usize) {
+            Some(class) => (u64::from(class.size), class.blocks, class.near),
+            None => (u64::from(entry.units) * UNIT, 1, 0),
         };
         let words = words(&entry);
         self.start.store(birth.unit * UNIT, Relaxed);
         self.shared.home.store(birth.home, Relaxed);
         self.size.store(size, Relaxed);
-        self.reciprocal.store(reciprocal, Relaxed);
+        self.near.store(near, Relaxed);
         self.bits.store(birth.bits.as_ptr(), Relaxed);
         let tagged = birth.bits.as_ptr().wrapping_byte_add(kind(words));
         self.shared.bitmaps.store(tagged, Release);
         self.words.store(words as u32, Relaxed);
         self.blocks.store(blocks, Relaxed);
-        self.birth.store(entry.birth, Relaxed);
+        self.cold.birth.store(entry.birth, Relaxed);
         // Who finds it alive finds its size and bitmaps too.
         self.class.store(u32::from(entry.class) + 1, Release);
         (0..words).for_each(|at| self.free_word(at).store(!0, Relaxed));
@@ -300,11 +293,11 @@ impl Superblock {
         unsafe {
             self.hot.with_mut(|hot| {
                 *hot = Hot {
-                    word: self.hand_word(0),
                     base: birth.home + birth.unit * UNIT,
                     // Of a large run only the first block is asked for.
                     step: size as u32,
                     until: 0,
+                    at: 0,
                     random: 0,
                 }
             });
@@ -322,7 +315,7 @@ impl Superblock {
         debug_assert_eq!(self.live(), 0);
         self.class.store(DEAD, Relaxed);
         self.blocks.store(0, Relaxed);
-        self.reciprocal.store(0, Relaxed);
+        self.near.store(0, Relaxed);
         self.set_place(Place::Nowhere);
         NonNull::new(self.bits.load(Relaxed)).expect("a living superblock has bitmaps")
     }
@@ -384,7 +377,7 @@ impl Superblock {
     pub(crate) fn is_free(&self, index: u32) -> bool {
         let at = index as usize / 64;
         Bitmaps::of(self).is_none_or(|bitmaps| {
-            let bits = bitmaps.free(at) | bitmaps.remote(at).load(Relaxed);
+            let bits = self.free_from_afar(&bitmaps, at) | bitmaps.remote(at).load(Relaxed);
             bits >> (index % 64) & 1 == 1
         })
     }
@@ -432,7 +425,7 @@ impl Superblock {
             None => (self.size() / UNIT) as u32,
         };
         TableEntry {
-            birth: self.birth.load(Relaxed),
+            birth: self.cold.birth.load(Relaxed),
             units,
             class,
             flags: 0,
@@ -442,13 +435,13 @@ impl Superblock {
     /// Whether its table entry is durable.
     #[inline(always)]
     pub(crate) fn is_durable(&self) -> bool {
-        self.durable.load(Relaxed) == self.birth.load(Relaxed)
+        self.cold.durable.load(Relaxed) == self.cold.birth.load(Relaxed)
     }
 
     /// The entry of the superblock born as `birth` is durable. Naming the birth
     /// makes a late call about a dead superblock harmless.
     pub(crate) fn set_durable(&self, birth: u64) {
-        self.durable.store(birth, Relaxed);
+        self.cold.durable.store(birth, Relaxed);
     }
 
     /// The block that starts at home offset `offset`, which lies in the chunk in
@@ -458,14 +451,18 @@ impl Superblock {
     /// bits in the bitmaps.
     #[inline(always)]
     pub(crate) fn index_near(&self, offset: u64) -> Option<u32> {
-        class::divide(offset % CHUNK, self.reciprocal.load(Relaxed)).map(|index| index as u32)
+        class::divide_near(offset as u16, self.near.load(Relaxed))
     }
 
     /// The block that starts at home offset `offset`.
     pub(crate) fn index_of(&self, offset: u64) -> Option<u32> {
         // An offset before the start gives an index that no superblock has.
         let within = offset.wrapping_sub(self.start.load(Relaxed));
-        let index = class::divide(within, self.reciprocal.load(Relaxed))?;
+        let class = self.class.load(Relaxed).wrapping_sub(1) as usize;
+        let index = match class::TABLE.get(class) {
+            Some(class) => class::divide(within, class.reciprocal)?,
+            None => (within == 0).then_some(0)?,
+        };
         (index < u64::from(self.blocks())).then_some(index as u32)
     }
 
@@ -482,34 +479,58 @@ impl Superblock {
 
     /// Which bits of word `at` are free blocks, those in the remote bitmap left out.
     /// Exact for the owner.
-    #[inline(always)]
     fn free(&self, at: usize) -> u64 {
-        self.free_word(at).load(Acquire) | self.hand_word(at).load(Relaxed)
+        let free = self.free_word(at).load(Acquire);
+        match self.is_drawn(self.drawn.load(Acquire), at) {
+            true => free | self.hand.load(Relaxed),
+            false => free,
+        }
+    }
+
+    fn is_drawn(&self, drawn: u32, at: usize) -> bool {
+        (drawn & DRAWN_WORD) as usize == at
+    }
+
+    /// As [`Self::free`], by anyone (see the type).
+    fn free_from_afar(&self, bitmaps: &Bitmaps, at: usize) -> u64 {
+        loop {
+            let free = bitmaps.free(at).load(Acquire);
+            let drawn = self.drawn.load(Acquire);
+            if !self.is_drawn(drawn, at) {
+                return free;
+            }
+            let hand = self.hand.load(Acquire);
+            if self.drawn.load(Relaxed) == drawn || mutant::is("trust_any_hand") {
+                return free | hand;
+            }
+        }
     }
 
     #[inline(always)]
     fn free_word(&self, at: usize) -> &AtomicU64 {
         debug_assert!(at < self.words());
-        // SAFETY: `bits` points to `BITMAPS · words` words at least, of which pairs
-        // come first. Only who keeps the superblock from dying asks: its owner, or
-        // who holds the global lock.
-        unsafe { &*self.bits.load(Relaxed).add(2 * at) }
-    }
-
-    #[inline(always)]
-    fn hand_word(&self, at: usize) -> &AtomicU64 {
-        debug_assert!(at < self.words());
-        // SAFETY: as in `free_word`.
-        unsafe { &*self.bits.load(Relaxed).add(2 * at + 1) }
+        // SAFETY: `bits` points to `BITMAPS · words` words at least, of which those
+        // of the free bitmap come first. Only who keeps the superblock from dying
+        // asks: its owner, or who holds the global lock.
+        unsafe { &*self.bits.load(Relaxed).add(at) }
     }
 
     #[inline]
     fn remote_word(&self, at: usize) -> &AtomicU64 {
         debug_assert!(at < self.words());
         let words = 1 << kind(self.words());
-        // SAFETY: as in `free_word`; the remote bitmap follows so many pairs.
-        unsafe { &*self.bits.load(Relaxed).add(2 * words + at) }
+        // SAFETY: as in `free_word`; the remote bitmap follows so many words.
+        unsafe { &*self.bits.load(Relaxed).add(words + at) }
     }
 }
 
-const _: () = assert!(cfg!(loom) || size_of::<Superblock>() == 256);
+const _: () = assert!(CHUNK == 1 << u16::BITS);
+
+// What is written to together lies together.
+const _: () = assert!(
+    cfg!(loom)
+        || size_of::<Superblock>() == 256
+            && offset_of!(Superblock, hand) == 64
+            && offset_of!(Superblock, start) == 128
+            && offset_of!(Superblock, shared) == 192
+);

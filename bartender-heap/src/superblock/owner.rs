@@ -1,9 +1,10 @@
 //! What a superblock's owner does: hand out, take back, count. Nothing here
 //! waits, and nobody else may call it.
 
-use super::{AlreadyFree, Hot, NEVER, Owned, Place, Ref, Superblock};
+use super::{AlreadyFree, DRAWN_WORD, Hot, NEVER, Owned, Place, Ref, Superblock};
 use bartender_pm::mutant;
-use bartender_pm::sync::atomic::{AtomicU64, Ordering::*};
+use bartender_pm::sync::atomic::Ordering::*;
+use std::hint::select_unpredictable;
 use std::ptr::NonNull;
 
 impl Superblock {
@@ -13,14 +14,14 @@ impl Superblock {
     /// Owner only.
     #[inline(always)]
     pub(crate) unsafe fn take_near(&self) -> Option<u64> {
+        let hand = self.hand.load(Relaxed);
+        if hand == 0 {
+            return None;
+        }
+        self.hand.store(hand & (hand - 1), Release);
         self.hot.with(|hot| {
-            // SAFETY: the owner's, and `word` is a word of the hand, or `Nothing`'s zero.
-            let (hot, word) = unsafe { (&*hot, &*(*hot).word) };
-            let hand = word.load(Relaxed);
-            if hand == 0 {
-                return None;
-            }
-            word.store(hand & (hand - 1), Relaxed);
+            // SAFETY: the owner's.
+            let hot = unsafe { &*hot };
             Some(hot.base + u64::from(hand.trailing_zeros()) * u64::from(hot.step))
         })
     }
@@ -37,13 +38,10 @@ impl Superblock {
         }
     }
 
-    /// The word of the hand that is handed out from.
+    /// Which word is in the hand.
     unsafe fn at(&self) -> usize {
-        // SAFETY: both in the bitmaps; only the owner calls this.
-        unsafe {
-            let word = self.hot.with(|hot| (*hot).word);
-            word.offset_from(self.hand_word(0)) as usize / 2
-        }
+        // SAFETY: only the owner calls this.
+        self.hot.with(|hot| unsafe { (*hot).at }) as usize
     }
 
     /// Fills the empty hand again from the same word, whose blocks the cache may
@@ -62,7 +60,7 @@ impl Superblock {
         let Some(at) = words.find(|&at| bits(at) != 0) else {
             return false;
         };
-        debug_assert_eq!(self.hand_word(at).load(Relaxed), 0);
+        debug_assert_eq!(self.hand.load(Relaxed), 0);
         let all = bits(at);
         let hand = match random
             .map(|random| all & random & random.rotate_left(23) & random.rotate_left(41))
@@ -75,12 +73,17 @@ impl Superblock {
         if mutant::is("draw_out_of_sight") {
             self.free_word(at).store(rest, Release);
         }
-        self.hand_word(at).store(hand, Relaxed);
+        let count = (self.drawn.load(Relaxed) | DRAWN_WORD).wrapping_add(1);
+        if mutant::is("draw_before_drawn") {
+            self.hand.store(hand, Release);
+        }
+        self.drawn.store(count | at as u32, Release);
+        self.hand.store(hand, Release);
         self.free_word(at).store(rest, Release);
         self.hot.with_mut(|hot| {
             // SAFETY: the owner's.
             let hot = unsafe { &mut *hot };
-            hot.word = self.hand_word(at);
+            hot.at = at as u32;
             let start = self.shared.home.load(Relaxed) + self.start.load(Relaxed);
             hot.base = start + at as u64 * 64 * u64::from(hot.step);
         });
@@ -94,17 +97,17 @@ impl Superblock {
     /// Owner only.
     #[inline(always)]
     pub(crate) unsafe fn give_near(&self, index: u32) -> Result<bool, AlreadyFree> {
-        let (at, bit) = (index / 64, 1 << (index % 64));
-        // SAFETY: within the bitmaps, which have a pair of words for each 64 indices.
-        let [free, hand] = unsafe {
-            &*self
-                .bits
-                .load(Relaxed)
-                .cast::<[AtomicU64; 2]>()
-                .add(at as usize)
-        };
+        // By a rotation: a shift becomes a bit test below, which takes longer than
+        // test and branch in one.
+        let (at, bit) = (index / 64, 1u64.rotate_left(index));
+        // SAFETY: within the bitmaps, which have a word for each 64 indices.
+        let free = unsafe { &*self.bits.load(Relaxed).add(at as usize) };
         let bits = free.load(Relaxed);
-        if (bits | hand.load(Relaxed)) & bit != 0 || self.has_remote() {
+        // SAFETY: the owner's.
+        let drawn = self.hot.with(|hot| unsafe { (*hot).at });
+        // One or the other, as blocks come: not to be guessed by a branch.
+        let hand = select_unpredictable(drawn == at, self.hand.load(Relaxed), 0);
+        if (bits | hand) & bit != 0 || self.has_remote() {
             return Err(AlreadyFree);
         }
         free.store(bits | bit, Relaxed);
@@ -225,7 +228,7 @@ impl Superblock {
         unsafe {
             let at = self.at();
             self.free_word(at).store(self.free(at), Relaxed);
-            self.hand_word(at).store(0, Relaxed);
+            self.hand.store(0, Release);
             Owned::change(self, |owned| owned.fresh = false);
             let free = |at| (self.free_word(at).load(Relaxed) & self.real(at)).count_ones();
             let free: u32 = (0..self.words()).map(free).sum();
@@ -330,33 +333,17 @@ impl Hot {
 ///
 /// Reached by address only until it is dropped: what moves is the pointer, and
 /// nobody has a `&mut` or a `Box` to it meanwhile.
-pub(crate) struct Nothing(NonNull<Inner>);
-
-struct Inner {
-    superblock: Superblock,
-    /// The hand of it.
-    zero: AtomicU64,
-}
+pub(crate) struct Nothing(NonNull<Superblock>);
 
 impl Nothing {
     pub(crate) fn new() -> Nothing {
-        let inner = NonNull::from(Box::leak(Box::new(Inner {
-            superblock: Superblock::dead(),
-            zero: AtomicU64::new(0),
-        })));
-        // SAFETY: just made; nobody else has it, and it stays where it is.
-        unsafe {
-            let zero = &raw const (*inner.as_ptr()).zero;
-            let superblock = &(*inner.as_ptr()).superblock;
-            superblock.hot.with_mut(|hot| (*hot).word = zero);
-        }
-        Nothing(inner)
+        Nothing(NonNull::from(Box::leak(Box::new(Superblock::dead()))))
     }
 
     /// Something to ask. Not to be used after `self` is gone.
     pub(crate) fn ask(&self) -> Ref {
         // SAFETY: there until `self` is gone, and not used after, as the caller promises.
-        unsafe { Ref::new(NonNull::from(&(*self.0.as_ptr()).superblock)) }
+        unsafe { Ref::new(self.0) }
     }
 }
 

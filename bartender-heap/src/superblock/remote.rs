@@ -19,7 +19,9 @@ impl Superblock {
                 return Err(AlreadyFree);
             }
             remote.store(bits | bit, Release);
-        } else if bitmaps.free(at) & bit != 0 || remote.fetch_or(bit, AcqRel) & bit != 0 {
+        } else if this.free_from_afar(&bitmaps, at) & bit != 0
+            || remote.fetch_or(bit, AcqRel) & bit != 0
+        {
             return Err(AlreadyFree);
         }
         // From here on the superblock may be dead (see the type).
