@@ -188,6 +188,24 @@ impl Heap {
         Some(Self::at_address(address))
     }
 
+    /// The same for blocks as C wants them: from 9 bytes on aligned to 16, and of
+    /// one byte where none is asked for.
+    ///
+    /// # Safety
+    /// As [`alloc_near`](Self::alloc_near).
+    #[inline(always)]
+    pub unsafe fn alloc_near_c(&self, thread: Thread, size: usize) -> Option<NonNull<u8>> {
+        if size > DIRECT * 8 {
+            return None;
+        }
+        // SAFETY: as in `alloc_near`.
+        let address = unsafe {
+            let local = thread.last(self.number.load(Relaxed))?;
+            local.direct_c(size.div_ceil(8)).take_near()?
+        };
+        Some(Self::at_address(address))
+    }
+
     /// A block of a superblock that is ready, whose hand may be empty.
     #[cold]
     #[inline(never)]

@@ -52,6 +52,8 @@ pub(crate) struct Local {
     nothing: Ref,
     /// For each number of 8-byte words up to `DIRECT`, what is ready of its class.
     direct: UnsafeCell<[Ref; DIRECT + 1]>,
+    /// The same for blocks as C wants them: see [`Self::direct_c`].
+    direct_c: UnsafeCell<[Ref; DIRECT + 1]>,
     /// Of each class the superblock that is handed out from, once its entry is
     /// durable and somebody has noticed; else `nothing`.
     ready: UnsafeCell<[Ref; CLASSES]>,
@@ -88,6 +90,7 @@ impl Local {
             number,
             nothing,
             direct: UnsafeCell::new([nothing; DIRECT + 1]),
+            direct_c: UnsafeCell::new([nothing; DIRECT + 1]),
             ready: UnsafeCell::new([nothing; CLASSES]),
             bins: UnsafeCell::new(std::array::from_fn(|_| Bin {
                 current: None,
@@ -146,6 +149,19 @@ impl Local {
             .with(|direct| unsafe { *(*direct).get_unchecked(words) })
     }
 
+    /// The same for blocks as C wants them: from 9 bytes on aligned to 16, and of
+    /// one byte where none is asked for.
+    ///
+    /// # Safety
+    /// Only by the thread that holds this heap; `words <= DIRECT`.
+    #[inline(always)]
+    pub(crate) unsafe fn direct_c(&self, words: usize) -> Ref {
+        debug_assert!(words <= DIRECT);
+        // SAFETY: the heap's thread, and there are so many.
+        self.direct_c
+            .with(|direct| unsafe { *(*direct).get_unchecked(words) })
+    }
+
     /// The same, of a class.
     ///
     /// # Safety
@@ -174,15 +190,24 @@ impl Local {
         let words = |class: usize| class::TABLE[class].size as usize / 8;
         // There is no block of no words.
         let first = class.checked_sub(1).map_or(1, |below| words(below) + 1);
+        let last = words(class).min(DIRECT);
+        // For C an even number of words, which is aligned to 16 bytes, serves the odd one below.
+        let (first_c, last_c) = match first {
+            1 => (0, 1),
+            2 => (2, 2),
+            _ => ((first - 1) | 1, last & !1),
+        };
+        let fill = |all: *mut [Ref; DIRECT + 1], first, last| {
+            // SAFETY: the heap's thread, in `with_mut`.
+            if let Some(all) = unsafe { &mut *all }.get_mut(first..=last) {
+                all.fill(superblock);
+            }
+        };
         // SAFETY: the heap's thread.
-        unsafe {
-            self.ready.with_mut(|ready| (*ready)[class] = superblock);
-            self.direct.with_mut(|direct| {
-                for words in first..=words(class).min(DIRECT) {
-                    (*direct)[words] = superblock;
-                }
-            });
-        }
+        self.ready
+            .with_mut(|ready| unsafe { (*ready)[class] = superblock });
+        self.direct.with_mut(|all| fill(all, first, last));
+        self.direct_c.with_mut(|all| fill(all, first_c, last_c));
     }
 
     /// A block of `class` from the current superblock: that, and the block's address.
@@ -297,6 +322,8 @@ impl Local {
         unsafe {
             self.ready.with_mut(|ready| (*ready).fill(self.nothing));
             self.direct.with_mut(|direct| (*direct).fill(self.nothing));
+            self.direct_c
+                .with_mut(|direct| (*direct).fill(self.nothing));
         }
         self.bins.with_mut(|bins| {
             // SAFETY: the heap's thread, and what is in its lists is its own.

@@ -5,6 +5,8 @@
 //! heap's end harms. It does not promise a heap to a thread whose thread-local
 //! data are being destroyed.
 
+mod word;
+
 use crate::arena::Arena;
 use crate::local::{Local, NUMBER};
 use std::cell::{Cell, RefCell};
@@ -13,7 +15,8 @@ use std::sync::{Arc, Weak};
 
 thread_local! {
     /// The thread's heap in the heap that was used last, or `NOBODY`. It has
-    /// nothing to destroy, so it is there until the thread's very end.
+    /// nothing to destroy, so it is there until the thread's very end. The same
+    /// is in `word`.
     static LAST: Cell<*const Local> = const { Cell::new(nobody()) };
     /// All of them.
     static JOINED: RefCell<Joined> = const { RefCell::new(Joined(Vec::new())) };
@@ -48,7 +51,7 @@ struct One {
 
 impl Drop for Joined {
     fn drop(&mut self) {
-        LAST.set(nobody());
+        set_last(nobody());
         for one in self.0.drain(..) {
             // A heap that is gone has no use for it; one that is not stays until
             // we are done.
@@ -60,9 +63,12 @@ impl Drop for Joined {
     }
 }
 
-/// The calling thread, as heaps know it. Where thread-local data are found by a
-/// call, as in a shared library, it pays to ask for it first, while there is
-/// nothing to keep over the call.
+fn set_last(local: *const Local) {
+    LAST.set(local);
+    word::set(local);
+}
+
+/// The calling thread, as heaps know it.
 #[derive(Debug, Clone, Copy)]
 pub struct Thread(*const Local);
 
@@ -71,6 +77,14 @@ impl Thread {
     #[inline(always)]
     pub fn current() -> Thread {
         Thread(LAST.get())
+    }
+
+    /// The same from a library of C functions, which cannot know where the
+    /// linker will put thread-local data, and would have to call it. In a program
+    /// `current` is as fast, and the compiler may keep more of it.
+    #[inline(always)]
+    pub fn current_in_library() -> Thread {
+        Thread(word::get())
     }
 
     /// As [`last`].
@@ -125,7 +139,7 @@ pub(crate) unsafe fn search<'a>(heap: u64) -> Option<&'a Local> {
             let joined = joined.borrow();
             let one = joined.0.iter().find(|one| one.local.number() == heap)?;
             let local = Arc::as_ptr(&one.local);
-            LAST.set(local);
+            set_last(local);
             // SAFETY: as in `last`.
             Some(unsafe { &*local })
         })
@@ -144,7 +158,7 @@ pub(crate) fn join(arena: &Arc<Arena>) -> Option<&Local> {
                 Arc::increment_strong_count(local);
                 Arc::from_raw(local)
             };
-            LAST.set(local);
+            set_last(local);
             let mut joined = joined.borrow_mut();
             // `LAST` is none of those that go.
             joined.0.retain(|one| one.arena.strong_count() > 0);

@@ -7,7 +7,7 @@
 #![allow(unsafe_code)]
 
 use crate::error::{Failure, Result};
-use bartender_heap::{Heap, Pending, Thread};
+use bartender_heap::{Heap, Pending};
 use bartender_pm::sync::Mutex;
 use bartender_pm::sync::atomic::AtomicUsize;
 use bartender_pm::{Durability, Options, Record, Region, mutant};
@@ -49,9 +49,6 @@ thread_local! {
     static RECORD: RefCell<Record> = RefCell::new(Record::new());
 }
 
-/// Largest block that is looked for in the hand.
-const MAX_NEAR: usize = 1024;
-
 /// The options of a region for C, of up to `max_size` bytes (0: 64 GiB).
 pub(crate) fn options(max_size: u64) -> Options {
     let max_size = if max_size == 0 { 64 << 30 } else { max_size };
@@ -69,6 +66,13 @@ pub(crate) fn stays(usable: usize, size: usize) -> bool {
     size <= usable && (size >= usable / 2 || usable <= 32)
 }
 
+/// What `size` bytes (0 counts as 1) at a multiple of `align`, a power of two, are to C.
+pub(crate) fn layout(size: usize, align: usize) -> Result<Layout> {
+    let align = align.max(if size > 8 { 16 } else { 8 });
+    Layout::from_size_align(size.max(1), align)
+        .map_err(|_| Failure::new(libc::ENOMEM, format!("{size} bytes are more than there is")))
+}
+
 impl Core {
     /// The heap in a region, which is created if there is none yet.
     pub(crate) fn open(region: Region) -> Result<Core> {
@@ -80,28 +84,9 @@ impl Core {
         })
     }
 
-    /// A block of `size` bytes (0 counts as 1), aligned to 8 up to 8 bytes and
-    /// to 16 above, if the thread has one in its hand. `None` says nothing.
-    ///
-    /// # Safety
-    /// As [`Heap::alloc_near`].
-    #[inline(always)]
-    pub unsafe fn near(&self, thread: Thread, size: usize) -> Option<NonNull<u8>> {
-        if size > MAX_NEAR {
-            return None;
-        }
-        // A size that is a multiple of 16 has blocks at multiples of 16.
-        let size = if size > 8 { (size + 15) & !15 } else { 8 };
-        // SAFETY: as the caller says.
-        unsafe { self.heap.alloc_near(thread, size) }
-    }
-
     /// A block of `size` bytes at a multiple of `align`, which is a power of two.
     pub(crate) fn alloc(&self, size: usize, align: usize) -> Result<NonNull<u8>> {
-        let align = align.max(if size > 8 { 16 } else { 8 });
-        let layout = Layout::from_size_align(size.max(1), align).map_err(|_| {
-            Failure::new(libc::ENOMEM, format!("{size} bytes are more than there is"))
-        })?;
+        let layout = layout(size, align)?;
         let block = self.heap.alloc(layout)?;
         if let Some(entry) = block.entry {
             self.pending.push(entry);

@@ -2,7 +2,8 @@
 //!
 //! What a common call costs beyond [`bartender_heap::Heap`] is the load of the
 //! default heap and a rounding; anything else is behind a call that is not
-//! inlined.
+//! inlined; those that are behind are C functions too, which never unwind, so
+//! that the common call has nothing to clean up behind them.
 
 #![allow(unsafe_code)]
 #![allow(clippy::missing_safety_doc, reason = "the header is the reference")]
@@ -22,19 +23,27 @@ type Result<T> = crate::error::Result<T>;
 /// `bt_malloc`, to be inlined.
 #[inline(always)]
 pub fn malloc(size: usize) -> *mut c_void {
-    let thread = Thread::current();
-    if let Some(core) = handle::default()
-        // SAFETY: asked for just now.
-        && let Some(block) = unsafe { core.near(thread, size) }
-    {
-        return block.as_ptr().cast();
+    let Some(core) = handle::default() else {
+        return malloc_slowly(null_mut(), size);
+    };
+    // SAFETY: asked for just now.
+    match unsafe { core.heap.alloc_near_c(Thread::current_in_library(), size) } {
+        Some(block) => block.as_ptr().cast(),
+        None => malloc_slowly(null_mut(), size),
     }
-    malloc_slowly(null_mut(), size)
 }
 
 #[cold]
 #[inline(never)]
-fn malloc_slowly(heap: *mut bt_heap, size: usize) -> *mut c_void {
+extern "C" fn malloc_slowly(heap: *mut bt_heap, size: usize) -> *mut c_void {
+    // What is at hand of a larger size, or needs a look at a bitmap only, cannot fail.
+    // SAFETY: a handle of C's.
+    if let Ok(core) = unsafe { handle::heap(heap) }
+        && let Ok(layout) = core::layout(size, 1)
+        && let Some(block) = core.heap.alloc_at_hand(layout)
+    {
+        return block.as_ptr().cast();
+    }
     guard(null_mut(), || {
         // SAFETY: a handle of C's.
         let core = unsafe { handle::heap(heap) }?;
@@ -48,7 +57,7 @@ fn malloc_slowly(heap: *mut bt_heap, size: usize) -> *mut c_void {
 /// As the header says of `bt_free`.
 #[inline(always)]
 pub unsafe fn free(block: *mut c_void) -> c_int {
-    let thread = Thread::current();
+    let thread = Thread::current_in_library();
     if let Some(core) = handle::default()
         && let Some(block) = NonNull::new(block)
     {
@@ -65,7 +74,7 @@ pub unsafe fn free(block: *mut c_void) -> c_int {
 
 #[cold]
 #[inline(never)]
-fn settle(core: &Core, block: NonNull<u8>) -> c_int {
+extern "C" fn settle(core: &Core, block: NonNull<u8>) -> c_int {
     guard(-1, || {
         // SAFETY: the caller was just told to.
         unsafe { core.heap.settle(block) };
@@ -75,7 +84,7 @@ fn settle(core: &Core, block: NonNull<u8>) -> c_int {
 
 #[cold]
 #[inline(never)]
-unsafe fn free_slowly(heap: *mut bt_heap, block: *mut c_void) -> c_int {
+unsafe extern "C" fn free_slowly(heap: *mut bt_heap, block: *mut c_void) -> c_int {
     guard(-1, || {
         let Some(block) = NonNull::new(block) else {
             return Ok(0);
@@ -190,7 +199,7 @@ pub unsafe extern "C" fn bt_heap_malloc(heap: *mut bt_heap, size: usize) -> *mut
     // SAFETY: a handle of C's.
     if let Ok(core) = unsafe { handle::heap(heap) }
         // SAFETY: asked for just now.
-        && let Some(block) = unsafe { core.near(Thread::current(), size) }
+        && let Some(block) = unsafe { core.heap.alloc_near_c(Thread::current_in_library(), size) }
     {
         return block.as_ptr().cast();
     }
@@ -205,7 +214,10 @@ pub unsafe extern "C" fn bt_heap_free(heap: *mut bt_heap, ptr: *mut c_void) -> c
         && let Some(block) = NonNull::new(ptr)
     {
         // SAFETY: as the header says, and the thread was asked for just now.
-        match unsafe { core.heap.free_near(Thread::current(), block.cast()) } {
+        match unsafe {
+            core.heap
+                .free_near(Thread::current_in_library(), block.cast())
+        } {
             Freed::Done => return 0,
             Freed::Settle => return settle(core, block.cast()),
             Freed::NotNear => {}

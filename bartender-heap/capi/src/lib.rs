@@ -11,7 +11,7 @@
 //! `errno` and a message of its thread, and allocating and freeing cost what
 //! they cost in [`bartender_heap::Heap`] and a handful of instructions.
 //!
-//! [`near`](Core::near) and [`malloc`], [`free`] are for benchmarks too;
+//! [`malloc`], [`free`] are for benchmarks too;
 //! the rest of this crate is no interface for Rust programs, which have the
 //! crate `bartender`.
 

@@ -228,6 +228,16 @@ fn threads_share_a_heap() {
 }
 
 #[test]
+fn a_program_loads_the_library_late() {
+    let Some(cc) = compiler() else { return };
+    // Linked with it for the flags only: nothing in the program needs it.
+    let program = cc.compile(&source("late.c"), Link::Shared, &["-Wl,--as-needed"]);
+    let mut command = Command::new(program);
+    command.arg(cc.region("late"));
+    run(command.arg(cc.prefix.join("lib/libbartender.so")));
+}
+
+#[test]
 fn a_hungry_program_runs_under_address_sanitizer() {
     let Some(cc) = compiler() else { return };
     let probe = cc.region("probe.c");
