@@ -179,14 +179,10 @@ impl Arena {
                 }
             }
             if !local.refill(class, self.order()) {
-                let mut idle = Vec::new();
-                local.spare(class, &mut idle);
-                self.hand_over(&idle, home);
-                let mut global = self.global.lock();
-                global.collect();
-                global.flush_old(&self.map, home);
-                let superblock = global.superblock(class, local.mail(), &self.map, home);
-                drop(global);
+                let superblock = match local.stay(class) {
+                    Some(superblock) => Ok(superblock),
+                    None => self.fetch(local, class, home),
+                };
                 match superblock {
                     Ok(superblock) => local.adopt(superblock, self.order()),
                     Err(error) => return self.scarce(local, class, home).ok_or(error),
@@ -195,6 +191,31 @@ impl Arena {
             Ok(local
                 .alloc(class)
                 .expect("the current superblock has a free block"))
+        }
+    }
+
+    /// A superblock of `class` from the global heap, which gets what `local` does
+    /// not need any more.
+    ///
+    /// # Safety
+    /// As [`Self::alloc`].
+    unsafe fn fetch(&self, local: &Local, class: usize, home: &dyn Home) -> Result<Ref> {
+        let (mut idle, mut more) = (Vec::new(), Vec::new());
+        // SAFETY: as the caller says; what comes is the thread's.
+        unsafe {
+            local.spare(class, &mut idle);
+            local.leave_all(&mut idle);
+            let mut global = self.global.lock();
+            global.take_over(&idle, &self.map, home);
+            let superblock = global.superblock(class, local.mail(), &self.map, home);
+            if superblock.is_ok() {
+                more.extend(
+                    (0..local.more(class)).map_while(|_| global.empty(class, local.mail())),
+                );
+            }
+            drop(global);
+            local.stock(&more);
+            superblock
         }
     }
 
@@ -325,8 +346,12 @@ impl Arena {
     #[cold]
     pub(crate) unsafe fn settle(&self, local: &Local, superblock: Ref, home: &dyn Home) {
         // SAFETY: as the caller says.
-        if let Some(away) = unsafe { local.settle(superblock) } {
-            self.hand_over(&[away], home);
+        unsafe {
+            if let Some(goes) = local.settle(superblock) {
+                let mut away = Vec::new();
+                local.leave(goes, &mut away);
+                self.hand_over(&away, home);
+            }
         }
     }
 
@@ -358,12 +383,7 @@ impl Arena {
         if away.is_empty() {
             return;
         }
-        let mut global = self.global.lock();
-        for superblock in away {
-            global.accept(*superblock);
-        }
-        global.collect();
-        global.flush_old(&self.map, home);
+        self.global.lock().take_over(away, &self.map, home);
     }
 }
 

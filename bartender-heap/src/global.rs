@@ -22,7 +22,7 @@ use std::collections::BTreeMap;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-/// Empty superblocks that keep their class at most: about 4 MiB.
+/// Empty superblocks that keep their class at most, for each thread: about 4 MiB.
 const KEPT: usize = if cfg!(loom) { 0 } else { 64 };
 
 /// What the global lock guards.
@@ -107,6 +107,15 @@ impl Global {
         self.file(superblock);
     }
 
+    /// Takes over superblocks of threads, out of all lists, and what was given back elsewhere.
+    pub(crate) fn take_over(&mut self, away: &[Ref], map: &Map, home: &dyn Home) {
+        for superblock in away {
+            self.accept(*superblock);
+        }
+        self.collect();
+        self.flush_old(map, home);
+    }
+
     /// Puts a superblock of ours where it belongs.
     fn file(&mut self, superblock: Ref) {
         let place = superblock.place();
@@ -163,8 +172,9 @@ impl Global {
     /// Gives the units of all empty superblocks back but those of a few that came
     /// last: a thread that works in bursts wants them again.
     pub(crate) fn flush_old(&mut self, map: &Map, home: &dyn Home) {
-        if self.empty.len() > KEPT {
-            let rest = self.empty.len() - KEPT / 2;
+        let kept = KEPT * (self.locals.len() - self.idle.len()).max(1);
+        if self.empty.len() > kept {
+            let rest = self.empty.len() - kept / 2;
             for superblock in self.empty.drain(..rest).collect::<Vec<_>>() {
                 self.bury(superblock, map, home);
             }
@@ -202,6 +212,16 @@ impl Global {
         Some(superblock)
     }
 
+    /// An empty superblock of `class` of ours for the heap of `owner`.
+    pub(crate) fn empty(&mut self, class: usize, owner: NonNull<Mailbox>) -> Option<Ref> {
+        let of_class = |superblock: &Ref| superblock.class() == class;
+        let at = self.empty.iter().rposition(of_class)?;
+        let superblock = self.empty.remove(at);
+        superblock.set_place(Place::Nowhere);
+        superblock.set_owner(owner);
+        Some(superblock)
+    }
+
     /// A superblock of `class` with free blocks for the heap of `owner`: one of ours or a new one.
     ///
     /// # Errors
@@ -216,11 +236,7 @@ impl Global {
         if let Some(superblock) = self.partial(class, owner) {
             return Ok(superblock);
         }
-        let of_class = |superblock: &Ref| superblock.class() == class;
-        if let Some(at) = self.empty.iter().rposition(of_class) {
-            let superblock = self.empty.remove(at);
-            superblock.set_place(Place::Nowhere);
-            superblock.set_owner(owner);
+        if let Some(superblock) = self.empty(class, owner) {
             return Ok(superblock);
         }
         // An empty one of another class before space that nobody has used.

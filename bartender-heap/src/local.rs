@@ -5,18 +5,23 @@
 //! locks. It never gets or gives superblocks by itself: it says which ones
 //! should go, and `arena` passes them on.
 
+mod leaving;
 mod spare;
 
 use crate::class::{self, CLASSES, MAX_SMALL};
 use crate::list::List;
 use crate::superblock::{Mailbox, Place, Ref};
 use bartender_pm::sync::UnsafeCell;
+use leaving::Leaving;
 use std::ptr::NonNull;
 
-/// Superblocks' worth of free blocks of a class that a thread may keep, of small
-/// and of longer superblocks: so that a thread at the edge, or one that works in
-/// bursts, does not send superblocks back and forth.
+/// Superblocks' worth of free blocks of a class that a thread may keep before it
+/// gives up what is wholly free, of small and of longer superblocks: so that a
+/// thread at the edge does not send superblocks back and forth.
 const SLACK: [i64; 2] = [4, 2];
+/// The same before it gives up what is partly free, 4 MiB and more: what is still
+/// in use there it would give back from afar, and a burst of frees is the rule.
+const PARTLY: [i64; 2] = [64, 16];
 /// How many superblocks are looked at for one to give up.
 const LOOK: usize = 4;
 
@@ -35,14 +40,15 @@ pub(crate) const NUMBER: usize = std::mem::offset_of!(Local, number);
 ///   everything along. Methods that reach them are unsafe and say so.
 ///
 /// *Hoard's invariant.* For each class, with `u` blocks in use out of `a`, the
-/// superblock that is handed out from left out: `u ≥ a − SLACK superblocks` or
-/// `u ≥ ¾ a`, else a superblock that is at least a quarter free goes to the
-/// global heap. It is looked at, and the superblock counted, when its use falls
+/// superblock that is handed out from left out: `u ≥ a − SLACK superblocks`, else
+/// a superblock that has become empty goes to the global heap; and `u ≥ a − PARTLY
+/// superblocks` or `u ≥ ¾ a`, else one that is at least a quarter free does. It is
+/// looked at, and the superblock counted, when its use falls
 /// through a quarter (`Superblock::arm`): at most another quarter of each
 /// superblock may be free unnoticed, and the blow-up stays bounded by a constant
 /// factor plus a constant for each thread and class.
 /// What is wholly free in a class that the thread does not use any more goes when
-/// it needs something else (`spare`).
+/// it needs something else (`spare`). A few that are empty go together (`leaving`).
 #[repr(C)]
 pub(crate) struct Local {
     mail: Mailbox,
@@ -58,6 +64,7 @@ pub(crate) struct Local {
     /// durable and somebody has noticed; else `nothing`.
     ready: UnsafeCell<[Ref; CLASSES]>,
     bins: UnsafeCell<[Bin; CLASSES]>,
+    leaving: UnsafeCell<Leaving>,
     /// The class at which to look next for something to give up.
     spare_next: UnsafeCell<usize>,
     /// A bit for each class of which it has, or had, superblocks.
@@ -72,6 +79,8 @@ struct Bin {
     used: i64,
     /// Blocks.
     capacity: i64,
+    /// Superblocks that came since one had to go.
+    got: usize,
     partial: List,
     full: List,
 }
@@ -96,9 +105,11 @@ impl Local {
                 current: None,
                 used: 0,
                 capacity: 0,
+                got: 0,
                 partial: List::new(Place::Partial),
                 full: List::new(Place::Full),
             })),
+            leaving: UnsafeCell::new(Leaving::new()),
             spare_next: UnsafeCell::new(0),
             held: UnsafeCell::new(0),
         }
@@ -256,7 +267,12 @@ impl Local {
                 unsafe {
                     let bin = &mut (*bins)[superblock.class()];
                     superblock.collect();
-                    away.extend(bin.settle(superblock));
+                    // What leaves is in no class, and empty anyway.
+                    if superblock.place() != Place::Leaving
+                        && let Some(goes) = bin.settle(superblock)
+                    {
+                        self.leave(goes, away);
+                    }
                 }
             });
         }
@@ -304,9 +320,7 @@ impl Local {
             // SAFETY: the heap's thread.
             unsafe {
                 let bin = &mut (*bins)[superblock.class()];
-                superblock.uncount();
-                bin.used += superblock.count();
-                bin.capacity += i64::from(superblock.blocks());
+                bin.enter(superblock);
                 bin.make_current(superblock, random);
                 self.held.with_mut(|held| *held |= 1 << superblock.class());
             }
@@ -325,6 +339,8 @@ impl Local {
             self.direct_c
                 .with_mut(|direct| (*direct).fill(self.nothing));
         }
+        // SAFETY: the heap's thread.
+        unsafe { self.leave_all(away) };
         self.bins.with_mut(|bins| {
             // SAFETY: the heap's thread, and what is in its lists is its own.
             unsafe {
@@ -352,6 +368,19 @@ impl Local {
 }
 
 impl Bin {
+    /// Counts `superblock` in.
+    ///
+    /// # Safety
+    /// The caller owns it.
+    unsafe fn enter(&mut self, superblock: Ref) {
+        // SAFETY: as the caller says.
+        unsafe { superblock.uncount() };
+        // SAFETY: as the caller says.
+        self.used += unsafe { superblock.count() };
+        self.capacity += i64::from(superblock.blocks());
+        self.got += 1;
+    }
+
     /// # Safety
     /// The caller owns `superblock`, which is in no list.
     unsafe fn make_current(&mut self, superblock: Ref, random: u32) {
@@ -384,6 +413,7 @@ impl Bin {
                 goes.disarm();
                 self.used += goes.count() - i64::from(goes.used());
                 self.capacity -= i64::from(goes.blocks());
+                self.got = 0;
             }
             goes
         }
@@ -405,7 +435,8 @@ impl Bin {
         if partial && used(superblock) == 0 {
             return Some(superblock);
         }
-        if self.used * 4 >= self.capacity * 3 {
+        let slack = PARTLY[usize::from(superblock.size() > MAX_SMALL as u64)];
+        if self.used + slack * blocks >= self.capacity || self.used * 4 >= self.capacity * 3 {
             return None;
         }
         let quarter_free =

@@ -178,6 +178,8 @@ pub(crate) enum Place {
     Full,
     /// Waits for its units to be given back (global heap only).
     Empty,
+    /// Waits for others to go to the global heap with (threads only).
+    Leaving,
 }
 
 /// What the owner knows of a superblock.
@@ -409,6 +411,11 @@ impl Superblock {
     /// First unit.
     pub(crate) fn unit(&self) -> u64 {
         self.start.load(Relaxed) / UNIT
+    }
+
+    /// So many units of 8 KiB.
+    pub(crate) fn units(&self) -> u64 {
+        self.entry().units.into()
     }
 
     /// Home offset of block `index`.

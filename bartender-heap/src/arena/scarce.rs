@@ -31,6 +31,7 @@ impl Arena {
         unsafe {
             let mut idle = Vec::new();
             local.spare_all(class, &mut idle);
+            local.leave_all(&mut idle);
             if !idle.is_empty() {
                 self.hand_over(&idle, home);
                 let got = self
