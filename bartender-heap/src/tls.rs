@@ -5,20 +5,16 @@
 //! heap's end harms. It does not promise a heap to a thread whose thread-local
 //! data are being destroyed.
 
-mod word;
+mod last;
 
 use crate::arena::Arena;
 use crate::local::{Local, NUMBER};
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::ptr::NonNull;
 use std::sync::{Arc, Weak};
 
 thread_local! {
-    /// The thread's heap in the heap that was used last, or `NOBODY`. It has
-    /// nothing to destroy, so it is there until the thread's very end. The same
-    /// is in `word`.
-    static LAST: Cell<*const Local> = const { Cell::new(nobody()) };
-    /// All of them.
+    /// The thread's heaps.
     static JOINED: RefCell<Joined> = const { RefCell::new(Joined(Vec::new())) };
 }
 
@@ -35,12 +31,12 @@ const fn nobody() -> *const Local {
     (&raw const NOBODY).cast()
 }
 
-/// *Who may trust `LAST`.* It is `NOBODY`, or a thread heap that this thread
-/// joined and holds until it ends, when `LAST` becomes `NOBODY`. `Joined` shares
-/// the thread heap, so while `LAST` points to it, its memory is not another's,
-/// even where the arena is gone: who finds its address in a superblock of a heap
-/// that lives has found this thread heap, and who reads its number reads that of
-/// the heap that it belongs, or belonged, to.
+/// *Who may trust `last`*, a word of each thread: it is `NOBODY`, or a thread heap
+/// that the thread joined and holds until it ends, when it becomes `NOBODY`.
+/// `Joined` shares the thread heap, so while `last` points to it, its memory is
+/// not another's, even where the arena is gone: who finds its address in a
+/// superblock of a heap that lives has found this thread heap, and who reads its
+/// number reads that of the heap that it belongs, or belonged, to.
 struct Joined(Vec<One>);
 
 /// One thread heap, this thread's until `retire`.
@@ -51,7 +47,7 @@ struct One {
 
 impl Drop for Joined {
     fn drop(&mut self) {
-        set_last(nobody());
+        last::set(nobody());
         for one in self.0.drain(..) {
             // A heap that is gone has no use for it; one that is not stays until
             // we are done.
@@ -63,11 +59,6 @@ impl Drop for Joined {
     }
 }
 
-fn set_last(local: *const Local) {
-    LAST.set(local);
-    word::set(local);
-}
-
 /// The calling thread, as heaps know it.
 #[derive(Debug, Clone, Copy)]
 pub struct Thread(*const Local);
@@ -76,15 +67,7 @@ impl Thread {
     /// The calling thread.
     #[inline(always)]
     pub fn current() -> Thread {
-        Thread(LAST.get())
-    }
-
-    /// The same from a library of C functions, which cannot know where the
-    /// linker will put thread-local data, and would have to call it. In a program
-    /// `current` is as fast, and the compiler may keep more of it.
-    #[inline(always)]
-    pub fn current_in_library() -> Thread {
-        Thread(word::get())
+        Thread(last::get())
     }
 
     /// As [`last`].
@@ -139,7 +122,7 @@ pub(crate) unsafe fn search<'a>(heap: u64) -> Option<&'a Local> {
             let joined = joined.borrow();
             let one = joined.0.iter().find(|one| one.local.number() == heap)?;
             let local = Arc::as_ptr(&one.local);
-            set_last(local);
+            last::set(local);
             // SAFETY: as in `last`.
             Some(unsafe { &*local })
         })
@@ -158,9 +141,9 @@ pub(crate) fn join(arena: &Arc<Arena>) -> Option<&Local> {
                 Arc::increment_strong_count(local);
                 Arc::from_raw(local)
             };
-            set_last(local);
+            last::set(local);
             let mut joined = joined.borrow_mut();
-            // `LAST` is none of those that go.
+            // `last` is none of those that go.
             joined.0.retain(|one| one.arena.strong_count() > 0);
             joined.0.push(One {
                 arena: Arc::downgrade(arena),

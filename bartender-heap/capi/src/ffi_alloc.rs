@@ -27,7 +27,7 @@ pub fn malloc(size: usize) -> *mut c_void {
         return malloc_slowly(null_mut(), size);
     };
     // SAFETY: asked for just now.
-    match unsafe { core.heap.alloc_near_c(Thread::current_in_library(), size) } {
+    match unsafe { core.heap.alloc_near_c(Thread::current(), size) } {
         Some(block) => block.as_ptr().cast(),
         None => malloc_slowly(null_mut(), size),
     }
@@ -57,7 +57,7 @@ extern "C" fn malloc_slowly(heap: *mut bt_heap, size: usize) -> *mut c_void {
 /// As the header says of `bt_free`.
 #[inline(always)]
 pub unsafe fn free(block: *mut c_void) -> c_int {
-    let thread = Thread::current_in_library();
+    let thread = Thread::current();
     if let Some(core) = handle::default()
         && let Some(block) = NonNull::new(block)
     {
@@ -199,7 +199,7 @@ pub unsafe extern "C" fn bt_heap_malloc(heap: *mut bt_heap, size: usize) -> *mut
     // SAFETY: a handle of C's.
     if let Ok(core) = unsafe { handle::heap(heap) }
         // SAFETY: asked for just now.
-        && let Some(block) = unsafe { core.heap.alloc_near_c(Thread::current_in_library(), size) }
+        && let Some(block) = unsafe { core.heap.alloc_near_c(Thread::current(), size) }
     {
         return block.as_ptr().cast();
     }
@@ -214,10 +214,7 @@ pub unsafe extern "C" fn bt_heap_free(heap: *mut bt_heap, ptr: *mut c_void) -> c
         && let Some(block) = NonNull::new(ptr)
     {
         // SAFETY: as the header says, and the thread was asked for just now.
-        match unsafe {
-            core.heap
-                .free_near(Thread::current_in_library(), block.cast())
-        } {
+        match unsafe { core.heap.free_near(Thread::current(), block.cast()) } {
             Freed::Done => return 0,
             Freed::Settle => return settle(core, block.cast()),
             Freed::NotNear => {}

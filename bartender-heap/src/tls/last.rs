@@ -1,12 +1,13 @@
-//! One word for each thread, found without a call.
+//! The thread's heap in the heap that it used last: one word, found without a
+//! call.
 //!
-//! `std`'s thread-local data are found by a call to the dynamic linker from a
-//! shared library, which takes longer than to allocate. The word here lies in
-//! the block of thread-local data that a thread has from its start (*initial
-//! exec*, as in other allocators): a library with it that is loaded late takes
-//! its thread-local data from the little that the dynamic linker keeps for that.
-//! The word has nothing to destroy. Elsewhere than on Linux for x86-64, and
-//! under Miri, it is `std`'s.
+//! `std`'s thread-local data are found by a call from a shared library, and from
+//! a program where the compiler has not inlined it, which takes longer than the
+//! rest of allocating. The word here lies in the block of thread-local data that
+//! a thread has from its start (*initial exec*, as in other allocators): a
+//! library with it that is loaded late takes its thread-local data from the
+//! little that the dynamic linker keeps for that. The word has nothing to
+//! destroy. Elsewhere than on Linux for x86-64, and under Miri, it is `std`'s.
 
 pub(super) use imp::{get, set};
 
@@ -21,7 +22,7 @@ mod imp {
     macro_rules! name {
         () => {
             concat!(
-                "bartender_heap_word_",
+                "bartender_heap_last_",
                 env!("CARGO_PKG_VERSION_MAJOR"),
                 "_",
                 env!("CARGO_PKG_VERSION_MINOR"),
