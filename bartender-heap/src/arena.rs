@@ -242,6 +242,16 @@ impl Arena {
         })
     }
 
+    /// Makes the large run that begins at home offset `offset` long enough for `size`
+    /// bytes, where it is. `None`: it is none, or there is no room behind it.
+    pub(crate) fn grow(&self, offset: u64, size: usize, home: &dyn Home) -> Option<Ref> {
+        let units = u32::try_from((size as u64).div_ceil(UNIT)).ok()?;
+        let mut global = self.global.lock();
+        let run = global.run_around(offset / UNIT, &self.map)?;
+        let grown = run.unit() * UNIT == offset && global.grow(run, units, &self.map, home);
+        grown.then_some(run)
+    }
+
     /// The superblock and index of the block that starts at home offset `offset`.
     pub(crate) fn find(&self, offset: u64) -> Result<(Ref, u32), NotABlock> {
         if let Some(superblock) = self.map.at(offset)

@@ -366,7 +366,7 @@ impl Global {
             let run = self.units.take(len, align);
             return Ok(run.expect("the hole was long enough"));
         }
-        let Some((need, better)) = self.units.growth(len, align) else {
+        let Some(ends) = self.units.growth(len, align) else {
             // A hole and its neighbour may be long enough together.
             while len <= self.units.free()
                 && let Some(hole) = self.units.take_longest_hole()
@@ -383,14 +383,44 @@ impl Global {
                 max_size: max * UNIT,
             })));
         };
-        if home.size() < need * UNIT && home.extend(better * UNIT).is_err() {
-            home.extend(need * UNIT)?;
-        }
-        self.units.grown(home.size() / UNIT, 0);
+        self.extend(ends, home)?;
         Ok(self
             .units
             .take(len, align)
             .expect("the region has grown to hold the run"))
+    }
+
+    /// Makes a large run `units` units long where it is, if what follows is free or
+    /// the region can grow there. It is born again: its new table entry wins over
+    /// those of whatever was behind it before. False: nothing was done.
+    pub(crate) fn grow(&mut self, run: Ref, units: u32, map: &Map, home: &dyn Home) -> bool {
+        let start = run.unit();
+        let behind = start + run.units();
+        let Some(more) = u64::from(units).checked_sub(run.units()) else {
+            return false;
+        };
+        if !self.units.take_filled_at(behind, more) {
+            let Some(ends) = self.units.growth_at(behind, more) else {
+                return false;
+            };
+            if self.extend(ends, home).is_err() || !self.units.take_filled_at(behind, more) {
+                return false;
+            }
+        }
+        let birth = self.birth();
+        run.grow(units, birth);
+        map.set(run);
+        self.large.insert(start, start + u64::from(units));
+        true
+    }
+
+    /// The region grows, to the second of `ends` or else to the first.
+    fn extend(&mut self, (need, better): (u64, u64), home: &dyn Home) -> Result<()> {
+        if home.size() < need * UNIT && home.extend(better * UNIT).is_err() {
+            home.extend(need * UNIT)?;
+        }
+        self.units.grown(home.size() / UNIT, 0);
+        Ok(())
     }
 
     /// A hole becomes a free run.

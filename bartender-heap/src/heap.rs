@@ -234,13 +234,17 @@ impl Heap {
         Self::at_address(self.base as u64 + offset)
     }
 
+    fn entry(&self, superblock: Ref) -> Entry {
+        Entry {
+            offset: entry_offset(superblock.unit(), self.region.max_size() / UNIT),
+            bytes: superblock.entry().to_bytes(),
+        }
+    }
+
     /// The block with its entry, if that has to travel along.
     #[cold]
     fn block(&self, superblock: Ref, offset: u64, fresh: bool) -> Result<Block> {
-        let entry = (!superblock.is_durable()).then(|| Entry {
-            offset: entry_offset(superblock.unit(), self.region.max_size() / UNIT),
-            bytes: superblock.entry().to_bytes(),
-        });
+        let entry = (!superblock.is_durable()).then(|| self.entry(superblock));
         let ptr = self.address(offset);
         Ok(Block { ptr, entry, fresh })
     }

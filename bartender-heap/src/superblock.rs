@@ -322,6 +322,14 @@ impl Superblock {
         NonNull::new(self.bits.load(Relaxed)).expect("a living superblock has bitmaps")
     }
 
+    /// A large run was made longer, and is born again with that. Under the global
+    /// lock; only who has the block asks for its length.
+    pub(crate) fn grow(&self, units: u32, birth: u64) {
+        debug_assert!(self.is_large());
+        self.size.store(u64::from(units) * UNIT, Relaxed);
+        self.cold.birth.store(birth, Relaxed);
+    }
+
     /// Whether it describes a superblock or run.
     pub(crate) fn is_alive(&self) -> bool {
         self.class.load(Acquire) != DEAD

@@ -131,9 +131,24 @@ impl Units {
             }
             start = piece.end;
         };
+        Some(self.ends(need))
+    }
+
+    /// The same for the units `start..start + len`: where only free ones lie between
+    /// `start` and the region's end.
+    pub(crate) fn growth_at(&self, start: u64, len: u64) -> Option<(u64, u64)> {
+        let last = self.filled.free.range(..=start).next_back();
+        let free = start == self.end
+            || start < self.end && last.is_some_and(|(at, (have, _))| at + have == self.end);
+        let end = start.checked_add(len)?;
+        (free && end <= Piece::of(start, self.max).end && start < self.max).then(|| self.ends(end))
+    }
+
+    /// Where the region may end that has to reach to `need`: at least, and better.
+    fn ends(&self, need: u64) -> (u64, u64) {
         let step = (self.end / STEP).clamp(GRAIN, MAX_STEP);
         let round = |end: u64| end.next_multiple_of(GRAIN).min(self.max);
-        Some((round(need), round(need.max(self.end + step))))
+        (round(need), round(need.max(self.end + step)))
     }
 
     /// Takes the smallest run of at least `len` units that has its space, cut to
@@ -142,6 +157,14 @@ impl Units {
         let run = self.filled.take(len, align)?;
         self.peak = self.peak.max(self.taken());
         Some(run)
+    }
+
+    /// Takes exactly the units `start..start + len`, which have their space; false if
+    /// they are not all free, or have not.
+    pub(crate) fn take_filled_at(&mut self, start: u64, len: u64) -> bool {
+        let taken = self.filled.take_at(start, len);
+        self.peak = self.peak.max(self.taken());
+        taken
     }
 
     /// Takes exactly the units `start..start + len`; false if they are not all free.

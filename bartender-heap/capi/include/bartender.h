@@ -167,7 +167,8 @@ void *bt_calloc(size_t count, size_t size) BT_ALLOCATES((1, 2));
 void *bt_heap_calloc(bt_heap *heap, size_t count, size_t size) BT_ALLOCATES((2, 3));
 
 /* `ptr` with room for `size` bytes: itself, if it has that room and not much more
- * than twice of it, or another block with its first bytes, and `ptr` is freed.
+ * than twice of it; or itself, where it is longer than 64 KiB and there is room
+ * behind it; or another block with its first bytes, and `ptr` is freed.
  * NULL for `ptr`: as bt_malloc. Size 0 frees nothing. On failure `ptr` stays.
  *
  * Mind rule 2: where durable data lead to `ptr`, use bt_tx_realloc. */

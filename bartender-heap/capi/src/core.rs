@@ -7,7 +7,7 @@
 #![allow(unsafe_code)]
 
 use crate::error::{Failure, Result};
-use bartender_heap::{Heap, Pending};
+use bartender_heap::{Entry, Heap, Pending};
 use bartender_pm::sync::Mutex;
 use bartender_pm::sync::atomic::AtomicUsize;
 use bartender_pm::{Durability, Options, Record, Region, mutant};
@@ -61,11 +61,6 @@ pub(crate) fn options(max_size: u64) -> Options {
     options
 }
 
-/// Whether a block of `usable` bytes serves for `size`, without wasting more than a half (or little).
-pub(crate) fn stays(usable: usize, size: usize) -> bool {
-    size <= usable && (size >= usable / 2 || usable <= 32)
-}
-
 /// What `size` bytes (0 counts as 1) at a multiple of `align`, a power of two, are to C.
 pub(crate) fn layout(size: usize, align: usize) -> Result<Layout> {
     let align = align.max(if size > 8 { 16 } else { 8 });
@@ -89,15 +84,38 @@ impl Core {
         let layout = layout(size, align)?;
         let block = self.heap.alloc(layout)?;
         if let Some(entry) = block.entry {
-            self.pending.push(entry);
-            // From now on somebody takes care of it.
-            self.heap.entry_durable(&entry);
-            if self.pending.len() >= MANY_ENTRIES {
-                // An error comes back with the next commit: the entries stay.
-                let _ = self.with_record(|record| self.commit(record));
-            }
+            self.care_for(entry);
         }
         Ok(block.ptr)
+    }
+
+    fn care_for(&self, entry: Entry) {
+        self.pending.push(entry);
+        // From now on somebody takes care of it.
+        self.heap.entry_durable(&entry);
+        if self.pending.len() >= MANY_ENTRIES {
+            // An error comes back with the next commit: the entries stay.
+            let _ = self.with_record(|record| self.commit(record));
+        }
+    }
+
+    /// Whether `block` of `usable` bytes has room for `size` without being far too
+    /// long; a long one is made longer for that, if it can be.
+    ///
+    /// # Safety
+    /// A block, which nobody else frees or asks for its length meanwhile.
+    pub(crate) unsafe fn stays(&self, block: NonNull<u8>, usable: usize, size: usize) -> bool {
+        if size <= usable {
+            return size >= usable / 2 || usable <= 32;
+        }
+        // SAFETY: as the caller says.
+        let grown = unsafe { self.heap.grow(block, size) };
+        if let Some(entry) = grown
+            && !mutant::is("grow_without_entry")
+        {
+            self.care_for(entry);
+        }
+        grown.is_some()
     }
 
     /// Gives a block back. See [`Heap::free`].

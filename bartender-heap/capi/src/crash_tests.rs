@@ -143,7 +143,10 @@ impl<'c> Program<'c> {
         put(self.head + 8, self.head().count);
         let length = get::<Node>(old).size as usize;
         tx.free(at(old)).expect("a block");
-        let node = tx.alloc(size).expect("room").addr().get() as u64;
+        let node = tx.alloc(size - size / 8).expect("room");
+        // SAFETY: one thread.
+        let node = unsafe { tx.realloc(node, size) }.expect("room");
+        let node = node.addr().get() as u64;
         self.fill(node, size, value);
         put(node, get::<Node>(old).next);
         put(self.head, node);
@@ -156,7 +159,30 @@ impl<'c> Program<'c> {
         free(self.core, beside);
     }
 
-    /// The same, given up; what it had changed becomes durable as it is then.
+    /// The first node gets longer and another value, in a transaction.
+    fn lengthen(&self, value: u64) {
+        let mut tx = bt_tx::begin(self.core);
+        let old = self.head().first;
+        let Node { next, size, .. } = get(old);
+        let size = size as usize * 3 / 2;
+        // SAFETY: one thread.
+        let node = unsafe {
+            tx.add(self.head_range());
+            tx.realloc(at(old), size).expect("room")
+        };
+        let node = node.addr().get() as u64;
+        if node == old {
+            // SAFETY: one thread.
+            unsafe { tx.add(range(node, size)) };
+        }
+        self.fill(node, size, value);
+        put(node, next);
+        put(self.head, node);
+        // SAFETY: one thread.
+        unsafe { tx.commit() }.expect("room in the log");
+    }
+
+    /// A replacement, given up; what it had changed becomes durable as it is then.
     fn give_up(&self, size: usize) {
         let mut tx = bt_tx::begin(self.core);
         // SAFETY: one thread.
@@ -243,7 +269,7 @@ fn explore(kind: SimKind, steps: u64, seed: u64) -> Result<u64, String> {
     for step in 1..=steps {
         let mut state = states[states.len() - 1].clone();
         let size = SIZES[rng.below(SIZES.len() as u64) as usize];
-        match rng.below(6) {
+        match rng.below(7) {
             _ if state.is_empty() => {
                 program.push_at_once(size, step);
                 state.insert(0, step);
@@ -262,6 +288,10 @@ fn explore(kind: SimKind, steps: u64, seed: u64) -> Result<u64, String> {
             }
             4 => {
                 program.replace(size, step);
+                state[0] = step;
+            }
+            5 if get::<Node>(program.head().first).size < 120_000 => {
+                program.lengthen(step);
                 state[0] = step;
             }
             _ => program.give_up(size),
@@ -375,6 +405,11 @@ fn mutant_records_without_entries_are_noticed() {
 #[test]
 fn mutant_a_persistv_in_pieces_is_noticed() {
     noticed("persistv_by_ranges", SimKind::Dax);
+}
+
+#[test]
+fn mutant_blocks_that_grow_without_an_entry_are_noticed() {
+    noticed("grow_without_entry", SimKind::Dax);
 }
 
 #[test]

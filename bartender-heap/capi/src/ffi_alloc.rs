@@ -123,7 +123,8 @@ unsafe fn realloc(core: &Core, block: *mut c_void, size: usize) -> Result<NonNul
             "{block:p} is not the start of a block: that is at {start:p}"
         )));
     }
-    if core::stays(usable, size) {
+    // SAFETY: as the caller says.
+    if unsafe { core.stays(block, usable, size) } {
         return Ok(block);
     }
     let to = core.alloc(size, 1)?;

@@ -7,7 +7,7 @@
 
 #![allow(unsafe_code)]
 
-use crate::core::{self, Core, Range};
+use crate::core::{Core, Range};
 use crate::error::{Failure, Result};
 use bartender_pm::mutant;
 use bartender_pm::sync::atomic::Ordering::Relaxed;
@@ -113,7 +113,13 @@ impl bt_tx {
         size: usize,
     ) -> Result<NonNull<u8>> {
         let usable = self.core().heap.usable_size(block)?;
-        if core::stays(usable, size) {
+        // SAFETY: as the caller says.
+        if unsafe { self.core().stays(block, usable, size) } {
+            // One of ours becomes durable as long as it is now; those realloc'd are
+            // mostly the last.
+            if let Some(made) = self.made.iter_mut().rfind(|made| made.start == block) {
+                made.len = size;
+            }
             return Ok(block);
         }
         let to = self.alloc(size)?;

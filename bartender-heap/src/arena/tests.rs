@@ -402,6 +402,38 @@ mod real {
         assert!(get(local, 40_000, 8).is_err());
     }
 
+    #[test]
+    fn a_large_run_grows_where_it_is_while_there_is_room_behind_it() {
+        let home = Fake::new(MAX);
+        let arena = Arena::new(MAX / UNIT);
+        let new = |size| arena.alloc_large(size, 8, &home).expect("room").offset;
+        let length = |offset| arena.find(offset).expect("a run").0.size();
+        let birth = |offset| arena.find(offset).expect("a run").0.entry().birth;
+        let first = new(100_000);
+        let before = birth(first);
+        // Beyond the home's end, which grows.
+        assert!(arena.grow(first, 3 << 20, &home).is_some());
+        assert!(length(first) >= 3 << 20 && home.size() >= first + (3 << 20));
+        assert!(
+            birth(first) > before,
+            "the new entry wins over what was behind"
+        );
+        assert!(arena.around(first + (3 << 20) - 1).is_ok());
+        let wall = new(100_000);
+        assert!(wall >= first + length(first));
+        assert!(arena.grow(first, 4 << 20, &home).is_none());
+        assert!(arena.grow(first + UNIT, 4 << 20, &home).is_none());
+        // SAFETY: nobody uses it.
+        unsafe { arena.free(None, wall, &home).expect("live") };
+        assert!(arena.grow(first, 4 << 20, &home).is_some());
+        assert!(arena.grow(first, 2 * MAX as usize, &home).is_none());
+        assert!(arena.grow(first, 1 << 20, &home).is_none(), "not shorter");
+        // SAFETY: nobody uses it.
+        unsafe { arena.free(None, first, &home).expect("live") };
+        assert!(arena.grow(first, 5 << 20, &home).is_none());
+        assert!(all_free(&arena, &home));
+    }
+
     /// The last part of a free of a run that another thread has freed meanwhile.
     #[test]
     fn a_late_second_free_leaves_another_run_in_its_chunk_alone() {

@@ -5,7 +5,7 @@
 //! them as it likes. How roots are changed durably, the C interface knows.
 
 use super::inspect::each_lost;
-use super::{Heap, home};
+use super::{Entry, Heap, home};
 use crate::arena::Refused;
 use crate::block::{Blocks, NotABlock};
 use crate::error::{Error, Result};
@@ -77,6 +77,20 @@ impl Heap {
         }
         let start = superblock.offset_of(index as u32);
         Ok((self.address(start), size as usize))
+    }
+
+    /// Makes a block of more than 64 KiB `size` bytes long where it is, if there is
+    /// room behind it: its new entry, which has to be durable with whatever is
+    /// stored there. `None`: nothing was done. Until the entry is durable a crash
+    /// leaves the block as it was. Cost: the global lock; growth of the region
+    /// where the block is the last thing in it.
+    ///
+    /// # Safety
+    /// Nobody else frees the block or asks for its length meanwhile.
+    pub unsafe fn grow(&self, block: NonNull<u8>, size: usize) -> Option<Entry> {
+        let offset = block.addr().get().wrapping_sub(self.base) as u64;
+        let run = self.arena.grow(offset, size, &self.region)?;
+        Some(self.entry(run))
     }
 
     /// Where the block of named roots is, and how many fit it; `None` before the first one.

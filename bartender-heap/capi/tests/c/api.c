@@ -44,6 +44,10 @@ static void blocks(void) {
             CHECK(bt_usable_size(aligned) >= size && bt_free(aligned) == 0);
         }
     }
+    /* A long block at the end of the region gets longer where it is. */
+    char *vector = bt_malloc(200000);
+    CHECK(vector && bt_realloc(vector, 400000) == vector);
+    CHECK(bt_usable_size(vector) >= 400000 && bt_free(vector) == 0);
     FAILS(bt_aligned_alloc(0, 8) == NULL, EINVAL);
     FAILS(bt_aligned_alloc(48, 8) == NULL, EINVAL);
     FAILS(bt_aligned_alloc((size_t)4 << 20, 8) == NULL, EINVAL);
