@@ -14,6 +14,7 @@ use crate::layout::{CHUNK_UNITS, UNIT};
 use crate::local::Local;
 use crate::map::Map;
 use crate::superblock::{AlreadyFree, Ref, Superblock};
+use bartender_pm::mutant;
 use bartender_pm::sync::{Mutex, MutexGuard};
 use std::hash::{BuildHasher, RandomState};
 use std::ptr::NonNull;
@@ -40,6 +41,8 @@ const HEAR: u32 = 64;
 pub(crate) struct Arena {
     number: u64,
     base: u64,
+    /// Where the global heap's mailbox is: whose owner that is, no thread owns.
+    nobody: usize,
     map: Map,
     global: Mutex<Global>,
     /// Seed of the next superblock's order; 0: that of addresses. Also only a number.
@@ -76,11 +79,13 @@ impl Arena {
     /// The allocator of a home of up to `max` units, of which none is usable yet.
     pub(crate) fn new(max: u64) -> Self {
         let number = NEXT.fetch_add(1, Relaxed);
+        let global = Global::new(max, number);
         Arena {
             number,
             base: 0,
+            nobody: global.mail().addr().get(),
             map: Map::new(max),
-            global: Mutex::new(Global::new(max, number)),
+            global: Mutex::new(global),
             order: AtomicU32::new(0),
         }
     }
@@ -291,7 +296,8 @@ impl Arena {
     ) -> Result<(), Refused> {
         let (superblock, index) = self.find(offset).map_err(Refused::NotABlock)?;
         match local {
-            Some(local) if local.owns(superblock) => {
+            // SAFETY: as the caller says.
+            Some(local) if local.owns(superblock) || unsafe { self.claim(local, superblock) } => {
                 // SAFETY: as the caller says, and the superblock is `local`'s.
                 unsafe {
                     if superblock.give(index)? {
@@ -313,6 +319,39 @@ impl Arena {
                 }
                 Ok(())
             }
+        }
+    }
+
+    /// Makes a superblock that no thread owns `local`'s, whose thread frees a block of
+    /// it and so probably has more of them: what a thread that ended has left comes
+    /// to its heirs, who free it the short way from then on. False: somebody owns
+    /// it, `local` has enough of the class by the emptiness rule, or the lock is
+    /// taken, for which this is not worth waiting.
+    ///
+    /// # Safety
+    /// By the thread that holds `local`, a heap of this arena.
+    #[cold]
+    unsafe fn claim(&self, local: &Local, superblock: Ref) -> bool {
+        let nobodys = || superblock.owner().addr() == self.nobody;
+        // SAFETY: as the caller says.
+        if !nobodys() || !unsafe { local.has_room(superblock.class()) } {
+            return false;
+        }
+        let Some(mut global) = self.global.try_lock() else {
+            return false;
+        };
+        let sure = superblock.is_alive() && !superblock.is_large() && nobodys();
+        if !sure && !mutant::is("claim_unseen") {
+            return false;
+        }
+        // SAFETY: as the caller says; under the lock what is nobody's is ours.
+        unsafe {
+            let claimed = local.fits(superblock) && global.release(superblock, local.mail());
+            drop(global);
+            if claimed {
+                local.claim(superblock);
+            }
+            claimed
         }
     }
 

@@ -91,6 +91,23 @@ impl Global {
         self.idle.push(local);
     }
 
+    /// The mailbox that superblocks of the global heap call their owner.
+    pub(crate) fn mail(&self) -> NonNull<Mailbox> {
+        self.mail
+    }
+
+    /// Makes one of ours that is in use over to the heap of `owner`; false: it is not in use.
+    pub(crate) fn release(&mut self, superblock: Ref, owner: NonNull<Mailbox>) -> bool {
+        match superblock.place() {
+            // SAFETY: ours, under the lock.
+            Place::Partial => unsafe { self.partial[superblock.class()].remove(superblock) },
+            Place::Nowhere => {}
+            _ => return false,
+        }
+        superblock.set_owner(owner);
+        true
+    }
+
     /// Whether the superblock is the global heap's.
     pub(crate) fn owns(&self, superblock: Ref) -> bool {
         superblock.owner() == self.mail.as_ptr()

@@ -5,6 +5,7 @@
 //! locks. It never gets or gives superblocks by itself: it says which ones
 //! should go, and `arena` passes them on.
 
+mod claim;
 mod leaving;
 mod spare;
 

@@ -340,10 +340,10 @@ impl Superblock {
         self.class.load(Relaxed) == u32::from(TableEntry::LARGE) + 1
     }
 
-    /// Its size class; not for large runs or the dead.
+    /// Its size class; for large runs and the dead none that there is.
     #[inline(always)]
     pub(crate) fn class(&self) -> usize {
-        (self.class.load(Relaxed) - 1) as usize
+        self.class.load(Relaxed).wrapping_sub(1) as usize
     }
 
     /// How many chunks before this one the superblock begins that covers it; 0 for none.

@@ -284,6 +284,43 @@ fn remote_free_against_a_new_owner() {
     });
 }
 
+/// Two threads free blocks of what a third has left, and each would have it.
+#[test]
+fn loom_two_threads_claim_what_a_third_has_left() {
+    two_threads_claim();
+}
+
+/// The same where nobody looks again whose it is.
+#[test]
+#[should_panic]
+fn loom_a_claim_of_what_somebody_owns_is_noticed() {
+    mutant::with("claim_unseen", two_threads_claim);
+}
+
+fn two_threads_claim() {
+    model(|| {
+        let world = World::new();
+        let local = world.join();
+        let blocks = world.alloc_all(local);
+        let heirs = [world.join(), world.join()];
+        world.retire(local);
+        let threads = [0, 1].map(|i| {
+            let block = blocks[i];
+            as_owner(&world, heirs[i], move |world, heir| {
+                world.free(Some(heir), block);
+                world.alloc(heir).expect("room")
+            })
+        });
+        let got = threads.map(|thread| thread.join().expect("no panic"));
+        assert_ne!(got[0], got[1]);
+        for block in blocks[2..].iter().chain(&got) {
+            world.free(None, *block);
+        }
+        heirs.map(|heir| world.retire(heir));
+        assert!(all_free(&world.arena, &world.home));
+    });
+}
+
 /// The owner gives its superblock up by the emptiness rule, and its units are
 /// used for a large run, while the last remote free is on its way.
 #[test]

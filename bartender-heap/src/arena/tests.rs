@@ -347,6 +347,34 @@ mod real {
 
     #[test]
     #[cfg_attr(miri, ignore = "many steps")]
+    fn what_a_thread_has_left_comes_to_who_frees_it() {
+        let home = Fake::new(MAX);
+        let arena = Arena::new(MAX / UNIT);
+        // SAFETY: heaps live as long as the arena; one thread plays both.
+        let (one, other) = unsafe { (arena.join().as_ref(), arena.join().as_ref()) };
+        let new = |local| alloc(&arena, local, 64, 8, &home).expect("room").offset;
+        let blocks: Vec<u64> = (0..3000).map(|_| new(one)).collect();
+        // SAFETY: nobody uses the heap and the blocks.
+        let free = |block| unsafe { arena.free(Some(other), block, &home) };
+        let owned = |block| other.owns(arena.find(block).expect("a block").0);
+        assert_eq!((free(blocks[0]), owned(blocks[0])), (Ok(()), false));
+        // SAFETY: as above.
+        unsafe { arena.retire(NonNull::from(one)) };
+        for block in [blocks[1], blocks[2999]] {
+            assert_eq!((free(block), owned(block)), (Ok(()), true));
+            assert_eq!(free(block), Err(Refused::AlreadyFree));
+        }
+        assert_eq!(free(blocks[0]), Err(Refused::AlreadyFree), "it came along");
+        for block in &blocks[2..2999] {
+            assert_eq!(free(*block), Ok(()));
+        }
+        // SAFETY: as above.
+        unsafe { arena.retire(NonNull::from(other)) };
+        assert!(all_free(&arena, &home));
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "many steps")]
     fn empty_superblocks_serve_any_class() {
         let max = 32 << 20;
         let home = Fake::new(max);
