@@ -10,17 +10,14 @@
 //! much to do.
 
 mod links;
+mod values;
 
 use super::fault::Fault;
 use super::own::{Own, Pool};
-use super::program::{Body, Elem, Form, NOT_LINKED, Op, PLAIN, Program};
+use super::program::{Elem, NOT_LINKED, PLAIN, Program};
 use super::tasks::{self, Scope};
-use super::view::{
-    self, Target, View, check_bool, check_char, check_lock, check_nonzero, check_text, is_full,
-    u64_at, uint_at,
-};
+use super::view::{Target, View, check_text};
 use crate::block::{BlockRef, Blocks, prefetch};
-use crate::types::NoneForm;
 use bartender_pm::sync::Mutex;
 use bartender_pm::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
@@ -319,167 +316,6 @@ impl<'s, B: Blocks> Worker<'s, B> {
         }
         to
     }
-
-    /// Visits the values of `size` bytes that fill `values`, which lie at home offset `base`.
-    fn values(&mut self, body: Body, values: &'s [u8], size: usize, base: u64) -> Result<(), Bad> {
-        let program = self.program;
-        let ops = &program.bodies[body as usize];
-        if let [Op::Bool { .. }] = **ops
-            && size == 1
-        {
-            return Ok(values.iter().try_for_each(|&byte| check_bool(byte))?);
-        }
-        for (i, value) in values.chunks_exact(size).enumerate() {
-            self.value(ops, value, base + (i * size) as u64)?;
-        }
-        Ok(())
-    }
-
-    /// Checks and follows what one value holds, which lies at home offset `base`.
-    fn value(&mut self, ops: &'s [Op], value: &'s [u8], base: u64) -> Result<(), Bad> {
-        let program = self.program;
-        for op in ops {
-            match *op {
-                Op::Bool { at } => check_bool(value[at as usize])?,
-                Op::Char { at } => check_char(uint_at(value, at as usize, 4) as u32)?,
-                Op::Nonzero { at, size } => {
-                    check_nonzero(&value[at as usize..(at + size) as usize])?;
-                }
-                Op::Lock { at } => check_lock(u64_at(value, at as usize))?,
-                Op::Box { at, elem, or_null } => {
-                    let ptr = u64_at(value, at as usize);
-                    if !(or_null && ptr == 0) {
-                        let Elem {
-                            size, align, body, ..
-                        } = program.elems[elem as usize];
-                        if let Some(target) = self.view.boxed(ptr, size, align)? {
-                            self.shared.blocks.pointer(base + at);
-                            match self.program.elems[elem as usize].linked {
-                                NOT_LINKED => self.block_of(elem, body, target)?,
-                                linked => self.found.push(Found {
-                                    offset: target.offset,
-                                    linked,
-                                }),
-                            }
-                        }
-                    }
-                }
-                Op::Vec { at, elem } => {
-                    let Elem {
-                        size, align, body, ..
-                    } = program.elems[elem as usize];
-                    let raw = &value[at as usize..];
-                    if let Some(target) = self.view.vec(raw, size, align)? {
-                        self.shared.blocks.pointer(base + at);
-                        self.block_of(elem, body, target)?;
-                    }
-                }
-                Op::Text { at } => {
-                    if let Some(target) = self.view.vec(&value[at as usize..], 1, 1)? {
-                        self.shared.blocks.pointer(base + at);
-                        self.stack.push(Piece {
-                            offset: target.offset,
-                            a: target.need,
-                            b: target.count,
-                            task: Task::Text,
-                        });
-                    }
-                }
-                Op::Map { at, map } => {
-                    let entry = &program.maps[map as usize].entry;
-                    if let Some((target, _)) = self.view.table(&value[at as usize..], entry)? {
-                        self.shared.blocks.pointer(base + at);
-                        self.stack.push(Piece {
-                            offset: target.offset,
-                            a: target.need,
-                            b: base + at,
-                            task: Task::Table { map },
-                        });
-                    }
-                }
-                Op::Option { at, form, body } => {
-                    let form = &program.forms[form as usize];
-                    let inner = &value[at as usize..(at + form.size) as usize];
-                    if is_some(form, inner)? && body != PLAIN {
-                        self.value(&program.bodies[body as usize], inner, base + at)?;
-                    }
-                }
-                Op::Switch { at, cases } => {
-                    let cases = &program.cases[cases as usize];
-                    let inner = &value[at as usize..(at + cases.size) as usize];
-                    let tag = uint_at(inner, cases.tag_offset, cases.tag_size);
-                    let body = variant(&cases.by_tag, tag)?;
-                    if body != PLAIN {
-                        self.value(&program.bodies[body as usize], inner, base + at)?;
-                    }
-                }
-                Op::Array { at, elem, len } => {
-                    let Elem { size, body, .. } = program.elems[elem as usize];
-                    let values = &value[at as usize..(at + size * len) as usize];
-                    self.values(body, values, size as usize, base + at)?;
-                }
-                Op::Call { at, size, body } => {
-                    let inner = &value[at as usize..(at + size) as usize];
-                    self.value(&program.bodies[body as usize], inner, base + at)?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// A block of `elem`s was found: one that needs no visit is marked at once.
-    #[inline]
-    fn block_of(&mut self, elem: u32, body: Body, target: Target) -> Result<(), Bad> {
-        if body == PLAIN {
-            let blocks = self.shared.blocks;
-            let block = self.view.locate(blocks, target.offset, target.need)?;
-            return self.claim(&block);
-        }
-        self.stack.push(Piece::block(elem, target));
-        Ok(())
-    }
-
-    /// Checks the table at home offset `at`, whose block is marked.
-    fn table(&mut self, map: u32, at: u64) -> Result<(), Bad> {
-        let entry = &self.program.maps[map as usize].entry;
-        let raw = self.view.range(at, view::TABLE_SIZE)?;
-        let Some((target, table)) = self.view.table(raw, entry)? else {
-            return Ok(());
-        };
-        table.check(self.view.range(target.offset, table.ctrl_len())?)?;
-        self.buckets(map, at, 0, table.buckets)
-    }
-
-    /// Visits the entries of the buckets `from..to` of the table at home offset `at`, at most a
-    /// chunk of them now.
-    fn buckets(&mut self, map: u32, at: u64, from: u64, to: u64) -> Result<(), Bad> {
-        let program = self.program;
-        let kind = &program.maps[map as usize];
-        if kind.body == PLAIN {
-            return Ok(());
-        }
-        let raw = self.view.range(at, view::TABLE_SIZE)?;
-        let Some((target, table)) = self.view.table(raw, &kind.entry)? else {
-            return Ok(());
-        };
-        let to = self.split(from, to, |from, to| Piece {
-            offset: at,
-            a: from,
-            b: to,
-            task: Task::Buckets { map },
-        });
-        let ctrl = self.view.range(target.offset + from, to - from)?;
-        let start = target.offset + table.entries_at(&kind.entry) + from * kind.entry.size;
-        let entries = self.view.range(start, (to - from) * kind.entry.size)?;
-        let ops = &program.bodies[kind.body as usize];
-        let size = kind.entry.size as usize;
-        for (i, entry) in entries.chunks_exact(size).enumerate() {
-            if is_full(ctrl[i]) {
-                self.value(ops, entry, start + (i * size) as u64)?;
-            }
-        }
-        Ok(())
-    }
 }
 
 /// The older half of two stacks that hold two pieces at least: some is given and
@@ -493,40 +329,6 @@ fn split<T, U>(one: &mut Vec<T>, other: &mut Vec<U>) -> (Vec<T>, Vec<U>) {
         return (Vec::new(), std::mem::take(other));
     }
     (older(one), older(other))
-}
-
-/// Whether the option in `value` holds something.
-fn is_some(form: &Form, value: &[u8]) -> Result<bool, Fault> {
-    match &form.none {
-        NoneForm::Niche { offset, bytes } => {
-            let offset = *offset as usize;
-            Ok(value[offset..offset + bytes.len()] != **bytes)
-        }
-        NoneForm::Tag {
-            offset,
-            size,
-            none,
-            some,
-        } => match uint_at(value, *offset as usize, *size as usize) {
-            tag if tag == *none => Ok(false),
-            tag if tag == *some => Ok(true),
-            tag => Err(Fault::Tag(tag)),
-        },
-    }
-}
-
-/// The list of the variant with this tag. Most enums count their variants from 0.
-#[inline]
-fn variant(by_tag: &[(u64, Body)], tag: u64) -> Result<Body, Fault> {
-    if let Some(&(found, body)) = by_tag.get(tag as usize)
-        && found == tag
-    {
-        return Ok(body);
-    }
-    match by_tag.binary_search_by_key(&tag, |&(tag, _)| tag) {
-        Ok(at) => Ok(by_tag[at].1),
-        Err(_) => Err(Fault::Tag(tag)),
-    }
 }
 
 #[cfg(all(test, not(loom)))]
