@@ -457,6 +457,9 @@ fn is_fresh(stamp: u64, home: &dyn Home) -> bool {
     stamp <= home.checkpoint_seq() || bartender_pm::mutant::is("stale_fresh")
 }
 
+#[cfg(all(test, not(loom)))]
+mod audit;
+
 impl Drop for Global {
     fn drop(&mut self) {
         // SAFETY: leaked from a box in `new`; nobody posts to a heap that is gone.

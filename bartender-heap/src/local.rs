@@ -5,6 +5,8 @@
 //! locks. It never gets or gives superblocks by itself: it says which ones
 //! should go, and `arena` passes them on.
 
+#[cfg(all(test, not(loom)))]
+mod audit;
 mod claim;
 mod leaving;
 mod spare;
@@ -268,8 +270,8 @@ impl Local {
                 unsafe {
                     let bin = &mut (*bins)[superblock.class()];
                     superblock.collect();
-                    // What leaves is in no class, and empty anyway.
-                    if superblock.place() != Place::Leaving
+                    // What leaves, or has just been added to `away`, is in no class.
+                    if !matches!(superblock.place(), Place::Leaving | Place::Nowhere)
                         && let Some(goes) = bin.settle(superblock)
                     {
                         self.leave(goes, away);

@@ -60,6 +60,9 @@ pub(crate) fn all_free(arena: &Arena, home: &Fake) -> bool {
 }
 
 #[cfg(not(loom))]
+mod counts;
+
+#[cfg(not(loom))]
 mod real {
     use super::*;
     use proptest::prelude::*;

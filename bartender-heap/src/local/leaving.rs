@@ -32,6 +32,15 @@ impl Leaving {
         }
     }
 
+    /// For tests: what waits, no more than may.
+    #[cfg(all(test, not(loom)))]
+    pub(super) fn audit(&self) -> &[Ref] {
+        assert!(self.superblocks.len() < MOST && self.units <= MOST_UNITS);
+        let units = self.superblocks.iter().map(|one| one.units());
+        assert_eq!(self.units, units.sum());
+        &self.superblocks
+    }
+
     fn take_all(&mut self, away: &mut Vec<Ref>) {
         for superblock in &self.superblocks {
             superblock.set_place(Place::Nowhere);

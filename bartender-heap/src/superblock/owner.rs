@@ -261,6 +261,14 @@ impl Superblock {
         }
     }
 
+    /// For tests: the used blocks when this was asked last. Owner only.
+    #[cfg(all(test, not(loom)))]
+    pub(crate) fn counted(&self) -> i64 {
+        // SAFETY: owner only, so nobody writes meanwhile.
+        let counted = self.owned.with(|owned| unsafe { (*owned).counted });
+        counted.into()
+    }
+
     /// Starts counting anew, for an owner who knows nothing yet.
     ///
     /// # Safety
