@@ -289,10 +289,15 @@ impl Heap {
             let what = "the region itself is not aligned so far";
             return Err(Error::BadLayout { size, align, what });
         }
-        {
-            let got = self.arena.alloc_large(size, align, &self.region)?;
-            self.block(got.superblock, got.offset, got.fresh)
-        }
+        let number = self.number.load(Relaxed);
+        // SAFETY: `self` keeps the arena alive, and the heap is the calling thread's own.
+        let got = unsafe {
+            match tls::last(number).or_else(|| tls::search(number)) {
+                Some(local) => self.arena.alloc_large_by(local, size, align, &self.region),
+                None => self.arena.alloc_large(size, align, &self.region),
+            }
+        }?;
+        self.block(got.superblock, got.offset, got.fresh)
     }
 
     /// A record with `entry` in it is durable: blocks of its superblock come without it from now on.

@@ -1,11 +1,13 @@
 //! What a thread still gets when the region has no room for another superblock.
 //!
 //! It promises a block wherever the thread's own heap or the global one has one
-//! that is up to four times as long as asked for. It takes nothing from other
-//! threads: what those keep, they have to themselves, without locks.
+//! that is up to four times as long as asked for, and that what is wholly free in
+//! both is room for any. It takes nothing from other threads: what those keep,
+//! they have to themselves, without locks.
 
-use super::Arena;
+use super::{Arena, Got};
 use crate::class::{CLASSES, TABLE};
+use crate::error::Result;
 use crate::home::Home;
 use crate::local::Local;
 use crate::superblock::Ref;
@@ -29,19 +31,15 @@ impl Arena {
         // SAFETY: as the caller says, also below; each superblock that is adopted
         // is new in `local`, whose `refill` has said that there was no other.
         unsafe {
-            let mut idle = Vec::new();
-            local.spare_all(class, &mut idle);
-            local.leave_all(&mut idle);
-            if !idle.is_empty() {
-                self.hand_over(&idle, home);
-                let got = self
-                    .global
-                    .lock()
-                    .superblock(class, local.mail(), &self.map, home);
-                if let Ok(superblock) = got {
-                    local.adopt(superblock, self.order());
-                    return local.alloc(class);
-                }
+            let new = |class| {
+                let mut global = self.global.lock();
+                global.superblock(class, local.mail(), &self.map, home).ok()
+            };
+            if self.give_up(local, class, home)
+                && let Some(superblock) = new(class)
+            {
+                local.adopt(superblock, self.order());
+                return local.alloc(class);
             }
             (class + 1..CLASSES)
                 .take_while(|longer| TABLE[*longer].size <= LONGER * TABLE[class].size)
@@ -54,11 +52,60 @@ impl Arena {
                         return Some(got);
                     }
                     if !local.refill(longer, self.order()) {
-                        let partial = self.global.lock().partial(longer, local.mail());
-                        local.adopt(partial?, self.order());
+                        // There may be room for a shorter superblock of longer blocks.
+                        let superblock = match TABLE[longer].units < TABLE[class].units {
+                            true => new(longer),
+                            false => self.global.lock().partial(longer, local.mail()),
+                        };
+                        local.adopt(superblock?, self.order());
                     }
                     local.alloc(longer)
                 })
         }
+    }
+
+    /// As [`Self::alloc_large`]; and where there is no space, the thread gives up
+    /// what it keeps of its own without need.
+    ///
+    /// # Errors
+    /// As there.
+    ///
+    /// # Safety
+    /// By the thread that holds `local`, a heap of this arena.
+    pub(crate) unsafe fn alloc_large_by(
+        &self,
+        local: &Local,
+        size: usize,
+        align: usize,
+        home: &dyn Home,
+    ) -> Result<Got> {
+        self.alloc_large(size, align, home).or_else(|error| {
+            let mail = local.has_mail();
+            // SAFETY: as the caller says; there is no class of that number.
+            let gave_up = unsafe {
+                self.take_in(local, home);
+                self.give_up(local, CLASSES, home)
+            };
+            match mail || gave_up {
+                true => self.alloc_large(size, align, home),
+                false => Err(error),
+            }
+        })
+    }
+
+    /// What is wholly free in `local`, but of `class`, goes to the global heap.
+    /// Whether there was any.
+    ///
+    /// # Safety
+    /// By the thread that holds `local`, a heap of this arena.
+    unsafe fn give_up(&self, local: &Local, class: usize, home: &dyn Home) -> bool {
+        let mut idle = Vec::new();
+        // SAFETY: as the caller says.
+        unsafe {
+            local.spare_all(class, &mut idle);
+            local.leave_all(&mut idle);
+        }
+        self.hand_over(&idle, home);
+        !idle.is_empty()
     }
 }

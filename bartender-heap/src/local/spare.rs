@@ -26,7 +26,7 @@ impl Local {
         unsafe { self.spare_some(class, LOOK, away) };
     }
 
-    /// The same with all classes.
+    /// The same with all classes; `CLASSES` is none.
     ///
     /// # Safety
     /// As [`Self::spare`].

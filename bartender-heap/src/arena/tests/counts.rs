@@ -36,10 +36,13 @@ impl World {
     }
 
     fn alloc(&self, heap: usize, size: u64) -> Result<Got> {
-        match class::of(size as usize, 8) {
-            // SAFETY: one thread plays all.
-            Some(class) => unsafe { self.arena.alloc(self.heap(heap), class, &self.home) },
-            None => self.arena.alloc_large(size as usize, 8, &self.home),
+        let (size, local, home) = (size as usize, self.heap(heap), &self.home);
+        // SAFETY: one thread plays all.
+        unsafe {
+            match class::of(size, 8) {
+                Some(class) => self.arena.alloc(local, class, home),
+                None => self.arena.alloc_large_by(local, size, 8, home),
+            }
         }
     }
 
@@ -139,4 +142,40 @@ fn every_superblock_is_in_one_place_and_counted_there() {
         }
         assert!(all_free(&world.arena, &world.home));
     }
+}
+
+/// What a thread keeps of its own is in nobody's way but others'.
+#[test]
+#[cfg_attr(miri, ignore = "many steps")]
+fn a_long_block_fits_where_a_thread_has_freed_short_ones() {
+    for size in [16, 64, 1000, 8192, 20_000] {
+        let mut world = World::new(4 << 20, 2, 1);
+        while let Ok(got) = world.alloc(0, size) {
+            world.live.push(got.offset);
+        }
+        let live = std::mem::take(&mut world.live);
+        for (at, block) in live.into_iter().enumerate() {
+            assert_eq!(world.free(at / 2 % 2, block), Ok(()));
+        }
+        // All but the table and the hindmost part of its chunk.
+        let most = (4 << 20) - (128 << 10);
+        assert!(world.alloc(0, most).is_ok(), "after blocks of {size} bytes");
+        world.audit();
+    }
+}
+
+/// Superblocks of 11 KiB blocks are longer than those of 12 KiB.
+#[test]
+#[cfg_attr(miri, ignore = "many steps")]
+fn a_full_home_answers_from_a_shorter_superblock_of_longer_blocks() {
+    let world = World::new(2 << 20, 2, 1);
+    let idle = world.alloc(0, 12 << 10).expect("room").offset;
+    while world
+        .alloc(1, 64)
+        .is_ok_and(|got| got.superblock.size() == 64)
+    {}
+    assert_eq!(world.free(0, idle), Ok(()));
+    let got = world.alloc(0, 11 << 10).expect("the block of 12 KiB");
+    assert_eq!(got.offset, idle);
+    world.audit();
 }
