@@ -6,6 +6,8 @@
 //! number, and that mail of threads that ended is read. It does not touch
 //! superblocks that a thread owns.
 
+mod empty;
+
 use crate::class::{self, CLASSES};
 use crate::error::{Error, Result};
 use crate::home::Home;
@@ -18,6 +20,7 @@ use crate::superblock::{Birth, Mailbox, Nothing, Place, Ref, words};
 use crate::table::Extent;
 use crate::units::{Run, Units};
 use bartender_pm::mutant;
+use empty::Empty;
 use std::collections::BTreeMap;
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -38,7 +41,7 @@ pub(crate) struct Global {
     nothing: Nothing,
     partial: [List; CLASSES],
     /// Superblocks without a used block, whose units wait for somebody with a region at hand.
-    empty: Vec<Ref>,
+    empty: Empty,
     /// Large runs, by their first unit, with the first one behind.
     large: BTreeMap<u64, u64>,
     /// The number that threads know the heap by.
@@ -66,7 +69,7 @@ impl Global {
             mail,
             nothing: Nothing::new(),
             partial: std::array::from_fn(|_| List::new(Place::Partial)),
-            empty: Vec::new(),
+            empty: Empty::new(),
             large: BTreeMap::new(),
             number,
             locals: Vec::new(),
@@ -191,16 +194,19 @@ impl Global {
     pub(crate) fn flush_old(&mut self, map: &Map, home: &dyn Home) {
         let kept = KEPT * (self.locals.len() - self.idle.len()).max(1);
         if self.empty.len() > kept {
-            let rest = self.empty.len() - kept / 2;
-            for superblock in self.empty.drain(..rest).collect::<Vec<_>>() {
-                self.bury(superblock, map, home);
+            // A few at a time, however many threads: others wait for the lock.
+            let stay = kept - KEPT / 2;
+            while self.empty.len() > stay
+                && let Some(oldest) = self.empty.oldest()
+            {
+                self.bury(oldest, map, home);
             }
         }
     }
 
     /// Gives the units of empty superblocks back.
     pub(crate) fn flush(&mut self, map: &Map, home: &dyn Home) {
-        while let Some(superblock) = self.empty.pop() {
+        while let Some(superblock) = self.empty.oldest() {
             self.bury(superblock, map, home);
         }
     }
@@ -231,9 +237,7 @@ impl Global {
 
     /// An empty superblock of `class` of ours for the heap of `owner`.
     pub(crate) fn empty(&mut self, class: usize, owner: NonNull<Mailbox>) -> Option<Ref> {
-        let of_class = |superblock: &Ref| superblock.class() == class;
-        let at = self.empty.iter().rposition(of_class)?;
-        let superblock = self.empty.remove(at);
+        let superblock = self.empty.last(class)?;
         superblock.set_place(Place::Nowhere);
         superblock.set_owner(owner);
         Some(superblock)
@@ -257,13 +261,12 @@ impl Global {
             return Ok(superblock);
         }
         // An empty one of another class before space that nobody has used.
-        if !self.empty.is_empty() {
-            let oldest = self.empty.remove(0);
+        if let Some(oldest) = self.empty.oldest() {
             self.bury(oldest, map, home);
         }
         let units = class::TABLE[class].units;
         let run = match self.run(units.into(), CHUNK_UNITS, home) {
-            Err(_) if !self.empty.is_empty() => {
+            Err(_) if self.empty.len() > 0 => {
                 self.flush(map, home);
                 self.run(units.into(), CHUNK_UNITS, home)?
             }

@@ -179,3 +179,23 @@ fn a_full_home_answers_from_a_shorter_superblock_of_longer_blocks() {
     assert_eq!(got.offset, idle);
     world.audit();
 }
+
+/// Others wait for the lock meanwhile.
+#[test]
+#[cfg_attr(miri, ignore = "many steps")]
+fn a_free_gives_few_superblocks_back_however_many_threads_there_are() {
+    let world = World::new(1 << 30, 8, 1);
+    let blocks: Vec<u64> = (0..2 * 8 * 64 * 8)
+        .map(|_| world.alloc(0, 8192).expect("room").offset)
+        .collect();
+    let free = || world.arena.lock().0.units.free();
+    let (mut before, first) = (free(), free());
+    for block in blocks {
+        assert_eq!(world.free(0, block), Ok(()));
+        let now = free();
+        assert!(now - before <= 64 * 8, "{} units at once", now - before);
+        before = now;
+    }
+    assert!(before - first > 512 * 8, "half of it");
+    world.audit();
+}
