@@ -297,7 +297,10 @@ impl Arena {
         let (superblock, index) = self.find(offset).map_err(Refused::NotABlock)?;
         match local {
             // SAFETY: as the caller says.
-            Some(local) if local.owns(superblock) || unsafe { self.claim(local, superblock) } => {
+            Some(local)
+                if local.owns(superblock)
+                    || unsafe { self.claim(local, superblock, index, offset) } =>
+            {
                 // SAFETY: as the caller says, and the superblock is `local`'s.
                 unsafe {
                     if superblock.give(index)? {
@@ -322,8 +325,8 @@ impl Arena {
         }
     }
 
-    /// Makes a superblock that no thread owns `local`'s, whose thread frees a block of
-    /// it and so probably has more of them: what a thread that ended has left comes
+    /// Makes a superblock that no thread owns `local`'s, whose thread frees block `index`
+    /// of it, at home offset `offset`, and so probably has more of them: what a thread that ended has left comes
     /// to its heirs, who free it the short way from then on. False: somebody owns
     /// it, `local` has enough of the class by the emptiness rule, or the lock is
     /// taken, for which this is not worth waiting.
@@ -331,7 +334,7 @@ impl Arena {
     /// # Safety
     /// By the thread that holds `local`, a heap of this arena.
     #[cold]
-    unsafe fn claim(&self, local: &Local, superblock: Ref) -> bool {
+    unsafe fn claim(&self, local: &Local, superblock: Ref, index: u32, offset: u64) -> bool {
         let nobodys = || superblock.owner().addr() == self.nobody;
         // SAFETY: as the caller says.
         if !nobodys() || !unsafe { local.has_room(superblock.class()) } {
@@ -340,7 +343,9 @@ impl Arena {
         let Some(mut global) = self.global.try_lock() else {
             return false;
         };
-        let sure = superblock.is_alive() && !superblock.is_large() && nobodys();
+        // Where the block was free already, another superblock may be there by now.
+        let same = superblock.index_of(offset) == Some(index);
+        let sure = superblock.is_alive() && !superblock.is_large() && nobodys() && same;
         if !sure && !mutant::is("claim_unseen") {
             return false;
         }

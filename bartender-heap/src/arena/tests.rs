@@ -500,6 +500,36 @@ mod real {
         }
     }
 
+    /// The last part of a free of a block that another thread has freed meanwhile,
+    /// whose superblock died; one of longer blocks, which nobody owns, is there now.
+    #[test]
+    fn a_late_second_free_claims_nothing_where_its_block_was() {
+        let home = Fake::new(MAX);
+        let arena = Arena::new(MAX / UNIT);
+        // SAFETY: heaps live as long as the arena; one thread plays all, and uses none that ended.
+        let [one, two, late] = [(); 3].map(|()| unsafe { arena.join().as_ref() });
+        let blocks: Vec<u64> = (0..8192)
+            .map(|_| alloc(&arena, one, 8, 8, &home).expect("room").offset)
+            .collect();
+        let block = blocks[8191];
+        let (superblock, index) = arena.find(block).expect("live");
+        for block in blocks {
+            // SAFETY: nobody uses it.
+            unsafe { arena.free(Some(one), block, &home) }.expect("live");
+        }
+        // SAFETY: as above.
+        unsafe { arena.retire(NonNull::from(one)) };
+        let other = alloc(&arena, two, 20_000, 8, &home).expect("room");
+        assert!(other.superblock == superblock && superblock.words() < index as usize / 64);
+        // SAFETY: as above.
+        unsafe {
+            arena.retire(NonNull::from(two));
+            assert!(!arena.claim(late, superblock, index, block));
+            assert!(arena.free(Some(late), other.offset, &home).is_ok());
+            assert!(late.owns(superblock));
+        }
+    }
+
     #[test]
     fn a_run_is_fresh_once_the_checkpoint_has_passed_its_free() {
         let home = Fake::new(MAX);
