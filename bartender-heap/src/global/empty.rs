@@ -10,8 +10,9 @@ use std::collections::VecDeque;
 
 /// Empty superblocks.
 pub(super) struct Empty {
-    /// Of each class the oldest one first, with when it came.
-    of_class: [VecDeque<(u64, Ref)>; CLASSES],
+    /// Of each class the oldest one first, with when it came. (Elsewhere: too long
+    /// for the stacks of models.)
+    of_class: Box<[VecDeque<(u64, Ref)>]>,
     /// A bit for each class of which there are any.
     there: u128,
     len: usize,
@@ -22,7 +23,7 @@ pub(super) struct Empty {
 impl Empty {
     pub(super) fn new() -> Self {
         Empty {
-            of_class: std::array::from_fn(|_| VecDeque::new()),
+            of_class: (0..CLASSES).map(|_| VecDeque::new()).collect(),
             there: 0,
             len: 0,
             came: 0,
