@@ -296,9 +296,9 @@ impl Arena {
     ) -> Result<(), Refused> {
         let (superblock, index) = self.find(offset).map_err(Refused::NotABlock)?;
         match local {
-            // SAFETY: as the caller says.
             Some(local)
                 if local.owns(superblock)
+                    // SAFETY: as the caller says.
                     || unsafe { self.claim(local, superblock, index, offset) } =>
             {
                 // SAFETY: as the caller says, and the superblock is `local`'s.
