@@ -81,7 +81,11 @@ impl Global {
     /// A thread heap for one more thread.
     pub(crate) fn join(&mut self) -> NonNull<Local> {
         self.idle.pop().unwrap_or_else(|| {
-            let local = Arc::new(Local::new(self.number, self.nothing.ask()));
+            let local = Arc::new(Local::new(
+                self.number,
+                self.units.max(),
+                self.nothing.ask(),
+            ));
             self.locals.push(local);
             let local = self.locals.last().expect("just pushed");
             // SAFETY: not null.

@@ -25,6 +25,9 @@ const SLACK: [i64; 2] = [4, 2];
 /// The same before it gives up what is partly free, 4 MiB and more: what is still
 /// in use there it would give back from afar, and a burst of frees is the rule.
 const PARTLY: [i64; 2] = [64, 16];
+/// But beyond `SLACK` no more than this part of what the region may grow to: a small
+/// one has to do for all threads and classes.
+const PARTLY_OF: u64 = 64;
 /// How many superblocks are looked at for one to give up.
 const LOOK: usize = 4;
 
@@ -45,8 +48,9 @@ pub(crate) const NUMBER: usize = std::mem::offset_of!(Local, number);
 /// *Hoard's invariant.* For each class, with `u` blocks in use out of `a`, the
 /// superblock that is handed out from left out: `u ≥ a − SLACK superblocks`, else
 /// a superblock that has become empty goes to the global heap; and `u ≥ a − PARTLY
-/// superblocks` or `u ≥ ¾ a`, else one that is at least a quarter free does. It is
-/// looked at, and the superblock counted, when its use falls
+/// superblocks` (fewer where the region may not grow to 256 MiB) or `u ≥ ¾ a`, else
+/// one that is at least a quarter free does. It is looked at, and the superblock
+/// counted, when its use falls
 /// through a quarter (`Superblock::arm`): at most another quarter of each
 /// superblock may be free unnoticed, and the blow-up stays bounded by a constant
 /// factor plus a constant for each thread and class.
@@ -68,6 +72,8 @@ pub(crate) struct Local {
     ready: UnsafeCell<[Ref; CLASSES]>,
     bins: UnsafeCell<[Bin; CLASSES]>,
     leaving: UnsafeCell<Leaving>,
+    /// Units of superblocks' worth of free blocks at most, where `PARTLY` would be more.
+    partly: i64,
     /// The class at which to look next for something to give up.
     spare_next: UnsafeCell<usize>,
     /// A bit for each class of which it has, or had, superblocks.
@@ -94,9 +100,9 @@ unsafe impl Sync for Local {}
 unsafe impl Send for Local {}
 
 impl Local {
-    /// A heap without superblocks, in the heap numbered `number`. `nothing`
-    /// describes nothing, for ever.
-    pub(crate) fn new(number: u64, nothing: Ref) -> Self {
+    /// A heap without superblocks, in the heap numbered `number` of up to `max`
+    /// units. `nothing` describes nothing, for ever.
+    pub(crate) fn new(number: u64, max: u64, nothing: Ref) -> Self {
         Local {
             mail: Mailbox::new(),
             number,
@@ -113,6 +119,7 @@ impl Local {
                 full: List::new(Place::Full),
             })),
             leaving: UnsafeCell::new(Leaving::new()),
+            partly: (max / PARTLY_OF) as i64,
             spare_next: UnsafeCell::new(0),
             held: UnsafeCell::new(0),
         }
@@ -251,7 +258,7 @@ impl Local {
     pub(crate) unsafe fn settle(&self, superblock: Ref) -> Option<Ref> {
         self.bins.with_mut(|bins| {
             // SAFETY: the heap's thread, which owns `superblock` and what is in its lists.
-            unsafe { (*bins)[superblock.class()].settle(superblock) }
+            unsafe { (*bins)[superblock.class()].settle(superblock, self.partly) }
         })
     }
 
@@ -272,7 +279,7 @@ impl Local {
                     superblock.collect();
                     // What leaves, or has just been added to `away`, is in no class.
                     if !matches!(superblock.place(), Place::Leaving | Place::Nowhere)
-                        && let Some(goes) = bin.settle(superblock)
+                        && let Some(goes) = bin.settle(superblock, self.partly)
                     {
                         self.leave(goes, away);
                     }
@@ -395,7 +402,7 @@ impl Bin {
 
     /// # Safety
     /// The caller owns `superblock` and all that is in the lists.
-    unsafe fn settle(&mut self, superblock: Ref) -> Option<Ref> {
+    unsafe fn settle(&mut self, superblock: Ref, partly: i64) -> Option<Ref> {
         // SAFETY: as the caller says; candidates are partial.
         unsafe {
             if superblock.place() == Place::Current {
@@ -407,7 +414,7 @@ impl Bin {
                 self.full.remove(superblock);
                 self.partial.push(superblock);
             }
-            let goes = self.candidate(superblock);
+            let goes = self.candidate(superblock, partly);
             if superblock.place() == Place::Partial {
                 superblock.arm();
             }
@@ -426,9 +433,10 @@ impl Bin {
     ///
     /// # Safety
     /// As [`Self::settle`].
-    unsafe fn candidate(&self, superblock: Ref) -> Option<Ref> {
+    unsafe fn candidate(&self, superblock: Ref, partly: i64) -> Option<Ref> {
         let blocks = i64::from(superblock.blocks());
-        let slack = SLACK[usize::from(superblock.size() > MAX_SMALL as u64)];
+        let kind = usize::from(superblock.size() > MAX_SMALL as u64);
+        let slack = SLACK[kind];
         if self.used + slack * blocks >= self.capacity {
             return None;
         }
@@ -438,7 +446,7 @@ impl Bin {
         if partial && used(superblock) == 0 {
             return Some(superblock);
         }
-        let slack = PARTLY[usize::from(superblock.size() > MAX_SMALL as u64)];
+        let slack = PARTLY[kind].min(slack.max(partly / superblock.units() as i64));
         if self.used + slack * blocks >= self.capacity || self.used * 4 >= self.capacity * 3 {
             return None;
         }

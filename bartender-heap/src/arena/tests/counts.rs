@@ -51,6 +51,13 @@ impl World {
         unsafe { self.arena.free(Some(self.heap(heap)), block, &self.home) }
     }
 
+    /// Its thread ends, and another begins.
+    fn renew(&mut self, heap: usize) {
+        // SAFETY: the heap is not used after this.
+        unsafe { self.arena.retire(self.heaps[heap]) };
+        self.heaps[heap] = self.arena.join();
+    }
+
     fn audit(&self) {
         // SAFETY: one thread plays all.
         let of_heaps = (0..self.heaps.len()).map(|at| unsafe { self.heap(at).audit() });
@@ -106,11 +113,7 @@ impl World {
                     }
                 }
             }
-            17 => {
-                // SAFETY: the heap is not used after this.
-                unsafe { self.arena.retire(self.heaps[heap]) };
-                self.heaps[heap] = self.arena.join();
-            }
+            17 => self.renew(heap),
             _ => {
                 for at in (1..self.live.len()).rev() {
                     let other = self.below(at as u64 + 1) as usize;
@@ -157,6 +160,7 @@ fn a_long_block_fits_where_a_thread_has_freed_short_ones() {
         for (at, block) in live.into_iter().enumerate() {
             assert_eq!(world.free(at / 2 % 2, block), Ok(()));
         }
+        world.renew(1);
         // All but the table and the hindmost part of its chunk.
         let most = (4 << 20) - (128 << 10);
         assert!(world.alloc(0, most).is_ok(), "after blocks of {size} bytes");
@@ -198,4 +202,27 @@ fn a_free_gives_few_superblocks_back_however_many_threads_there_are() {
     }
     assert!(before - first > 512 * 8, "half of it");
     world.audit();
+}
+
+/// What one thread has freed here and there is most of a small region.
+#[test]
+#[cfg_attr(miri, ignore = "many steps")]
+fn a_thread_keeps_little_of_a_small_region_that_is_partly_free() {
+    for (max, size) in [(4 << 20, 64), (4 << 20, 1000), (16 << 20, 20_000)] {
+        let mut world = World::new(max, 2, 1);
+        while let Ok(got) = world.alloc(0, size) {
+            world.live.push(got.offset);
+        }
+        let mut freed = 0;
+        for (at, block) in world.live.iter().enumerate() {
+            if at % 8 != 0 {
+                assert_eq!(world.free(0, *block), Ok(()));
+                freed += 1;
+            }
+        }
+        let there = (0..freed).take_while(|_| world.alloc(1, size).is_ok());
+        let (there, size) = (there.count(), size as usize);
+        assert!(there * 5 >= freed * 4, "{there} of {freed} of {size} bytes");
+        world.audit();
+    }
 }
