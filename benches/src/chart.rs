@@ -1,5 +1,6 @@
 //! A picture of each workload: bars for the subjects, in groups by threads, with
-//! lines for the range between the fastest and the slowest round.
+//! lines for the range between the fastest and the slowest round. A bar many times
+//! as high as most is cut and bears its figure, for the others to stay visible.
 
 use crate::harness::Row;
 use plotters::prelude::*;
@@ -24,6 +25,9 @@ pub(crate) fn draw(rows: &[Row], stem: &Path) -> Result<usize, Box<dyn Error>> {
     Ok(workloads.len())
 }
 
+/// How many times the middle figure is the highest bar that is not cut.
+const CUT: f64 = 8.0;
+
 fn one(rows: &[&Row], workload: &str, path: &Path) -> Result<(), Box<dyn Error>> {
     let mut threads: Vec<usize> = rows.iter().map(|r| r.threads).collect();
     threads.sort_unstable();
@@ -34,7 +38,11 @@ fn one(rows: &[&Row], workload: &str, path: &Path) -> Result<(), Box<dyn Error>>
             subjects.push(&row.subject);
         }
     }
-    let highest = rows.iter().map(|r| r.median).fold(0.0, f64::max) * 1.15;
+    let mut heights: Vec<f64> = rows.iter().map(|r| r.median).collect();
+    heights.sort_by(f64::total_cmp);
+    let usual = heights.get(heights.len() / 2).copied().unwrap_or(0.0);
+    let top = heights.last().copied().unwrap_or(0.0).min(usual * CUT);
+    let highest = top * 1.15;
     let group = subjects.len() as f64 + 1.0;
     let root = SVGBackend::new(path, (900, 420)).into_drawing_area();
     root.fill(&WHITE)?;
@@ -64,11 +72,17 @@ fn one(rows: &[&Row], workload: &str, path: &Path) -> Result<(), Box<dyn Error>>
         }
         chart
             .draw_series(shapes.iter().map(|&(left, median, ..)| {
-                Rectangle::new([(left, 0.0), (left + 0.9, median)], color.filled())
+                Rectangle::new([(left, 0.0), (left + 0.9, median.min(top))], color.filled())
             }))?
             .label(*subject)
             .legend(move |(x, y)| Rectangle::new([(x, y - 5), (x + 12, y + 5)], color.filled()));
-        chart.draw_series(shapes.iter().map(|&(left, _, min, max)| {
+        let cut = shapes.iter().filter(|shape| shape.1 > top);
+        chart.draw_series(cut.map(|&(left, median, ..)| {
+            let figure = format!("{median:.0}");
+            Text::new(figure, (left, top * 1.05), ("sans-serif", 12))
+        }))?;
+        let whole = shapes.iter().filter(|shape| shape.1 <= top);
+        chart.draw_series(whole.map(|&(left, _, min, max)| {
             PathElement::new(vec![(left + 0.45, min), (left + 0.45, max)], BLACK)
         }))?;
     }
