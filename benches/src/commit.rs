@@ -85,11 +85,8 @@ pub(crate) fn run(report: &mut Report) -> Result<(), Box<dyn Error>> {
     let (pm, pm_forced) = (region(&folder, "a", false)?, region(&folder, "b", true)?);
     let (typed, typed_forced) = (heap(&folder, "c", false)?, heap(&folder, "d", true)?);
     #[cfg(feature = "pmemobj")]
-    let pool = {
-        // SAFETY: set before any thread reads the environment.
-        unsafe { std::env::set_var("PMEM_IS_PMEM_FORCE", "1") };
-        crate::pmemobj::Pool::create(&folder.path().join("pool")).ok_or("cannot make a pool")?
-    };
+    let pool = crate::pmemobj::Pool::create(&folder.path().join("pool"), 64 << 20)
+        .ok_or("cannot make a pool")?;
     let mut records = (Record::new(), Record::new());
     #[allow(unused_mut)]
     let mut subjects: Vec<Subject<'_>> = vec![

@@ -50,6 +50,10 @@ pub(crate) fn print() {
         });
         versions.extend(entry.and_then(|rest| Some(format!("{peer} {}", rest.split('"').next()?))));
     }
+    if cfg!(feature = "pmemobj") {
+        let version = said("pkg-config", &["--modversion", "libpmemobj"]);
+        versions.extend(version.map(|version| format!("libpmemobj {version}")));
+    }
     println!("{}", versions.join(", "));
 }
 

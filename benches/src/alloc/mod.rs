@@ -11,7 +11,7 @@ use crate::harness::{Report, Subject};
 use programs::Order;
 pub(crate) use space::{CHILD, child};
 use std::error::Error;
-use subject::{Allocator, Bartender, BartenderC, LIBC, MIMALLOC};
+use subject::{Allocator, Bartender, BartenderC, LIBC, MIMALLOC, PMEMOBJ};
 #[cfg(feature = "peers")]
 use subject::{JEMALLOC, SNMALLOC, TCMALLOC};
 
@@ -37,25 +37,28 @@ impl<'a> Extent<'a> {
 
 /// A program over every subject.
 macro_rules! over_all {
-    ($report:expr, $extent:expr, $ours:expr, $name:expr, $threads:expr, $program:expr) => {
+    ($report:expr, $extent:expr, $opened:expr, $name:expr, $threads:expr, $program:expr) => {
     if $extent.args.wants($name) {
         let mut subjects: Vec<Subject<'_>> = Vec::new();
-        over_all!(@one subjects, &$ours.0, $program);
-        over_all!(@one subjects, &$ours.1, $program);
-        over_all!(@one subjects, &MIMALLOC, $program);
-        over_all!(@one subjects, &LIBC, $program);
+        over_all!(@one subjects, $extent, &$opened.rust, $program);
+        over_all!(@one subjects, $extent, &$opened.c, $program);
+        over_all!(@one subjects, $extent, &MIMALLOC, $program);
+        over_all!(@one subjects, $extent, &LIBC, $program);
         #[cfg(feature = "peers")]
         {
-            over_all!(@one subjects, &JEMALLOC, $program);
-            over_all!(@one subjects, &SNMALLOC, $program);
-            over_all!(@one subjects, &TCMALLOC, $program);
+            over_all!(@one subjects, $extent, &JEMALLOC, $program);
+            over_all!(@one subjects, $extent, &SNMALLOC, $program);
+            over_all!(@one subjects, $extent, &TCMALLOC, $program);
         }
+        #[cfg(feature = "pmemobj")]
+        over_all!(@one subjects, $extent, &$opened.pmemobj, $program);
         $report.measure($name, $threads, "ns", $extent.rounds, subjects);
     }
     };
-    (@one $subjects:expr, $subject:expr, $program:expr) => {{
+    (@one $subjects:expr, $extent:expr, $subject:expr, $program:expr) => {{
         let subject = $subject;
-        $subjects.push((name_of(subject), Box::new(move || $program(subject))));
+        let (name, n) = (name_of(subject), operations(subject, $extent.n));
+        $subjects.push((name, Box::new(move || $program(subject, n))));
     }};
 }
 
@@ -63,21 +66,40 @@ fn name_of<A: Allocator>(_: &A) -> &'static str {
     A::NAME
 }
 
+/// How many of a program's `n` operations a subject does.
+fn operations<A: Allocator>(_: &A, n: usize) -> usize {
+    (n / A::FEWER).max(1)
+}
+
+/// The subjects that have a file.
+struct Opened {
+    rust: Bartender,
+    c: BartenderC,
+    #[cfg(feature = "pmemobj")]
+    pmemobj: subject::Pmemobj,
+}
+
 const THREADS: [usize; 3] = [1, 2, 4];
 
 /// Runs everything that was asked for.
 pub(crate) fn run(report: &mut Report, args: &Args) -> Result<(), Box<dyn Error>> {
     let extent = Extent::new(args);
-    let n = extent.n;
-    let ours = &(Bartender::new(REGION)?, BartenderC::new(REGION)?);
+    let opened = &Opened {
+        rust: Bartender::new(REGION)?,
+        c: BartenderC::new(REGION)?,
+        #[cfg(feature = "pmemobj")]
+        pmemobj: subject::Pmemobj::new(POOL)?,
+    };
     println!(
         "bartender, bartender-c: a region each in shared memory (tmpfs), used from Rust and through the C interface"
     );
+    #[cfg(feature = "pmemobj")]
+    println!("{PMEMOBJ}: {}", crate::pmemobj::medium());
     let sizes = |usual: &[usize]| args.size.map_or(usual.to_vec(), |size| vec![size]);
     for &threads in args.threads.as_deref().unwrap_or(&THREADS) {
         for size in sizes(&[64, 256]) {
             let name = &format!("pair {}", bytes(size));
-            over_all!(report, extent, ours, name, threads, |a| {
+            over_all!(report, extent, opened, name, threads, |a, n| {
                 programs::pairs(a, threads, n, size)
             });
             best_peer(report, name, threads, 1.0);
@@ -89,35 +111,45 @@ pub(crate) fn run(report: &mut Report, args: &Args) -> Result<(), Box<dyn Error>
                 ("random", Order::Random),
             ] {
                 let name = &format!("batch {}, {how}", bytes(size));
-                over_all!(report, extent, ours, name, threads, |a| {
+                over_all!(report, extent, opened, name, threads, |a, n| {
                     programs::batches(a, threads, n, size, order)
                 });
                 best_peer(report, name, threads, 1.1);
             }
         }
-        over_all!(report, extent, ours, "threadtest", threads, |a| {
+        over_all!(report, extent, opened, "threadtest", threads, |a, n| {
             programs::threadtest(a, threads, n)
         });
-        over_all!(report, extent, ours, "shbench", threads, |a| {
+        over_all!(report, extent, opened, "shbench", threads, |a, n| {
             programs::shbench(a, threads, n)
         });
-        over_all!(report, extent, ours, "larson", threads, |a| {
+        over_all!(report, extent, opened, "larson", threads, |a, n| {
             programs::larson(a, threads, n)
         });
-        over_all!(report, extent, ours, "cache-thrash", threads, |a| {
+        over_all!(report, extent, opened, "cache-thrash", threads, |a, n| {
             programs::thrash(a, threads, n)
         });
-        over_all!(report, extent, ours, "cache-scratch", threads, |a| {
+        over_all!(report, extent, opened, "cache-scratch", threads, |a, n| {
             programs::scratch(a, threads, n)
         });
-        over_all!(report, extent, ours, "linux-scalability", threads, |a| {
-            programs::pairs(a, threads, n, 512)
-        });
+        over_all!(
+            report,
+            extent,
+            opened,
+            "linux-scalability",
+            threads,
+            |a, n| { programs::pairs(a, threads, n, 512) }
+        );
         let mut classics = CLASSICS.to_vec();
         if threads > 1 {
-            over_all!(report, extent, ours, "producer-consumer", threads, |a| {
-                programs::producers(a, threads, n)
-            });
+            over_all!(
+                report,
+                extent,
+                opened,
+                "producer-consumer",
+                threads,
+                |a, n| { programs::producers(a, threads, n) }
+            );
             classics.push("producer-consumer");
         }
         for name in classics {
@@ -134,7 +166,9 @@ pub(crate) fn run(report: &mut Report, args: &Args) -> Result<(), Box<dyn Error>
         }
     }
     scaling(report);
-    space::run(report, args)
+    space::run(report, args)?;
+    durable_peer(report);
+    Ok(())
 }
 
 /// A size as the programs' names have it.
@@ -151,6 +185,10 @@ const OURS: [&str; 2] = [Bartender::NAME, BartenderC::NAME];
 /// Bytes that our region may grow to.
 const REGION: u64 = 8 << 30;
 
+/// Bytes of libpmemobj's pool.
+#[cfg(feature = "pmemobj")]
+const POOL: usize = 512 << 20;
+
 const CLASSICS: [&str; 6] = [
     "threadtest",
     "shbench",
@@ -160,6 +198,9 @@ const CLASSICS: [&str; 6] = [
     "linux-scalability",
 ];
 
+/// Peers that are shown, and are no measure of speed.
+const NOT_FOR_SPEED: [&str; 2] = [subject::Libc::NAME, PMEMOBJ];
+
 /// Our time against that of the fastest peer that is an allocator for speed. The
 /// C library's is measured and shown: what it takes for 4 KiB depends on whether
 /// what ran before has left its arenas with room (20 ns), or it gives each batch
@@ -167,7 +208,7 @@ const CLASSICS: [&str; 6] = [
 fn best_peer(report: &mut Report, workload: &str, threads: usize, bound: f64) {
     let best = report
         .subjects(workload, threads)
-        .filter(|(subject, _)| !OURS.contains(subject) && *subject != subject::Libc::NAME)
+        .filter(|(subject, _)| !OURS.contains(subject) && !NOT_FOR_SPEED.contains(subject))
         .min_by(|a, b| a.1.total_cmp(&b.1))
         .map(|(subject, median)| (subject.to_owned(), median));
     let Some((peer, best)) = best else { return };
@@ -189,6 +230,7 @@ fn scaling(report: &mut Report) {
     for name in CLASSICS {
         let best = report
             .subjects(name, 1)
+            .filter(|(subject, _)| *subject != PMEMOBJ)
             .map(|(subject, _)| scale(report, name, subject))
             .fold(0.0, f64::max);
         if best >= 1.8 {
@@ -198,5 +240,18 @@ fn scaling(report: &mut Report) {
                 report.at_least(goal, scale(report, name, ours), 1.8);
             }
         }
+    }
+}
+
+/// How we stand beside an allocator whose blocks are durable too. No goal: each
+/// of its calls makes a block durable, of ours the transaction that takes it.
+fn durable_peer(report: &Report) {
+    let time = |subject| report.median("pair 64 B", 1, subject);
+    if time(PMEMOBJ).is_finite() {
+        let faster = OURS.map(|ours| format!("{ours} {:.0}", time(PMEMOBJ) / time(ours)));
+        println!(
+            "\npair 64 B, 1 thread, times as fast as {PMEMOBJ}: {} (ours durable with their transaction only)",
+            faster.join(", ")
+        );
     }
 }

@@ -14,6 +14,9 @@ pub(crate) trait Allocator: Sync {
     /// What its rows are called.
     const NAME: &'static str;
 
+    /// It does one in so many of a program's operations.
+    const FEWER: usize = 1;
+
     /// A block for `layout`.
     fn alloc(&self, layout: Layout) -> NonNull<u8>;
 
@@ -179,5 +182,53 @@ impl Allocator for BartenderC {
         // SAFETY: the caller's promise.
         let freed = unsafe { bartender_c::bt_free(block.as_ptr().cast()) };
         assert_eq!(freed, 0);
+    }
+}
+
+/// What the rows of libpmemobj are called.
+pub(crate) const PMEMOBJ: &str = "libpmemobj";
+
+/// A pool of libpmemobj in shared memory, used without transactions. Of the
+/// subjects it alone makes each allocation and each free durable by itself.
+#[cfg(feature = "pmemobj")]
+#[derive(Debug)]
+pub(crate) struct Pmemobj {
+    pool: crate::pmemobj::Pool,
+    _folder: TempDir,
+}
+
+// SAFETY: only `alloc` and `free` of the pool are used, which any thread may call.
+#[cfg(feature = "pmemobj")]
+unsafe impl Sync for Pmemobj {}
+
+#[cfg(feature = "pmemobj")]
+impl Pmemobj {
+    /// A pool of its own of `size` bytes, all of which are backed from now on.
+    pub(crate) fn new(size: usize) -> Result<Self, Box<dyn Error>> {
+        let folder = tempfile::tempdir_in("/dev/shm")?;
+        let pool = crate::pmemobj::Pool::create(&folder.path().join("pool"), size);
+        Ok(Pmemobj {
+            pool: pool.ok_or("cannot make a pool")?,
+            _folder: folder,
+        })
+    }
+}
+
+#[cfg(feature = "pmemobj")]
+impl Allocator for Pmemobj {
+    const NAME: &'static str = PMEMOBJ;
+
+    /// It takes a hundred times as long as the others.
+    const FEWER: usize = 20;
+
+    #[inline(always)]
+    fn alloc(&self, layout: Layout) -> NonNull<u8> {
+        self.pool.alloc(layout.size()).expect("room in the pool")
+    }
+
+    #[inline(always)]
+    unsafe fn free(&self, block: NonNull<u8>, _: Layout) {
+        // SAFETY: the caller's promise.
+        unsafe { self.pool.free(block) };
     }
 }
