@@ -325,11 +325,11 @@ impl Arena {
         }
     }
 
-    /// Makes a superblock that no thread owns `local`'s, whose thread frees block `index`
-    /// of it, at home offset `offset`, and so probably has more of them: what a thread that ended has left comes
-    /// to its heirs, who free it the short way from then on. False: somebody owns
-    /// it, `local` has enough of the class by the emptiness rule, or the lock is
-    /// taken, for which this is not worth waiting.
+    /// Makes a superblock that no thread owns `local`'s, whose thread frees block
+    /// `index` of it, at home offset `offset`, and so probably has more of them: what
+    /// a thread that ended has left comes to its heirs, who free it the short way
+    /// from then on. False: somebody owns it, `local` has enough of the class by the
+    /// emptiness rule, or the lock is taken, for which this is not worth waiting.
     ///
     /// # Safety
     /// By the thread that holds `local`, a heap of this arena.

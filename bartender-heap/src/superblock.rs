@@ -59,7 +59,7 @@ const _: () = assert!(class::MAX_WORDS <= DRAWN_WORD as usize + 1);
 ///
 /// *The hand.* A block is free if its bit is set in the free bitmap, in the hand
 /// or in the remote bitmap; the bitmaps have a word for 64 blocks each, the hand
-/// is one such word, from which the owner hands out. When it is empty he *draws*:
+/// is one such word, from which the owner hands out. When it is empty it is *drawn*:
 /// the bits of a word of the free bitmap move to the hand. Blocks that are given
 /// back go into the free bitmap. So neither of allocate and free waits for what
 /// the other has just stored, and a block is not needed again at once.

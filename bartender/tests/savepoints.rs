@@ -340,7 +340,9 @@ fn a_conflict_inside_has_the_whole_start_again() {
         })
         .unwrap();
     });
-    assert_eq!(state(&heap), [Some(12), Some(22)]);
+    // How often, depends on when the reader gets on.
+    assert!(runs > 1);
+    assert_eq!(state(&heap), [Some(10 + runs), Some(20 + runs)]);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use crate::class::{MAX_SMALL, TABLE};
 use crate::superblock::Ref;
 
 impl Local {
-    /// Whether the emptiness rule would let a superblock of `class` go.
+    /// Whether the emptiness rule leaves the heap what it has of `class`.
     ///
     /// # Safety
     /// Only by the thread that holds this heap.
@@ -20,7 +20,7 @@ impl Local {
             .with(|bins| unsafe { (*bins).get(class).is_some_and(|bin| bin.keeps(class, 0, 0)) })
     }
 
-    /// Whether it would let `superblock` go, if that were this heap's.
+    /// Whether it would leave it `superblock` too.
     ///
     /// # Safety
     /// Only by the thread that holds this heap, and for who owns `superblock`.
@@ -57,8 +57,8 @@ impl Local {
 }
 
 impl Bin {
-    /// Whether the emptiness rule lets nothing go that is partly in use, with `blocks`
-    /// more of which `used` are in use.
+    /// The emptiness rule, by the slack of what is wholly free, with `blocks` more of
+    /// which `used` are in use.
     fn keeps(&self, class: usize, used: i64, blocks: i64) -> bool {
         let class = &TABLE[class];
         let slack = SLACK[usize::from(class.size as usize > MAX_SMALL)];

@@ -15,7 +15,8 @@ pub(crate) fn kind(words: usize) -> usize {
 }
 
 /// Bitmaps of a superblock as anyone may see them: so many words of the free
-/// bitmap, then as many of the remote bitmap. Where they begin and how long they are was read as one.
+/// bitmap, then as many of the remote bitmap. Where they begin and how long they
+/// are was read as one.
 #[derive(Clone, Copy)]
 pub(super) struct Bitmaps {
     start: NonNull<AtomicU64>,
