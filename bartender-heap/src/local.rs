@@ -12,6 +12,7 @@ mod leaving;
 mod spare;
 
 use crate::class::{self, CLASSES, MAX_SMALL};
+use crate::layout::UNIT;
 use crate::list::List;
 use crate::superblock::{Mailbox, Place, Ref};
 use bartender_pm::sync::UnsafeCell;
@@ -22,9 +23,12 @@ use std::ptr::NonNull;
 /// gives up what is wholly free, of small and of longer superblocks: so that a
 /// thread at the edge does not send superblocks back and forth.
 const SLACK: [i64; 2] = [4, 2];
-/// The same before it gives up what is partly free, 4 MiB and more: what is still
-/// in use there it would give back from afar, and a burst of frees is the rule.
-const PARTLY: [i64; 2] = [64, 16];
+/// The same in units before it gives up what is partly free, 1 MiB, or 4 MiB where a
+/// superblock has no more than `FEW` blocks: what is still in use there it would
+/// give back from afar, and a burst of frees soon empties a superblock of few.
+const PARTLY: [i64; 2] = [(1 << 20) / UNIT as i64, (4 << 20) / UNIT as i64];
+/// See [`PARTLY`].
+const FEW: u32 = 32;
 /// But beyond `SLACK` no more than this part of what the region may grow to: a small
 /// one has to do for all threads and classes.
 const PARTLY_OF: u64 = 64;
@@ -47,13 +51,12 @@ pub(crate) const NUMBER: usize = std::mem::offset_of!(Local, number);
 ///
 /// *Hoard's invariant.* For each class, with `u` blocks in use out of `a`, the
 /// superblock that is handed out from left out: `u ≥ a − SLACK superblocks`, else
-/// a superblock that has become empty goes to the global heap; and `u ≥ a − PARTLY
-/// superblocks` (fewer where the region may not grow to 256 MiB) or `u ≥ ¾ a`, else
-/// one that is at least a quarter free does. It is looked at, and the superblock
-/// counted, when its use falls
-/// through a quarter (`Superblock::arm`): at most another quarter of each
-/// superblock may be free unnoticed, and the blow-up stays bounded by a constant
-/// factor plus a constant for each thread and class.
+/// a superblock that has become empty goes to the global heap; and `u ≥ a − PARTLY`
+/// (less where the region may not grow to 256 MiB) or `u ≥ ¾ a`, else one that is
+/// at least a quarter free does. It is looked at, and the superblock counted, when
+/// its use falls through a quarter (`Superblock::arm`): at most another quarter of
+/// each superblock may be free unnoticed, and the blow-up stays bounded by a
+/// constant factor plus a constant for each thread and class.
 /// What is wholly free in a class that the thread does not use any more goes when
 /// it needs something else (`spare`). A few that are empty go together (`leaving`).
 #[repr(C)]
@@ -446,7 +449,8 @@ impl Bin {
         if partial && used(superblock) == 0 {
             return Some(superblock);
         }
-        let slack = PARTLY[kind].min(slack.max(partly / superblock.units() as i64));
+        let partly = partly.min(PARTLY[usize::from(superblock.blocks() <= FEW)]);
+        let slack = slack.max(partly / superblock.units() as i64);
         if self.used + slack * blocks >= self.capacity || self.used * 4 >= self.capacity * 3 {
             return None;
         }

@@ -83,7 +83,7 @@ fn note(report: &mut Report, name: &str, threads: usize, subject: &str, found: &
 /// thread and size class, which is what the thread hands out from and what any
 /// heap of superblocks keeps. It is less than the emptiness rule promises, by
 /// which a thread may keep four more of each class before an empty one has to go,
-/// and 64 before one does that is partly in use.
+/// and 16 to 64 before one does that is partly in use.
 fn constant(threads: usize, classes: usize) -> f64 {
     (threads * classes) as f64 * f64::from(64 << 10)
 }
