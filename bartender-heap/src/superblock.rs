@@ -65,9 +65,11 @@ const _: () = assert!(class::MAX_WORDS <= DRAWN_WORD as usize + 1);
 /// the other has just stored, and a block is not needed again at once.
 ///
 /// *Who looks from afar whether a block is free* loads its word of the free
-/// bitmap, then `drawn` (which word is in the hand, and a count), the hand, and
-/// `drawn` again. To draw is to store `drawn`, then the hand, empty until then,
-/// then the free bitmap; all these stores release, and the loads acquire.
+/// bitmap, then `drawn` (which word is in the hand, and a count), the hand,
+/// `drawn` again, and the free bitmap again. To draw is to store `drawn`, then the
+/// hand, empty until then, then the free bitmap; all these stores release, and
+/// the loads acquire. To put the hand back is to store the free bitmap, then the
+/// empty hand, which releases.
 /// - A hand loaded between two equal `drawn` is of that draw: who has seen a
 ///   later one's would have seen its `drawn`, and a hand from before it, none but
 ///   the empty one. So a block in use is never taken for free: the store that
@@ -75,6 +77,8 @@ const _: () = assert!(class::MAX_WORDS <= DRAWN_WORD as usize + 1);
 ///   with it in the hand came until then.
 /// - A block that is drawn just now is seen: where the free bitmap has lost it,
 ///   `drawn` and the hand have it, unless it was handed out since.
+/// - A block that goes back just now is seen: where the hand has lost it, the free
+///   bitmap has it by the second look.
 ///
 /// Behind the last block the free bitmap goes on with set bits that are never
 /// drawn: so a free of what would be the next block is refused like that of a
@@ -145,7 +149,7 @@ struct Hot {
     step: u32,
     /// Frees until the owner wants to know.
     until: u32,
-    /// Which word is in the hand.
+    /// Which word is in the hand: as `drawn` says, on a line at hand and without the count.
     at: u32,
     /// State of the generator of the order in which blocks are handed out; 0: in that of their addresses.
     random: u32,
@@ -423,7 +427,10 @@ impl Superblock {
 
     /// So many units of 8 KiB.
     pub(crate) fn units(&self) -> u64 {
-        self.entry().units.into()
+        match class::TABLE.get(self.class()) {
+            Some(class) => class.units.into(),
+            None => self.size() / UNIT,
+        }
     }
 
     /// Home offset of block `index`.
@@ -434,15 +441,10 @@ impl Superblock {
     /// Its table entry.
     pub(crate) fn entry(&self) -> TableEntry {
         // Of a dead one, asked for its own sake, anything.
-        let class = self.class.load(Relaxed).wrapping_sub(1) as u16;
-        let units = match class::TABLE.get(class as usize) {
-            Some(class) => class.units,
-            None => (self.size() / UNIT) as u32,
-        };
         TableEntry {
             birth: self.cold.birth.load(Relaxed),
-            units,
-            class,
+            units: self.units() as u32,
+            class: self.class() as u16,
             flags: 0,
         }
     }
@@ -473,8 +475,7 @@ impl Superblock {
     pub(crate) fn index_of(&self, offset: u64) -> Option<u32> {
         // An offset before the start gives an index that no superblock has.
         let within = offset.wrapping_sub(self.start.load(Relaxed));
-        let class = self.class.load(Relaxed).wrapping_sub(1) as usize;
-        let index = match class::TABLE.get(class) {
+        let index = match class::TABLE.get(self.class()) {
             Some(class) => class::divide(within, class.reciprocal)?,
             None => (within == 0).then_some(0)?,
         };
@@ -511,12 +512,18 @@ impl Superblock {
         loop {
             let free = bitmaps.free(at).load(Acquire);
             let drawn = self.drawn.load(Acquire);
-            if !self.is_drawn(drawn, at) {
-                return free;
-            }
-            let hand = self.hand.load(Acquire);
-            if self.drawn.load(Relaxed) == drawn || mutant::is("trust_any_hand") {
+            let hand = match self.is_drawn(drawn, at) {
+                true => self.hand.load(Acquire),
+                false => 0,
+            };
+            let same = self.drawn.load(Relaxed) == drawn || mutant::is("trust_any_hand");
+            if mutant::is("look_once") && same {
                 return free | hand;
+            }
+            // What went back to it from the hand meanwhile.
+            let back = bitmaps.free(at).load(Relaxed);
+            if same {
+                return free | hand | back;
             }
         }
     }

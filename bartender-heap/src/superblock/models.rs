@@ -93,3 +93,41 @@ fn a_free_while_the_owner_draws_another_word() {
         assert_eq!(other.join().expect("no panic"), Ok(()));
     });
 }
+
+/// A block that waits in the hand is given back once more while the owner puts
+/// the hand back.
+#[test]
+fn loom_a_second_free_is_told_while_the_hand_goes_back() {
+    a_second_free_while_the_hand_goes_back();
+}
+
+/// The same where the free bitmap is looked at only before the hand.
+#[test]
+#[should_panic]
+fn loom_a_look_at_the_hand_alone_is_noticed() {
+    mutant::with("look_once", a_second_free_while_the_hand_goes_back);
+}
+
+fn a_second_free_while_the_hand_goes_back() {
+    model(|| {
+        let world = World::new([1 << 3 | 1 << 5, 0]);
+        // SAFETY: the owner is who has it, here and in `owner`.
+        let first = unsafe { world.superblock.take() };
+        assert_eq!(first, Some(3 * 512));
+        let owner = {
+            let world = world.clone();
+            // SAFETY: as above.
+            thread::spawn(move || unsafe { world.superblock.rest() })
+        };
+        let other = {
+            let world = world.clone();
+            thread::spawn(move || {
+                // SAFETY: it lives as long as the world.
+                let superblock = unsafe { Ref::new(NonNull::from(&world.superblock)) };
+                Superblock::give_remote(superblock, 5)
+            })
+        };
+        owner.join().expect("no panic");
+        assert_eq!(other.join().expect("no panic"), Err(AlreadyFree));
+    });
+}
