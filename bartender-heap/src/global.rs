@@ -420,9 +420,10 @@ impl Global {
     pub(crate) fn grow(&mut self, run: Ref, units: u32, map: &Map, home: &dyn Home) -> bool {
         let start = run.unit();
         let behind = start + run.units();
-        let Some(more) = u64::from(units).checked_sub(run.units()) else {
+        let more = u64::from(units).saturating_sub(run.units());
+        if more == 0 {
             return false;
-        };
+        }
         if !self.units.take_filled_at(behind, more) {
             let Some(ends) = self.units.growth_at(behind, more) else {
                 return false;

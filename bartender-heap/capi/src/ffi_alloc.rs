@@ -1,9 +1,8 @@
 //! The first chapter of the header: allocating and freeing.
 //!
 //! What a common call costs beyond [`bartender_heap::Heap`] is the load of the
-//! default heap and a rounding; anything else is behind a call that is not
-//! inlined; those that are behind are C functions too, which never unwind, so
-//! that the common call has nothing to clean up behind them.
+//! default heap. Anything else is behind a call that is not inlined, to a C
+//! function too, which never unwinds: the common call has nothing to clean up.
 
 #![allow(unsafe_code)]
 #![allow(clippy::missing_safety_doc, reason = "the header is the reference")]

@@ -362,9 +362,6 @@ impl Drop for Nothing {
     }
 }
 
-// SAFETY: it has what is in it to itself, and that may go to other threads.
-unsafe impl Send for Nothing {}
-
 impl Owned {
     /// Changes what the owner knows of `superblock`.
     ///
