@@ -1,13 +1,7 @@
 //! The fabric of bartender: how machines reach each other's memory.
 //!
-//! **State: only the vocabulary and the errors are here.** No backend exists
-//! yet, so there is nothing to call, and no type pretends otherwise. This page
-//! says what the crate is for and which contracts its backends will keep, so
-//! that the crates below it are not built against a different idea.
-//!
-//! # What the crate will hold
-//!
-//! One asynchronous interface, the *fabric*:
+//! One asynchronous interface, the [`Fabric`], over backends that are chosen at
+//! run time:
 //!
 //! - **Registered memory.** A *memory region* (MR) is a range of bytes that the
 //!   network may read or write without its owner's processor. It is not a
@@ -20,14 +14,14 @@
 //!   an address of a remote memory region. The last two are for 8 aligned bytes.
 //! - **Messages**: `send` and `recv`, for everything that is not worth a
 //!   one-sided protocol.
-//! - **`persist_remote`**, which is the only operation after which remote bytes
+//! - **[`persist`](Connection::persist)**, which is the only operation after which remote bytes
 //!   survive a power failure. A completed write is *not* a durable write: it may
 //!   sit in the target's network card or in its caches. The method is negotiated
 //!   for each connection; by default the target acknowledges after its own
 //!   barrier, and a read that follows the write counts only where the target
 //!   declares that inbound writes reach its persistence domain.
 //!
-//! Three backends are planned behind it, chosen at run time:
+//! The backends:
 //!
 //! | backend | what it is for |
 //! |---|---|
@@ -46,8 +40,14 @@
 //! - After a failed operation the connection is closed and says so; there is no
 //!   silent retry, because a repeated write could overtake a fence.
 
-#![forbid(unsafe_code)]
-
 mod error;
 
+mod memory;
+mod operation;
+
+mod fabric;
+
 pub use error::{Error, Result};
+pub use fabric::{Accept, Batch, Boxed, Connection, Fabric, Link, Listener, Peer};
+pub use memory::{Access, Memory, MemoryRegion, PersistMethod, RemoteMemory};
+pub use operation::{Completer, Operation, Outcome, Pending, Posted, Received};
