@@ -59,6 +59,17 @@ struct Taken {
     head: u64,
     /// Absolute offset of the first record that is not taken.
     end: u64,
+    /// Epoch and checksum of the last that is.
+    last: Option<(u32, u32)>,
+}
+
+/// What a checkpoint applied.
+struct Applied {
+    lines: Lines,
+    /// The lanes' new heads.
+    heads: Vec<u64>,
+    /// Of lane 0, epoch and checksum of the last record, if there was one.
+    last: Option<(u32, u32)>,
 }
 
 impl Home {
@@ -72,8 +83,12 @@ impl Home {
         if horizon <= header.checkpoint {
             return Ok(());
         }
-        let result = self.apply(medium, log, horizon).and_then(|(lines, heads)| {
+        let result = self.apply(medium, log, horizon).and_then(|applied| {
+            let Applied { lines, heads, last } = applied;
             let mut new = *header;
+            if let Some(last) = last {
+                (new.before_epoch, new.before_crc) = last;
+            }
             new.checkpoint = horizon;
             new.heads[..heads.len()].copy_from_slice(&heads);
             if !crate::mutant::is("truncate_first") {
@@ -141,8 +156,8 @@ impl Home {
     }
 
     /// Reads the records up to `horizon`, stores their bytes into the home,
-    /// and returns the lines touched and the lanes' new heads.
-    fn apply(&self, medium: &dyn Medium, log: &Log, horizon: u64) -> Result<(Lines, Vec<u64>)> {
+    /// and returns what it touched.
+    fn apply(&self, medium: &dyn Medium, log: &Log, horizon: u64) -> Result<Applied> {
         let mut taken = Vec::with_capacity(log.lanes.len());
         for lane in &log.lanes {
             let head = lane.head.load(Ordering::Relaxed);
@@ -156,6 +171,7 @@ impl Home {
                 bytes,
                 head,
                 end: head,
+                last: None,
             });
         }
         let mut records = Vec::new();
@@ -175,6 +191,7 @@ impl Home {
                 }
                 records.push((record.header.seq, i, at));
                 at += record.size() as usize;
+                lane.last = Some((record.header.epoch, record.header.crc));
                 lane.end = lane.head + at as u64;
             }
         }
@@ -199,8 +216,11 @@ impl Home {
         }
         self.changed_pages
             .fetch_add(newest.pages().len() as u64, Ordering::Relaxed);
-        let lines = newest.lines();
-        Ok((lines, taken.iter().map(|lane| lane.end).collect()))
+        Ok(Applied {
+            lines: newest.lines(),
+            heads: taken.iter().map(|lane| lane.end).collect(),
+            last: taken[0].last,
+        })
     }
 }
 

@@ -149,6 +149,42 @@ pub enum Error {
         cause: String,
     },
 
+    /// Another machine is, or may be, the primary of this replicated region by now.
+    #[error(
+        "fenced: this machine was the region's primary in epoch {epoch}, the epoch is {current} now; what was acknowledged is safe: open the region through the cluster"
+    )]
+    Fenced {
+        /// The epoch of this machine.
+        epoch: u64,
+        /// The newest epoch it has heard of; the same if its lease ended and it has heard nothing.
+        current: u64,
+    },
+
+    /// The region is a copy that a cluster keeps, and was to be opened without it.
+    #[error(
+        "{}: the region is a replica in epoch {epoch}; open it through its cluster, or detach it if the cluster is gone for good",
+        path.display()
+    )]
+    Replica {
+        /// The file.
+        path: PathBuf,
+        /// The epoch in its header.
+        epoch: u64,
+    },
+
+    /// Bytes for a replica's log that do not follow what it has, or that make no sense.
+    #[error("{}: refused {len} bytes for the log at {at}: {what}", path.display())]
+    Unfitting {
+        /// The replica's file.
+        path: PathBuf,
+        /// Absolute offset in the stream.
+        at: u64,
+        /// How many bytes.
+        len: u64,
+        /// Why not.
+        what: String,
+    },
+
     /// A child of `fork` used its parent's region.
     #[error(
         "the region was opened before fork(); open it in the child itself after the parent has closed it"

@@ -75,7 +75,8 @@ impl Space<'_> {
     /// Whether [`punch`](Self::punch) can ever give space back: not on a device, nor
     /// on a file system without holes.
     pub fn can_have_holes(&self) -> bool {
-        self.shared.medium.has_holes()
+        // A replica's home would keep what a hole makes zeroes of, and homes are compared.
+        self.shared.medium.has_holes() && self.shared.log.replication().is_none()
     }
 
     /// Gives the space under a range of the home back to the file system, and
@@ -115,7 +116,7 @@ impl Space<'_> {
         shared.named(shared.log.check())?;
         let stale = last > header.checkpoint && !mutant::is("punch_too_early");
         let pictured = home.frozen.any() && !mutant::is("punch_under_pictures");
-        if !medium.has_holes() || stale || pictured {
+        if !self.can_have_holes() || stale || pictured {
             return Ok(false);
         }
         if header.flags & FLAG_HOLES == 0 && !mutant::is("forget_holes") {

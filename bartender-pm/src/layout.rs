@@ -42,6 +42,14 @@ pub const FLAG_CLEAN: u64 = 1;
 /// Holes were punched under free parts of the home: before it is used again,
 /// free space has to be allocated.
 pub const FLAG_HOLES: u64 = 2;
+/// One of several replicas: what its log holds above the last `durable_upto` may have to give way to the log of a
+/// later epoch's primary, and only the cluster says which epoch that is.
+pub const FLAG_REPLICA: u64 = 4;
+/// A replica whose home is being copied from another: it is none yet.
+pub const FLAG_INSTALLING: u64 = 8;
+/// A replica that is being sent what it missed: records say of other replicas, and not yet of this one, what was durable
+/// when they were written.
+pub const FLAG_CATCHING_UP: u64 = 16;
 
 /// Header of a region. Two copies, written alternately; the one with the
 /// higher `revision` whose checksum fits counts.
@@ -84,10 +92,14 @@ pub struct Header {
     pub relocate_to: u64,
     /// Per lane, absolute offset of the first record above `checkpoint`.
     pub heads: [u64; MAX_LANES],
+    /// The epoch of the record before lane 0's head…
+    pub before_epoch: u32,
+    /// …and its `crc`; both zero if there was none. A replicated stream has to go on behind it.
+    pub before_crc: u32,
 }
 
 const _: () = {
-    assert!(size_of::<Header>() == 648);
+    assert!(size_of::<Header>() == 656);
     assert!(offset_of!(Header, crc) == 12);
     assert!(offset_of!(Header, revision) == 16);
     assert!(offset_of!(Header, uuid) == 24);
@@ -97,6 +109,7 @@ const _: () = {
     assert!(offset_of!(Header, checkpoint) == 104);
     assert!(offset_of!(Header, relocate_from) == 120);
     assert!(offset_of!(Header, heads) == 136);
+    assert!(offset_of!(Header, before_epoch) == 648);
     assert!(size_of::<Header>() as u64 <= HEADER_BLOCK);
 };
 
@@ -115,7 +128,9 @@ pub struct RecordHeader {
     pub len: u32,
     /// The header's epoch when it was written.
     pub epoch: u32,
-    /// Participants of a transaction over several regions; always 0 so far.
+    /// Of a record without ranges that opens an epoch of a replicated stream: the
+    /// `crc` of the record before it. Else participants of a transaction over
+    /// several regions; always 0 so far.
     pub participants: u32,
     /// The transaction's number.
     pub seq: u64,

@@ -38,14 +38,18 @@ mod writer;
 mod region;
 
 mod holes;
+mod primary;
 
 mod options;
 mod relocate;
+mod standby;
 
 #[cfg(all(test, not(loom)))]
 mod crash_tests;
 #[cfg(all(test, loom))]
 mod loom_tests;
+#[cfg(all(test, not(loom)))]
+mod replica_tests;
 #[cfg(all(test, not(loom)))]
 mod rule_tests;
 
@@ -53,10 +57,13 @@ pub use counts::Counts;
 pub use error::{Error, Result};
 pub use frozen::Frozen;
 pub use holes::Space;
+pub use log::{Replication, Sealed};
 pub use medium::{LogStyle, Medium, MediumKind, ViewSource, erase_device};
 pub use options::Options;
+pub use primary::Picture;
 pub use record::Record;
 pub use region::Region;
 pub use relocate::Relocation;
 pub use shared::{Durability, Opened};
+pub use standby::{Installing, Position, Standby};
 pub use writer::{Ticket, Writer};

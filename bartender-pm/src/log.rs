@@ -30,6 +30,14 @@
 //! dependencies, and gather in a batch in DRAM. The first that waits becomes
 //! the leader and writes the batch with one barrier; the others wait for it.
 //! A number at or below `durable` is durable with all before it.
+//!
+//! *A replicated stream.* The leader hands the batch to [`Replication`], which
+//! writes it here and elsewhere at once, and finishes it when every replica has
+//! it: `tail` and `durable` then mean all of them.
+
+mod sealed;
+
+pub use sealed::{Replication, Sealed};
 
 use crate::counts;
 use crate::error::{Error, Result};
@@ -38,7 +46,7 @@ use crate::medium::{LogStyle, Medium};
 use crate::record::Record;
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{Condvar, Mutex, MutexGuard, Turn, thread};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 /// No commit under way on this lane.
@@ -47,6 +55,10 @@ const IDLE: u64 = u64::MAX;
 /// How long a leader waits for the members of the last batch to come back:
 /// far less than a synchronous write, and threefold the batch on a busy log.
 const COHORT_WAIT: Duration = Duration::from_micros(30);
+
+/// Bytes that the stream of a replicated region always leaves free: each epoch opens with a link, also where nothing was
+/// committed since the log got full.
+const RESERVE: u64 = 4096;
 
 /// A batch of unawaited commits is written once it is this long, in bytes.
 const BATCH_LIMIT: usize = 4 << 20;
@@ -159,6 +171,11 @@ pub(crate) struct Log {
     next: Apart,
     /// On a stream, the last durable number.
     durable: AtomicU64,
+    /// Who ships the stream to other machines, if anybody does.
+    replication: Option<Arc<dyn Replication>>,
+    /// Lowest start, in the stream, of what a replica has not taken home: its ring is as long as
+    /// ours and lies at the same offsets.
+    floor: AtomicU64,
     /// Lane 0 on a log of lanes: for records too long for their own lane and
     /// for writers without one.
     shared_lane: Mutex<()>,
@@ -171,11 +188,20 @@ pub(crate) struct Log {
     /// A batch was written, or never will be.
     written: Turn,
     /// The first error, which made the region unusable.
-    poison: OnceLock<String>,
+    poison: OnceLock<Poison>,
     poisoned: AtomicBool,
     /// Where threads wait for space, and the checkpoint says that there is some.
     space: Mutex<()>,
     space_freed: Condvar,
+}
+
+/// What made a region unusable.
+#[derive(Debug)]
+enum Poison {
+    /// An error of its medium.
+    Failed(String),
+    /// Another machine has taken over.
+    Fenced { epoch: u64, current: u64 },
 }
 
 /// Why a record was not appended.
@@ -202,6 +228,8 @@ impl Log {
             lanes: lanes.into(),
             next: Apart(AtomicU64::new(next)),
             durable: AtomicU64::new(next - 1),
+            replication: None,
+            floor: AtomicU64::new(u64::MAX),
             shared_lane: Mutex::new(()),
             batch: Mutex::new(Batch {
                 start,
@@ -216,6 +244,67 @@ impl Log {
             space: Mutex::new(()),
             space_freed: Condvar::new(),
         }
+    }
+
+    /// A stream that `replication` ships. What follows the number `committed`, whose record ends at offset `end`, is
+    /// in the log, and not known to be on all replicas: it is not durable before
+    /// [`settle`](Self::settle).
+    pub(crate) fn replicated(
+        mut self,
+        replication: Option<Arc<dyn Replication>>,
+        committed: u64,
+        end: u64,
+    ) -> Log {
+        if replication.is_some() {
+            self.capacity = self.lanes[0].len.min(self.capacity) - RESERVE;
+        }
+        self.replication = replication;
+        self.durable = AtomicU64::new(committed);
+        self.lanes[0].tail = AtomicU64::new(end);
+        self
+    }
+
+    /// Opens the epoch of a replicated stream, behind a record with checksum `before`: the first batch starts with it.
+    pub(crate) fn open_epoch(&self, before: u32) -> Result<()> {
+        let mut link = Record::link(before);
+        let need = link.size();
+        match self.append_to_stream(&mut link, need) {
+            Ok(_) => Ok(()),
+            Err(Refused::Error(error)) => Err(error),
+            Err(Refused::NoSpace) => Err(Error::LogFull {
+                needed: need,
+                capacity: 0,
+            }),
+        }
+    }
+
+    /// Everything up to number `seq`, whose record ends at offset `end`, is durable on every replica that has to
+    /// have it. Only while nobody leads a batch below it.
+    pub(crate) fn settle(&self, seq: u64, end: u64) {
+        self.lanes[0].tail.fetch_max(end, Ordering::AcqRel);
+        self.durable.fetch_max(seq, Ordering::AcqRel);
+        self.written.advance();
+    }
+
+    /// Where the next batch of the stream starts.
+    pub(crate) fn batch_start(&self) -> u64 {
+        self.batch.lock().start
+    }
+
+    /// Whether somebody ships the stream.
+    pub(crate) fn replication(&self) -> Option<&Arc<dyn Replication>> {
+        self.replication.as_ref()
+    }
+
+    /// Lowest start of what a replica still has in its ring. Whoever raises it has made room.
+    pub(crate) fn set_floor(&self, floor: u64) {
+        self.floor.store(floor, Ordering::Release);
+        self.freed_space();
+    }
+
+    /// Whether replicas, and not the local home, keep the stream's space.
+    pub(crate) fn waits_for_replicas(&self) -> bool {
+        self.floor.load(Ordering::Acquire) < self.lanes[0].head.load(Ordering::Acquire)
     }
 
     /// Slots of the gate that have a lane of their own.
@@ -321,7 +410,13 @@ impl Log {
         let mut batch = self.batch.lock();
         self.check()?;
         let at = batch.start + batch.bytes.len() as u64;
-        if lane.free(at) < need {
+        let head = lane.head.load(Ordering::Acquire);
+        let head = head.min(self.floor.load(Ordering::Acquire));
+        let reserve = match self.replication {
+            Some(_) if !record.is_empty() => RESERVE,
+            _ => 0,
+        };
+        if lane.len.saturating_sub(at - head) < need + reserve {
             return Err(Refused::NoSpace);
         }
         let seq = self.next.0.fetch_add(1, Ordering::AcqRel);
@@ -371,6 +466,14 @@ impl Log {
                 continue;
             }
             if batch.records == 0 {
+                if self.replication.is_some() && seq <= self.last_seq() {
+                    // Durable by now, or recovered and not settled.
+                    drop(batch);
+                    if self.durable.load(Ordering::Acquire) < seq {
+                        self.written.wait(seen);
+                    }
+                    continue;
+                }
                 // It is durable by now, or nothing of that number was ever
                 // appended.
                 return self.check();
@@ -382,34 +485,47 @@ impl Log {
                 self.await_cohort(cohort);
                 batch = self.batch.lock();
             }
-            self.write_batch(medium, batch)?;
+            let sealed = self.seal_batch(medium, batch);
+            match &self.replication {
+                None => {
+                    let written = sealed.write_local();
+                    sealed.finish(written)?;
+                }
+                Some(replication) => replication.lead(sealed)?,
+            }
         }
     }
 
-    /// The leader writes what has gathered.
-    fn write_batch(&self, medium: &dyn Medium, mut batch: MutexGuard<'_, Batch>) -> Result<()> {
+    /// Takes the batch that has gathered, if there is one and nobody leads: the caller leads, and has to finish it.
+    pub(crate) fn try_lead<'l>(&'l self, medium: &'l dyn Medium) -> Option<Sealed<'l>> {
+        let batch = self.batch.lock();
+        if self.leading.load(Ordering::Acquire) || batch.records == 0 || self.check().is_err() {
+            return None;
+        }
+        self.leading.store(true, Ordering::Relaxed);
+        Some(self.seal_batch(medium, batch))
+    }
+
+    /// Takes what has gathered. The caller leads.
+    fn seal_batch<'l>(
+        &'l self,
+        medium: &'l dyn Medium,
+        mut batch: MutexGuard<'_, Batch>,
+    ) -> Sealed<'l> {
         let spare = std::mem::take(&mut batch.spare);
-        let mut bytes = std::mem::replace(&mut batch.bytes, spare);
+        let bytes = std::mem::replace(&mut batch.bytes, spare);
         let (start, last) = (batch.start, batch.last);
         batch.start += bytes.len() as u64;
         batch.cohort = std::mem::take(&mut batch.records);
         self.joined.store(0, Ordering::Relaxed);
-        drop(batch);
-        let result = append_ring(medium, &self.lanes[0], start, &bytes);
-        let written = match result {
-            Ok(()) => {
-                let end = start + bytes.len() as u64;
-                self.lanes[0].tail.store(end, Ordering::Release);
-                self.durable.store(last, Ordering::Release);
-                Ok(())
-            }
-            Err(error) => Err(self.poison(error)),
-        };
-        bytes.clear();
-        self.batch.lock().spare = bytes;
-        self.leading.store(false, Ordering::Release);
-        self.written.advance();
-        written
+        Sealed {
+            log: self,
+            medium,
+            bytes: Arc::new(bytes),
+            start,
+            last,
+            finished: false,
+        }
     }
 
     /// Gives the members of the last batch, `cohort` of them, a moment to join
@@ -427,24 +543,37 @@ impl Log {
     /// Makes the region unusable because of `error`, and returns what to say
     /// to whoever met it.
     pub(crate) fn poison(&self, error: Error) -> Error {
-        let _ = self.poison.set(error.to_string());
+        let poison = match error {
+            Error::Fenced { epoch, current } => Poison::Fenced { epoch, current },
+            ref other => Poison::Failed(other.to_string()),
+        };
+        let _ = self.poison.set(poison);
         self.poisoned.store(true, Ordering::Release);
         self.space_freed.notify_all();
         self.written.advance();
         error
     }
 
-    /// `Poisoned` (without its path) if the region is.
+    /// `Poisoned` (without its path) or `Fenced` if the region is.
     #[inline]
     pub(crate) fn check(&self) -> Result<()> {
         if self.poisoned.load(Ordering::Acquire) {
-            let cause = self.poison.get().cloned().unwrap_or_default();
-            return Err(Error::Poisoned {
-                path: Default::default(),
-                cause,
-            });
+            return Err(self.why_poisoned());
         }
         Ok(())
+    }
+
+    #[cold]
+    fn why_poisoned(&self) -> Error {
+        let cause = match self.poison.get() {
+            Some(&Poison::Fenced { epoch, current }) => return Error::Fenced { epoch, current },
+            Some(Poison::Failed(cause)) => cause.clone(),
+            None => String::new(),
+        };
+        Error::Poisoned {
+            path: Default::default(),
+            cause,
+        }
     }
 
     /// How full the fullest lane is, in 256ths.

@@ -7,17 +7,21 @@ use crate::checkpoint::Home;
 use crate::error::{Error, Result};
 use crate::gate::Gate;
 use crate::header::{self, Found};
-use crate::layout::{self, FLAG_CLEAN, HOME_STEP, Header, LOG_OFFSET, MAX_LANES};
-use crate::log::Log;
+use crate::layout::{
+    self, FLAG_CATCHING_UP, FLAG_CLEAN, FLAG_INSTALLING, FLAG_REPLICA, HOME_STEP, Header,
+    LOG_OFFSET, MAX_LANES,
+};
+use crate::log::{Log, Replication};
 use crate::medium::{self, LogStyle, Medium, ViewSource, mapped};
 use crate::os;
-use crate::recover::{self, lane_place};
+use crate::recover;
 use crate::region::{Owner, Region};
 use crate::shared::{Control, Durability, Opened, Shared};
 use crate::sync::atomic::AtomicBool;
 use crate::sync::{Arc, Condvar, Mutex};
 use crate::view::{self, View};
 use std::path::Path;
+use std::sync::Arc as StdArc;
 
 /// A lane is at least this long, in bytes.
 const MIN_LANE: u64 = 4096;
@@ -34,6 +38,15 @@ pub struct Options {
     force_flush: bool,
     home_address: Option<u64>,
     view_limit: u64,
+    replicated: Option<Replicated>,
+    detach: bool,
+}
+
+/// How the primary of a replicated region opens it.
+#[derive(Debug, Clone)]
+struct Replicated {
+    epoch: u64,
+    replication: StdArc<dyn Replication>,
 }
 
 impl Default for Options {
@@ -55,6 +68,8 @@ impl Options {
             force_flush: false,
             home_address: None,
             view_limit: 1 << 30,
+            replicated: None,
+            detach: false,
         }
     }
 
@@ -118,6 +133,77 @@ impl Options {
     pub fn view_limit(&mut self, bytes: u64) -> &mut Self {
         self.view_limit = bytes;
         self
+    }
+
+    /// Opens it as the primary of a replicated region, in `epoch`, which must be above every one that its log has seen.
+    /// The log is one stream on every medium, and `replication` ships it.
+    ///
+    /// What the log holds and not every replica is known to have is visible, and not durable. The first batch
+    /// ([`Region::try_lead`]) opens the epoch: when it and all that stands before it is on the replicas and it was finished, so is
+    /// that. Until then nobody may be shown anything.
+    ///
+    /// A region that was not replicated before has to have been closed: its log must be empty.
+    pub fn replicated(&mut self, epoch: u64, replication: StdArc<dyn Replication>) -> &mut Self {
+        self.replicated = Some(Replicated { epoch, replication });
+        self
+    }
+
+    /// Opens what was a replica on its own, for good: whatever its log holds counts. For an operator whose cluster is
+    /// gone. Transactions that other replicas acknowledged and this one never got are lost.
+    pub fn detach(&mut self, yes: bool) -> &mut Self {
+        self.detach = yes;
+        self
+    }
+
+    /// The log's style on this medium.
+    fn style(&self, medium: &dyn Medium) -> LogStyle {
+        match self.replicated {
+            Some(_) => LogStyle::Stream,
+            None => medium.log_style(),
+        }
+    }
+
+    /// The header's epoch and flags for this opening.
+    fn check_replica(&self, medium: &dyn Medium, header: &mut Header) -> Result<()> {
+        if header.flags & FLAG_INSTALLING != 0 {
+            return Err(Error::Damaged {
+                path: medium.path().into(),
+                offset: 0,
+                what: "it is a replica whose copying was interrupted".into(),
+            });
+        }
+        match &self.replicated {
+            Some(as_primary) => {
+                if as_primary.epoch <= header.epoch {
+                    return Err(Error::Fenced {
+                        epoch: as_primary.epoch,
+                        current: header.epoch,
+                    });
+                }
+                if header.flags & (FLAG_REPLICA | FLAG_CLEAN) == 0 {
+                    return Err(Error::BadOption {
+                        option: "replicated",
+                        what: "the region was not closed; open and close it once without replicas"
+                            .into(),
+                    });
+                }
+                if as_primary.epoch >= 1 << 31 {
+                    return Err(Error::BadOption {
+                        option: "replicated",
+                        what: format!("epoch {} is too large", as_primary.epoch),
+                    });
+                }
+            }
+            None if self.detach => header.flags &= !FLAG_REPLICA,
+            None if header.flags & FLAG_REPLICA != 0 => {
+                return Err(Error::Replica {
+                    path: medium.path().into(),
+                    epoch: header.epoch,
+                });
+            }
+            None => {}
+        }
+        Ok(())
     }
 
     /// Opens the region at `path`, or creates it. The medium is found by
@@ -214,7 +300,7 @@ impl Options {
     fn format(&self, medium: &dyn Medium) -> Result<Header> {
         let max_size = self.max_size.next_multiple_of(HOME_STEP);
         let log_size = self.log_size.next_multiple_of(2 * MIN_LANE);
-        let (lane0_size, lane_size, lanes) = match medium.log_style() {
+        let (lane0_size, lane_size, lanes) = match self.style(medium) {
             LogStyle::Stream => (log_size, 0, 1),
             LogStyle::Lanes => {
                 let lanes = self.lanes.min(log_size / 2 / MIN_LANE);
@@ -277,6 +363,8 @@ impl Options {
             relocate_from: 0,
             relocate_to: 0,
             heads: [0; MAX_LANES],
+            before_epoch: 0,
+            before_crc: 0,
         };
         header::write(medium, &mut header)?;
         Ok(header)
@@ -292,6 +380,7 @@ impl Options {
     ) -> Result<Region> {
         os::watch_forks();
         let home_size = home_size(&*medium, &header);
+        self.check_replica(&*medium, &mut header)?;
         // The view first: if its place is taken, nothing has been changed.
         let view = match view {
             Some(view) => view,
@@ -303,31 +392,36 @@ impl Options {
             )?,
         };
         let clean = header.flags & FLAG_CLEAN != 0;
-        let style = medium.log_style();
+        let style = self.style(&*medium);
+        let replica = header.flags & FLAG_REPLICA != 0;
         let recovered = if clean {
-            let lane = |i| {
-                let (start, len) = lane_place(&header, i);
-                let at = header.heads[i as usize];
-                crate::log::Lane::new(start, len, at, at)
-            };
-            recover::Recovered {
-                lanes: (0..header.lanes).map(lane).collect(),
-                next: header.checkpoint + 1,
-                records: 0,
-                bytes: 0,
-            }
+            recover::Recovered::of_empty_log(&header)
         } else {
-            recover::recover(&*medium, &header, home_size, style)?
+            recover::recover(&*medium, &header, home_size, style, replica)?
         };
         header.generation += 1;
-        if !crate::mutant::is("same_epoch") {
+        if let Some(as_primary) = &self.replicated {
+            header.epoch = as_primary.epoch;
+            header.flags |= FLAG_REPLICA;
+        } else if !crate::mutant::is("same_epoch") {
             header.epoch += 1;
         }
         header.flags &= !FLAG_CLEAN;
         header::write(&*medium, &mut header)?;
+        if header.flags & FLAG_CATCHING_UP != 0 {
+            recover::erase_free(&*medium, &recovered.lanes[0])?;
+            header.flags &= !FLAG_CATCHING_UP;
+            header::write(&*medium, &mut header)?;
+        }
         view.fill(&*medium, home_size)?;
+        view.store_records(&*medium, &recovered.behind, home_size)?;
 
-        let log = Log::new(style, header.epoch, recovered.lanes, recovered.next);
+        let mut log = Log::new(style, header.epoch, recovered.lanes, recovered.next);
+        if let Some(as_primary) = &self.replicated {
+            let (seq, end) = recovered.committed;
+            log = log.replicated(Some(as_primary.replication.clone()), seq, end);
+            log.open_epoch(recovered.before.1)?;
+        }
         let opened = Opened {
             created,
             clean: clean && !created,

@@ -22,6 +22,8 @@ pub struct Record {
     buf: Vec<u8>,
     /// Where the ranges end; a multiple of 8.
     end: usize,
+    /// Of a link, the checksum of the record before it.
+    link: u32,
 }
 
 impl Default for Record {
@@ -36,6 +38,15 @@ impl Record {
         Record {
             buf: vec![0; HEAD + SPARE],
             end: HEAD,
+            link: 0,
+        }
+    }
+
+    /// The record that opens an epoch of a replicated stream, behind a record with checksum `before`.
+    pub(crate) fn link(before: u32) -> Self {
+        Record {
+            link: before,
+            ..Record::new()
         }
     }
 
@@ -110,7 +121,7 @@ impl Record {
             crc: 0,
             len: self.end as u32,
             epoch: epoch as u32,
-            participants: 0,
+            participants: self.link,
             seq,
             durable_upto,
         };
@@ -169,6 +180,18 @@ impl<'a> Parsed<'a> {
         let header: RecordHeader = read_from(bytes)?;
         let body = bytes.get(HEAD..header.len as usize)?;
         Some(Parsed { header, body })
+    }
+
+    /// Whether it may stand behind a record of epoch `epoch` with checksum `crc` in a replicated stream.
+    ///
+    /// Within an epoch one primary wrote the stream, so what stands at adjacent offsets belongs together. Between
+    /// epochs a link says what it was written behind: a record that another primary left, behind one that took the place of
+    /// its own predecessor, is not taken for the next.
+    pub(crate) fn follows(&self, epoch: u64, crc: u32) -> bool {
+        let own = u64::from(self.header.epoch);
+        own == epoch
+            || own > epoch && self.body.is_empty() && self.header.participants == crc
+            || crate::mutant::is("no_link")
     }
 
     /// Bytes it takes in the log.

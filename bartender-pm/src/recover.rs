@@ -19,10 +19,11 @@
 
 use crate::checkpoint::{newest, store};
 use crate::error::{Error, Result};
-use crate::layout::{Header, LOG_OFFSET, RECORD_ALIGN, RecordHeader, read_from};
+use crate::layout::{FLAG_CATCHING_UP, Header, LOG_OFFSET, RECORD_ALIGN, RecordHeader, read_from};
 use crate::log::{Lane, ring_pieces};
 use crate::medium::{LogStyle, Medium};
 use crate::record::{Change, Parsed};
+use crate::sync::atomic::Ordering;
 use std::mem::size_of;
 
 /// What recovery found, and the lanes as they go on.
@@ -33,6 +34,63 @@ pub(crate) struct Recovered {
     pub(crate) next: u64,
     pub(crate) records: u64,
     pub(crate) bytes: u64,
+    /// A stream of which not all was kept from the home: the number up to which it was taken, where that record ends, and what follows,
+    /// oldest first: records of the log, whole.
+    pub(crate) committed: (u64, u64),
+    pub(crate) behind: Vec<u8>,
+    /// Epoch and checksum of the last record of lane 0, in the log or before it.
+    pub(crate) before: (u64, u32),
+    /// The same of what `committed` names.
+    pub(crate) committed_before: (u64, u32),
+}
+
+impl Recovered {
+    /// Of a region that was closed.
+    pub(crate) fn of_empty_log(header: &Header) -> Recovered {
+        let lane = |i| {
+            let (start, len) = lane_place(header, i);
+            let at = header.heads[i as usize];
+            Lane::new(start, len, at, at)
+        };
+        Recovered {
+            lanes: (0..header.lanes).map(lane).collect(),
+            next: header.checkpoint + 1,
+            records: 0,
+            bytes: 0,
+            committed: (header.checkpoint, header.heads[0]),
+            behind: Vec::new(),
+            before: before(header),
+            committed_before: before(header),
+        }
+    }
+}
+
+/// Epoch and checksum of the record before the head of lane 0.
+fn before(header: &Header) -> (u64, u32) {
+    (u64::from(header.before_epoch), header.before_crc)
+}
+
+/// Makes the free part of a lane zeroes, durably.
+///
+/// A piece that was sent to a replica and torn by its death may have left records behind the log's end that tell of
+/// more than there is.
+pub(crate) fn erase_free(medium: &dyn Medium, lane: &Lane) -> Result<()> {
+    let (head, tail) = (
+        lane.head.load(Ordering::Relaxed),
+        lane.tail.load(Ordering::Relaxed),
+    );
+    let zeroes = vec![0; CHUNK as usize];
+    let mut at = tail;
+    while at < head + lane.len {
+        let len = CHUNK.min(head + lane.len - at);
+        for (offset, len) in lane.pieces(at, len) {
+            if len > 0 {
+                medium.append(&[(offset, &zeroes[..len as usize])])?;
+            }
+        }
+        at += len;
+    }
+    Ok(())
 }
 
 /// Geometry of lane `i`: start in the file and length in bytes.
@@ -147,14 +205,20 @@ impl Reader<'_> {
 }
 
 /// Parses the log and stores what is above the checkpoint into the home.
+///
+/// Of a `replicated` stream only what its records say to be on every replica goes there: what follows may have to give
+/// way to what another machine, the primary of a later epoch, has at the same offsets.
 pub(crate) fn recover(
     medium: &dyn Medium,
     header: &Header,
     home_size: u64,
     style: LogStyle,
+    replicated: bool,
 ) -> Result<Recovered> {
     let mut readers = Vec::new();
     let mut lanes = Vec::new();
+    let mut last_record = before(header);
+    let mut committed_before = (0, 0);
     // (number, lane, offset from the lane's head, epoch)
     let mut found: Vec<(u64, usize, u64, u64)> = Vec::new();
     let mut tails = Vec::new();
@@ -172,12 +236,22 @@ pub(crate) fn recover(
         let mut durable_upto = head;
         let mut epoch = 0;
         while let Some(record) = reader.record(at, epoch..=header.epoch)? {
+            if i == 0 {
+                if replicated && !record.follows(last_record.0, last_record.1) {
+                    break;
+                }
+                last_record = (u64::from(record.header.epoch), record.header.crc);
+            }
             epoch = u64::from(record.header.epoch);
             durable_upto = durable_upto.max(record.header.durable_upto);
             found.push((record.header.seq, i as usize, at, epoch));
             at += record.size();
         }
-        if !crate::mutant::is("no_outlived") && reader.outlived(at, epoch..=header.epoch)? {
+        let told_by_others = header.flags & FLAG_CATCHING_UP != 0;
+        if !told_by_others
+            && !crate::mutant::is("no_outlived")
+            && reader.outlived(at, epoch..=header.epoch)?
+        {
             return Err(Error::Damaged {
                 path: medium.path().into(),
                 offset: ring_pieces(start, len, head + at, RECORD_ALIGN)[0].0,
@@ -194,6 +268,25 @@ pub(crate) fn recover(
     found.sort_unstable();
     found.retain(|&(seq, ..)| seq > header.checkpoint);
     check_numbers(medium, header, style, &found)?;
+    let last = found.last().map_or(header.checkpoint, |&(seq, ..)| seq);
+    let mut committed = (last, lanes[0].tail.load(Ordering::Relaxed));
+    let mut behind = Vec::new();
+    if replicated {
+        let (durable, end) = tails[0];
+        let kept = found.partition_point(|&(_, _, at, _)| at < durable);
+        committed_before = match found[..kept].last() {
+            None => before(header),
+            Some(&(_, _, at, epoch)) => {
+                let header: RecordHeader =
+                    read_from(&readers[0].bytes[at as usize..]).expect("parsed above");
+                (epoch, header.crc)
+            }
+        };
+        found.truncate(kept);
+        let seq = found.last().map_or(header.checkpoint, |&(seq, ..)| seq);
+        committed = (seq, header.heads[0] + durable);
+        behind = readers[0].bytes[durable as usize..end as usize].to_vec();
+    }
 
     let record = |&(_, i, at, epoch): &(u64, usize, u64, u64)| {
         let reader: &Reader<'_> = &readers[i];
@@ -237,12 +330,15 @@ pub(crate) fn recover(
         found.iter().rev().map(record),
     )?;
     store(medium, header.home_offset, &newest)?;
-    let last = found.last().map_or(header.checkpoint, |&(seq, ..)| seq);
     Ok(Recovered {
         lanes,
         next: last.max(header.checkpoint) + 1,
         records: found.len() as u64,
         bytes,
+        committed,
+        behind,
+        before: last_record,
+        committed_before,
     })
 }
 

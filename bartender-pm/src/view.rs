@@ -8,6 +8,7 @@
 use crate::error::{Error, Result};
 use crate::medium::{self, Medium, ViewSource};
 use crate::os;
+use crate::record::{Change, Parsed};
 use crate::sync::Mutex;
 use rustix::mm::{Advice, MapFlags, ProtFlags};
 use std::fs::File;
@@ -175,6 +176,38 @@ impl View {
             Kind::Copy => medium::fill(medium, self.home_offset, bytes()),
             Kind::Lent => medium.read(self.home_offset, bytes()),
         }
+    }
+
+    /// Stores what `records`, whole and one behind the other, change into the view alone: they are not for the home yet.
+    pub(crate) fn store_records(
+        &self,
+        medium: &dyn Medium,
+        mut records: &[u8],
+        home_size: u64,
+    ) -> Result<()> {
+        while let Some(record) = Parsed::again(records).filter(|r| r.size() != 0) {
+            for change in record.changes() {
+                let damaged = |what: &str| Error::Damaged {
+                    path: medium.path().into(),
+                    offset: self.home_offset,
+                    what: what.into(),
+                };
+                let Change::Bytes { offset, bytes } = change else {
+                    return Err(damaged("a replica's log names bytes that are not in it"));
+                };
+                if offset + bytes.len() as u64 > home_size {
+                    return Err(damaged("a record changes bytes beyond the home's end"));
+                }
+                // SAFETY: inside the view's own memory, which opening has lent to nobody yet.
+                unsafe {
+                    let to = self.base.add(offset as usize);
+                    std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len());
+                }
+            }
+            let size = record.size() as usize;
+            records = records.get(size..).unwrap_or_default();
+        }
+        Ok(())
     }
 
     /// Puts anonymous memory where the home has just grown.

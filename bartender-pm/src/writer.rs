@@ -54,10 +54,13 @@ impl Writer<'_> {
     ///
     /// # Panics
     ///
-    /// If the range lies beyond [`Region::size`](crate::Region::size).
+    /// If the range lies beyond [`Region::size`](crate::Region::size), or the region is replicated: its replicas get
+    /// what is logged and nothing else.
     pub fn write_fresh(&mut self, offset: u64, bytes: &[u8]) -> Result<()> {
         let home = &self.shared.home;
         let size = home.size.load(Ordering::Acquire);
+        let replicated = self.shared.log.replication().is_some();
+        assert!(!replicated, "fresh bytes that no replica gets");
         assert!(
             offset + bytes.len() as u64 <= size,
             "fresh bytes beyond the home"
@@ -171,6 +174,13 @@ impl Writer<'_> {
                 .log
                 .wait_durable(&*shared.medium, shared.log.last_seq()),
         )?;
+        if shared.log.waits_for_replicas() {
+            if let Some(replication) = shared.log.replication() {
+                replication.make_room();
+            }
+            shared.log.wait_space(Duration::from_millis(2));
+            return shared.named(shared.log.check());
+        }
         // Below its mark the background thread would not: one long record does not fit, and nothing else comes.
         if shared.background && shared.log.fill() >= CHECKPOINT_FILL {
             shared.kick();

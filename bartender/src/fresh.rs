@@ -46,11 +46,17 @@ impl Left {
     }
 }
 
-/// Ships the transaction's large fresh extents, and tells what the log can leave out.
-pub(crate) fn ship(state: &mut Context, writer: &mut Writer<'_>, base: usize) -> Result<Left> {
+/// Ships the transaction's large fresh extents, and tells what the log can leave out. The replicas of a region get what is
+/// logged: nothing is shipped there.
+pub(crate) fn ship(
+    state: &mut Context,
+    writer: &mut Writer<'_>,
+    base: usize,
+    replicated: bool,
+) -> Result<Left> {
     let mut left = Left::default();
     let any_dead = !state.frees.is_empty() && !state.blocks.is_empty();
-    let any_large = state.fresh_bytes >= MIN_EXTENT;
+    let any_large = state.fresh_bytes >= MIN_EXTENT && !replicated;
     if !any_dead && !any_large {
         return Ok(left);
     }

@@ -5,6 +5,7 @@ mod options;
 pub use options::Options;
 
 use crate::error::{Error, Result};
+use crate::leased;
 use crate::lock::{self, Lock, PMutex, PRwLock, ReadGuard};
 use crate::mutref::Mut;
 use crate::persist::Persist;
@@ -190,6 +191,7 @@ impl<R: Persist> Heap<R> {
         }
         let base = self.core.region.base().addr();
         let end = base + self.core.region.max_size() as usize;
+        leased::remove(&self.core.region);
         let settled = self.core.settle();
         let closed = self.core.heap.close();
         thread::table().purge(base, end);

@@ -97,6 +97,8 @@ mod fresh;
 
 mod run;
 
+mod leased;
+
 mod savepoint;
 
 mod lock;

@@ -5,6 +5,7 @@
 //! [`crate::lock_table`], so a crash unlocks it. An owned lock (not stored yet) is reached by `get_mut`.
 
 use crate::error::{Error, Result};
+use crate::leased;
 use crate::lock_table::{Mode, Refused};
 use crate::mutref::Mut;
 use crate::persist::{Adopt, Evict, Persist, Project, Release};
@@ -255,6 +256,7 @@ impl<T> ReadGuard<'_, T> {
                 {
                     commit.region.wait_durable(commit.seq)?;
                 }
+                leased::check(addr)?;
                 Ok(guard)
             }
             Err(Refused::Own) => Err(Error::AlreadyLocked),

@@ -182,6 +182,8 @@ impl Core {
     #[inline]
     fn commit(&self, state: &mut Context, writer: &mut Writer<'_>) -> Result<Option<Ticket>> {
         if state.changes.is_empty() && state.frees.is_empty() && state.blocks.is_empty() {
+            // What it read has to be the latest.
+            self.region.check_current()?;
             return Ok(None);
         }
         match self.append(state, writer) {
@@ -213,7 +215,7 @@ impl Core {
         let left = if state.blocks.is_empty() {
             Left::default()
         } else {
-            fresh::ship(state, writer, base)?
+            fresh::ship(state, writer, base, self.region.is_replicated())?
         };
         let Context {
             changes,

@@ -256,6 +256,10 @@ impl Heap {
     /// Saves the allocator's state. No transaction runs, everything is in the
     /// home, so all free space is fresh.
     fn save(&self, writer: &mut Writer<'_>) -> bartender_pm::Result<()> {
+        // The replicas would not have it, and whoever opens the region next may be one of them: it marks.
+        if self.region.is_replicated() {
+            return Ok(());
+        }
         let (mut global, map) = self.arena.lock();
         // What is kept for the next burst is room for it.
         global.collect();

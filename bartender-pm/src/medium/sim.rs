@@ -533,6 +533,43 @@ impl Trace {
         &self.events
     }
 
+    /// One image, drawn from `rng`, that a crash before event `at` could have left.
+    ///
+    /// # Panics
+    ///
+    /// If there are not so many events.
+    pub fn image_before(&self, at: usize, rng: &mut Rng) -> Image {
+        let mut durable = self.first.clone();
+        let mut pending = Vec::new();
+        for event in &self.events[..at] {
+            self.apply(event, &mut durable, &mut pending);
+        }
+        // Nothing and everything are as likely as a mixture.
+        let mode = rng.below(4);
+        for write in &pending {
+            if mode == 0 || mode > 1 && rng.below(2) == 0 {
+                write.happen(&mut durable);
+            }
+        }
+        durable
+    }
+
+    fn apply(&self, event: &Event, durable: &mut Image, pending: &mut Vec<Pending>) {
+        match event {
+            Event::Write(offset, bytes) => split(self.unit, *offset, bytes, pending),
+            Event::Persist(ranges) => settle(self.unit, ranges, durable, pending),
+            Event::Grow(len) => durable.grow(*len),
+            Event::Punch(offset, len) => {
+                pending.extend((*offset..offset + len).step_by(PAGE).map(Pending::hole));
+            }
+            Event::Refill(offset, len) => {
+                settle(self.unit, &[(*offset, *len)], durable, pending);
+                durable.refill(*offset, *len);
+            }
+            Event::Note(_) => {}
+        }
+    }
+
     /// Calls `check` with every image within `bound`, and returns how many
     /// there were. `check` panics or returns an error where an image is not
     /// recovered to what it must be; the error then names the crash.
@@ -578,22 +615,11 @@ impl Trace {
                 }
                 point += 1;
             }
-            match event {
-                Some(Event::Write(offset, bytes)) => split(self.unit, *offset, bytes, &mut pending),
-                Some(Event::Persist(ranges)) => {
-                    settle(self.unit, ranges, &mut durable, &mut pending);
-                }
-                Some(Event::Grow(len)) => durable.grow(*len),
-                Some(Event::Punch(offset, len)) => {
-                    pending.extend((*offset..offset + len).step_by(PAGE).map(Pending::hole));
-                }
-                Some(Event::Refill(offset, len)) => {
-                    let ranges = [(*offset, *len)];
-                    settle(self.unit, &ranges, &mut durable, &mut pending);
-                    durable.refill(*offset, *len);
-                }
-                Some(Event::Note(n)) => notes.push(*n),
-                None => {}
+            if let Some(Event::Note(n)) = event {
+                notes.push(*n);
+            }
+            if let Some(event) = event {
+                self.apply(event, &mut durable, &mut pending);
             }
         }
         Ok(images)

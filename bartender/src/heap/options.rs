@@ -2,6 +2,7 @@
 
 use super::{Heap, Report};
 use crate::error::{Error, Result};
+use crate::leased;
 use crate::persist::Persist;
 use crate::run::Core;
 use bartender_heap::types::Schema;
@@ -177,6 +178,7 @@ impl<R: Persist> Options<R> {
         if created {
             plant(&core, root())?;
         }
+        leased::add(&core.region);
         let root = core
             .heap
             .root()
