@@ -6,6 +6,7 @@
 use crate::error::Result;
 use crate::memory::{Access, Memory, MemoryRegion, RemoteMemory};
 use crate::operation::{Operation, Outcome, Pending, Posted, Received};
+use crate::roles::Roles;
 use bytes::Bytes;
 use std::fmt;
 use std::future::Future;
@@ -99,6 +100,8 @@ pub struct Peer {
     pub name: String,
     /// Where it is.
     pub address: String,
+    /// The roles in its certificate; all of them where nobody is authenticated.
+    pub roles: Roles,
 }
 
 /// A connection to a peer: operations on its memory, messages. Cheap to clone; it is closed when the last clone goes.

@@ -44,6 +44,7 @@ mod error;
 
 mod memory;
 mod operation;
+mod roles;
 
 mod fabric;
 
@@ -51,3 +52,4 @@ pub use error::{Error, Result};
 pub use fabric::{Accept, Batch, Boxed, Connection, Fabric, Link, Listener, Peer};
 pub use memory::{Access, Memory, MemoryRegion, PersistMethod, RemoteMemory};
 pub use operation::{Completer, Operation, Outcome, Pending, Posted, Received};
+pub use roles::Roles;
