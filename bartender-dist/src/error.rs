@@ -27,6 +27,47 @@ pub enum Error {
         what: String,
     },
 
+    /// The history that a watch needs was dropped.
+    #[error(
+        "the coordinator keeps changes from revision {oldest} on, a watch asked for those after {asked}; read anew"
+    )]
+    Compacted {
+        /// The revision that the watch had seen.
+        asked: u64,
+        /// What is kept starts after this one.
+        oldest: u64,
+    },
+
+    /// A lease is over: its keys are gone.
+    #[error("lease {lease:#x} has ended; get a new one and join again")]
+    LeaseEnded {
+        /// Which.
+        lease: u64,
+    },
+
+    /// The coordinator was asked what it cannot do; nothing happened.
+    #[error("the coordinator cannot do that: {what}")]
+    BadRequest {
+        /// What is wrong with it.
+        what: String,
+    },
+
+    /// A record in the coordinator that does not make sense.
+    #[error("{key} in the coordinator: {what}; was it changed by hand, or by a newer bartender?")]
+    BadRecord {
+        /// Its key.
+        key: String,
+        /// What was expected and what was found.
+        what: String,
+    },
+
+    /// A name that cannot be part of a key.
+    #[error("`{name}` is no name: 1 to 200 of ASCII letters, digits and `-_.:@` make one")]
+    BadName {
+        /// The name, or its beginning.
+        name: String,
+    },
+
     /// Somebody acted on a membership that is over.
     #[error("epoch {found} is over, the cluster is in epoch {current}; reload the region map")]
     StaleEpoch {

@@ -1,10 +1,10 @@
 //! The cluster side of bartender: who owns which region, and what happens when
 //! a machine dies.
 //!
-//! **State: only the vocabulary and the errors are here.** There is no
-//! coordinator, no replication and no remote object yet, and no type pretends
-//! otherwise. This page fixes the contracts, because the layers below (the log,
-//! its sequence numbers, the home address) are shaped by them already.
+//! **State: the coordinator and the cluster's records are here.** There is no
+//! replication and no remote object yet, and no type pretends otherwise. This
+//! page fixes the contracts, because the layers below (the log, its sequence
+//! numbers, the home address) are shaped by them already.
 //!
 //! # Vocabulary
 //!
@@ -14,8 +14,7 @@
 //! - The *coordinator* keeps the members with their incarnations, the epochs,
 //!   the leases, the region map and the names of roots. It is asked when
 //!   something of that changes, and never on allocate, read, write or commit.
-//!   Two kinds are planned: embedded (one machine, its state in a bartender
-//!   heap) and etcd (a cluster).
+//!   One small trait: [`Coordinator`].
 //! - An *epoch* numbers a state of the membership. It only grows.
 //! - A *lease* is the time for which a member may act on what it knows.
 //!
@@ -44,6 +43,18 @@
 
 #![forbid(unsafe_code)]
 
+// Modules in dependency order, lowest first.
+
 mod error;
 
+// What a cluster agrees on.
+pub mod coordinator;
+mod records;
+
+mod cluster;
+
+pub use cluster::{ClusterMap, Identity, NewRegion, Picture, Refusal, Verdict};
+pub use coordinator::Coordinator;
+pub use coordinator::embedded::Embedded;
 pub use error::{Error, Result};
+pub use records::{Member, Policy, Primary, RegionId, RegionRecord, Seen};

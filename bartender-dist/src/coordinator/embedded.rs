@@ -1,0 +1,210 @@
+//! The coordinator that lives in this process: for one machine, for tests, and behind a server for a small cluster.
+//!
+//! It keeps its word as long as the process lives; with [`Embedded::volatile`] no longer. It is one machine: while it
+//! is away nothing changes in the cluster, though what runs goes on until leases end. Who needs more takes etcd.
+//!
+//! There is no task of its own: whoever asks first ends the leases that are due, and a watch sleeps until the next of
+//! them is. Nobody can tell that from a lease that ended on time.
+
+use super::state::{Delta, State};
+use super::{
+    Change, Changes, Compare, Coordinator, Lease, LeaseId, Snapshot, Transacted, Watch, Watching,
+    check_request,
+};
+use crate::error::{Error, Result};
+use bartender_net::Boxed;
+use bartender_pm::mutant;
+use bartender_pm::sync::Mutex;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+/// A coordinator in this process. Cheap to clone; all clones are one.
+#[derive(Clone)]
+pub struct Embedded(Arc<Shared>);
+
+/// * `inner` is held for one operation, never across a wait of the executor's.
+/// * `turns` grows with each delta; watches wait for it.
+struct Shared {
+    inner: Mutex<State>,
+    turns: watch::Sender<u64>,
+}
+
+impl fmt::Debug for Embedded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Embedded").finish_non_exhaustive()
+    }
+}
+
+/// What is held under the lock.
+struct Turn<'a> {
+    state: &'a mut State,
+    now: Instant,
+    turns: &'a watch::Sender<u64>,
+}
+
+impl Turn<'_> {
+    fn step(&mut self, delta: Delta) -> Result<()> {
+        self.state.apply(delta, self.now);
+        self.turns.send_modify(|turn| *turn += 1);
+        Ok(())
+    }
+
+    /// Ends what is due.
+    fn end_leases(&mut self) -> Result<()> {
+        let early = match mutant::is("lease_ends_early") {
+            true => Duration::from_millis(500),
+            false => Duration::ZERO,
+        };
+        while let Some((end, id)) = self.state.next_end()
+            && end <= self.now + early
+            && let Some(delta) = self.state.plan_end(id)
+        {
+            self.step(delta)?;
+        }
+        Ok(())
+    }
+}
+
+impl Embedded {
+    /// Empty, and gone with the process.
+    pub fn volatile() -> Embedded {
+        let (keys, leases) = (BTreeMap::new(), BTreeMap::new());
+        Embedded::with(State::new(1, 0, keys, leases, Instant::now()))
+    }
+
+    fn with(state: State) -> Embedded {
+        Embedded(Arc::new(Shared {
+            inner: Mutex::new(state),
+            turns: watch::Sender::new(0),
+        }))
+    }
+
+    /// Runs one operation, alone.
+    async fn turn<R: Send + 'static>(
+        &self,
+        f: impl FnOnce(&mut Turn<'_>) -> Result<R> + Send + 'static,
+    ) -> Result<R> {
+        let mut state = self.0.inner.lock();
+        let mut turn = Turn {
+            state: &mut state,
+            now: Instant::now(),
+            turns: &self.0.turns,
+        };
+        turn.end_leases()?;
+        f(&mut turn)
+    }
+}
+
+impl Coordinator for Embedded {
+    fn read<'a>(&'a self, prefix: &'a str) -> Boxed<'a, Result<Snapshot>> {
+        let prefix = prefix.to_owned();
+        Box::pin(self.turn(move |turn| Ok(turn.state.read(&prefix))))
+    }
+
+    fn transact(
+        &self,
+        compares: Vec<Compare>,
+        changes: Vec<Change>,
+    ) -> Boxed<'_, Result<Transacted>> {
+        Box::pin(async move {
+            check_request(&compares, &changes)?;
+            self.turn(move |turn| {
+                let Some(delta) = turn.state.plan(&compares, changes)? else {
+                    return Ok(Transacted::Refused);
+                };
+                let revision = delta.revision;
+                if !delta.keys.is_empty() {
+                    turn.step(delta)?;
+                }
+                Ok(Transacted::Committed { revision })
+            })
+            .await
+        })
+    }
+
+    fn watch<'a>(&'a self, prefix: &'a str, after: u64) -> Boxed<'a, Result<Watch>> {
+        let watcher = Watcher {
+            coordinator: self.clone(),
+            turns: self.0.turns.subscribe(),
+            prefix: prefix.to_owned(),
+            after,
+        };
+        Box::pin(async { Ok(Watch::new(watcher)) })
+    }
+
+    fn grant(&self, ttl: Duration) -> Boxed<'_, Result<Lease>> {
+        Box::pin(async move {
+            // Whole milliseconds, as they are kept.
+            let millis = u64::try_from(ttl.as_nanos().div_ceil(1_000_000)).unwrap_or(0);
+            if millis == 0 || millis > MAX_TTL.as_millis() as u64 {
+                let what = format!("a lease of {ttl:?}; up to {MAX_TTL:?} is possible");
+                return Err(Error::BadRequest { what });
+            }
+            let ttl = Duration::from_millis(millis);
+            self.turn(move |turn| {
+                let (id, delta) = turn.state.plan_grant(ttl);
+                turn.step(delta)?;
+                Ok(Lease { id, ttl })
+            })
+            .await
+        })
+    }
+
+    fn keep_alive(&self, lease: LeaseId) -> Boxed<'_, Result<Duration>> {
+        Box::pin(self.turn(move |turn| turn.state.beat(lease, turn.now)))
+    }
+
+    fn revoke(&self, lease: LeaseId) -> Boxed<'_, Result<()>> {
+        Box::pin(self.turn(move |turn| match turn.state.plan_end(lease) {
+            Some(delta) => turn.step(delta),
+            None => Ok(()),
+        }))
+    }
+}
+
+/// Longest lease.
+const MAX_TTL: Duration = Duration::from_secs(24 * 3600);
+
+/// A watch: everything up to `after` was given.
+struct Watcher {
+    coordinator: Embedded,
+    turns: watch::Receiver<u64>,
+    prefix: String,
+    after: u64,
+}
+
+impl Watching for Watcher {
+    fn next(&mut self) -> Boxed<'_, Result<Changes>> {
+        Box::pin(async move {
+            loop {
+                // What comes from here on wakes the wait below.
+                self.turns.borrow_and_update();
+                let (prefix, after) = (self.prefix.clone(), self.after);
+                let (found, looked, end) = self
+                    .coordinator
+                    .turn(move |turn| {
+                        let (found, looked) = turn.state.changes(&prefix, after)?;
+                        Ok((found, looked, turn.state.next_end()))
+                    })
+                    .await?;
+                self.after = looked;
+                if let Some(changes) = found {
+                    return Ok(changes);
+                }
+                let changed = self.turns.changed();
+                // Either way it looks again. The sender is alive: this holds a clone of the coordinator.
+                match end {
+                    Some((end, _)) => drop(tokio::time::timeout_at(end, changed).await),
+                    None => drop(changed.await),
+                }
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;
