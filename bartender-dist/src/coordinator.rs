@@ -193,6 +193,9 @@ pub const MAX_KEY: usize = 1024;
 /// Longest value, in bytes.
 pub const MAX_VALUE: usize = 256 << 10;
 
+/// Most bytes of values that a transaction writes. (Below what etcd takes in a request.)
+pub const MAX_VALUES: usize = 1 << 20;
+
 /// Most comparisons and changes of a transaction, together. (etcd's default.)
 pub const MAX_PARTS: usize = 128;
 
@@ -217,6 +220,16 @@ pub(crate) fn check_request(compares: &[Compare], changes: &[Change]) -> Result<
         {
             return refuse(format!("{} bytes for key {key}", value.len()));
         }
+    }
+    let value = |change: &Change| match change {
+        Change::Put { value, .. } => value.len(),
+        Change::Delete { .. } => 0,
+    };
+    let bytes: usize = changes.iter().map(value).sum();
+    if bytes > MAX_VALUES {
+        return refuse(format!(
+            "values of {bytes} bytes; a transaction has {MAX_VALUES}"
+        ));
     }
     let mut keys: Vec<_> = changes.iter().map(Change::key).collect();
     keys.sort_unstable();
@@ -352,7 +365,11 @@ impl<C: Coordinator> Coordinator for Counted<C> {
     }
 }
 
+mod layout;
+
 mod state;
+
+mod store;
 
 pub(crate) mod embedded;
 

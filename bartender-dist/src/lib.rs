@@ -41,7 +41,7 @@
 //!   lease ends, its spans are resolved from the log, and what no root reaches
 //!   is collected.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 // Modules in dependency order, lowest first.
 

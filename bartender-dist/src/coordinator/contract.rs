@@ -3,7 +3,9 @@
 //! Each test works below a prefix of its own, so that they may share a store, and waits on tokio's clock: under a
 //! paused one they take no time.
 
-use super::{Change, Changes, Compare, Coordinator, MAX_PARTS, MAX_VALUE, Transacted, Watch};
+use super::{
+    Change, Changes, Compare, Coordinator, MAX_PARTS, MAX_VALUE, MAX_VALUES, Transacted, Watch,
+};
 use crate::error::Error;
 use bytes::Bytes;
 use std::collections::BTreeMap;
@@ -160,6 +162,9 @@ async fn bad_requests_do_nothing(subject: &Subject, at: &str) {
         vec![Change::put("x".repeat(2000), "1")],
         vec![Change::put(&*a, vec![1; MAX_VALUE + 1])],
         many(MAX_PARTS + 1).collect(),
+        (0..9)
+            .map(|i| Change::put(format!("{at}{i}"), vec![1; MAX_VALUES / 8]))
+            .collect(),
     ];
     for changes in bad {
         let error = subject.transact(vec![], changes).await.unwrap_err();

@@ -1,12 +1,14 @@
 //! The coordinator that lives in this process: for one machine, for tests, and behind a server for a small cluster.
 //!
-//! It keeps its word as long as the process lives; with [`Embedded::volatile`] no longer. It is one machine: while it
-//! is away nothing changes in the cluster, though what runs goes on until leases end. Who needs more takes etcd.
+//! What it answered survives a crash of the machine if it was [opened](Embedded::open) on a region, and nothing if it is
+//! [volatile](Embedded::volatile). It is one machine: while it is away nothing changes in the cluster, though what runs
+//! goes on until leases end. Who needs more takes etcd.
 //!
 //! There is no task of its own: whoever asks first ends the leases that are due, and a watch sleeps until the next of
 //! them is. Nobody can tell that from a lease that ended on time.
 
 use super::state::{Delta, State};
+use super::store::{self, Store};
 use super::{
     Change, Changes, Compare, Coordinator, Lease, LeaseId, Snapshot, Transacted, Watch, Watching,
     check_request,
@@ -17,6 +19,7 @@ use bartender_pm::mutant;
 use bartender_pm::sync::Mutex;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -26,29 +29,43 @@ use tokio::time::Instant;
 #[derive(Clone)]
 pub struct Embedded(Arc<Shared>);
 
-/// * `inner` is held for one operation, never across a wait of the executor's.
+/// * `inner` is held for one operation, never across a wait of the executor's. Where there is a store that takes a
+///   barrier, so that threads for blocking work do it.
 /// * `turns` grows with each delta; watches wait for it.
 struct Shared {
-    inner: Mutex<State>,
+    inner: Mutex<Inner>,
+    durable: bool,
     turns: watch::Sender<u64>,
+}
+
+/// The state, and where it is kept.
+struct Inner {
+    state: State,
+    store: Option<Store>,
 }
 
 impl fmt::Debug for Embedded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Embedded").finish_non_exhaustive()
+        f.debug_struct("Embedded")
+            .field("durable", &self.0.durable)
+            .finish_non_exhaustive()
     }
 }
 
 /// What is held under the lock.
 struct Turn<'a> {
-    state: &'a mut State,
+    inner: &'a mut Inner,
     now: Instant,
     turns: &'a watch::Sender<u64>,
 }
 
 impl Turn<'_> {
+    /// First durable, then visible.
     fn step(&mut self, delta: Delta) -> Result<()> {
-        self.state.apply(delta, self.now);
+        if let Some(store) = &mut self.inner.store {
+            store.commit(&delta)?;
+        }
+        self.inner.state.apply(delta, self.now);
         self.turns.send_modify(|turn| *turn += 1);
         Ok(())
     }
@@ -59,9 +76,9 @@ impl Turn<'_> {
             true => Duration::from_millis(500),
             false => Duration::ZERO,
         };
-        while let Some((end, id)) = self.state.next_end()
+        while let Some((end, id)) = self.inner.state.next_end()
             && end <= self.now + early
-            && let Some(delta) = self.state.plan_end(id)
+            && let Some(delta) = self.inner.state.plan_end(id)
         {
             self.step(delta)?;
         }
@@ -73,26 +90,59 @@ impl Embedded {
     /// Empty, and gone with the process.
     pub fn volatile() -> Embedded {
         let (keys, leases) = (BTreeMap::new(), BTreeMap::new());
-        Embedded::with(State::new(1, 0, keys, leases, Instant::now()))
+        Embedded::with(State::new(1, 0, keys, leases, Instant::now()), None)
     }
 
-    fn with(state: State) -> Embedded {
+    /// With its state in the region at `path`, which is created if it is missing. All leases begin anew. Blocks while
+    /// it recovers; every change takes one barrier.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Region`] where the region does not open, as when another process has it; [`Error::Coordinator`] where
+    /// it holds something else.
+    pub fn open(path: impl AsRef<Path>) -> Result<Embedded> {
+        let region = store::options().open(path)?;
+        let (store, state) = Store::open(region, Instant::now())?;
+        Ok(Embedded::with(state, Some(store)))
+    }
+
+    fn with(state: State, store: Option<Store>) -> Embedded {
         Embedded(Arc::new(Shared {
-            inner: Mutex::new(state),
+            durable: store.is_some(),
+            inner: Mutex::new(Inner { state, store }),
             turns: watch::Sender::new(0),
         }))
     }
 
-    /// Runs one operation, alone.
+    /// Runs one operation, alone. It goes on if the future is dropped.
     async fn turn<R: Send + 'static>(
         &self,
         f: impl FnOnce(&mut Turn<'_>) -> Result<R> + Send + 'static,
     ) -> Result<R> {
-        let mut state = self.0.inner.lock();
+        if !self.0.durable {
+            return self.0.turn(f);
+        }
+        let shared = self.0.clone();
+        match tokio::task::spawn_blocking(move || shared.turn(f)).await {
+            Ok(result) => result,
+            Err(stopped) => Err(Error::Coordinator {
+                endpoints: "in this process".to_owned(),
+                what: stopped.to_string(),
+            }),
+        }
+    }
+}
+
+impl Shared {
+    fn turn<R>(&self, f: impl FnOnce(&mut Turn<'_>) -> Result<R>) -> Result<R> {
+        let mut inner = self.inner.lock();
+        if let Some(store) = &inner.store {
+            store.check()?;
+        }
         let mut turn = Turn {
-            state: &mut state,
+            inner: &mut inner,
             now: Instant::now(),
-            turns: &self.0.turns,
+            turns: &self.turns,
         };
         turn.end_leases()?;
         f(&mut turn)
@@ -102,7 +152,7 @@ impl Embedded {
 impl Coordinator for Embedded {
     fn read<'a>(&'a self, prefix: &'a str) -> Boxed<'a, Result<Snapshot>> {
         let prefix = prefix.to_owned();
-        Box::pin(self.turn(move |turn| Ok(turn.state.read(&prefix))))
+        Box::pin(self.turn(move |turn| Ok(turn.inner.state.read(&prefix))))
     }
 
     fn transact(
@@ -113,7 +163,7 @@ impl Coordinator for Embedded {
         Box::pin(async move {
             check_request(&compares, &changes)?;
             self.turn(move |turn| {
-                let Some(delta) = turn.state.plan(&compares, changes)? else {
+                let Some(delta) = turn.inner.state.plan(&compares, changes)? else {
                     return Ok(Transacted::Refused);
                 };
                 let revision = delta.revision;
@@ -146,7 +196,7 @@ impl Coordinator for Embedded {
             }
             let ttl = Duration::from_millis(millis);
             self.turn(move |turn| {
-                let (id, delta) = turn.state.plan_grant(ttl);
+                let (id, delta) = turn.inner.state.plan_grant(ttl);
                 turn.step(delta)?;
                 Ok(Lease { id, ttl })
             })
@@ -155,14 +205,16 @@ impl Coordinator for Embedded {
     }
 
     fn keep_alive(&self, lease: LeaseId) -> Boxed<'_, Result<Duration>> {
-        Box::pin(self.turn(move |turn| turn.state.beat(lease, turn.now)))
+        Box::pin(self.turn(move |turn| turn.inner.state.beat(lease, turn.now)))
     }
 
     fn revoke(&self, lease: LeaseId) -> Boxed<'_, Result<()>> {
-        Box::pin(self.turn(move |turn| match turn.state.plan_end(lease) {
-            Some(delta) => turn.step(delta),
-            None => Ok(()),
-        }))
+        Box::pin(
+            self.turn(move |turn| match turn.inner.state.plan_end(lease) {
+                Some(delta) => turn.step(delta),
+                None => Ok(()),
+            }),
+        )
     }
 }
 
@@ -187,8 +239,8 @@ impl Watching for Watcher {
                 let (found, looked, end) = self
                     .coordinator
                     .turn(move |turn| {
-                        let (found, looked) = turn.state.changes(&prefix, after)?;
-                        Ok((found, looked, turn.state.next_end()))
+                        let (found, looked) = turn.inner.state.changes(&prefix, after)?;
+                        Ok((found, looked, turn.inner.state.next_end()))
                     })
                     .await?;
                 self.after = looked;
