@@ -105,6 +105,13 @@ pub enum Error {
         reason: String,
     },
 
+    /// A certificate or a key that cannot be used, or cannot be issued.
+    #[error("certificate: {what}")]
+    Certificate {
+        /// Why not.
+        what: String,
+    },
+
     /// The other machine cannot promise durability in the way that was asked.
     #[error("{peer}: cannot make remote writes durable by {method}; use the acknowledged method")]
     NotDurable {

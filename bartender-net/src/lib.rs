@@ -42,14 +42,26 @@
 
 mod error;
 
+pub mod counts;
+pub mod layout;
+
 mod memory;
 mod operation;
 mod roles;
 
 mod fabric;
 
+mod words;
+
+mod registry;
+
+pub mod tls;
+
+mod tcp;
+
 pub use error::{Error, Result};
 pub use fabric::{Accept, Batch, Boxed, Connection, Fabric, Link, Listener, Peer};
 pub use memory::{Access, Memory, MemoryRegion, PersistMethod, RemoteMemory};
 pub use operation::{Completer, Operation, Outcome, Pending, Posted, Received};
 pub use roles::Roles;
+pub use tcp::{TcpFabric, TcpOptions};

@@ -5,11 +5,14 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+/// A call of `persist`: its ranges, and what the first of them held then.
+pub type Persisted = (Vec<(u64, u64)>, Vec<u8>);
+
 /// Anonymous memory.
 pub struct Plain {
     words: Box<[AtomicU64]>,
-    /// Ranges of each call of `persist`, and what its first range held then.
-    pub persisted: Mutex<Vec<(Vec<(u64, u64)>, Vec<u8>)>>,
+    /// Each call of `persist`.
+    pub persisted: Mutex<Vec<Persisted>>,
     /// Whether `persist` fails.
     pub broken: AtomicBool,
 }
@@ -83,7 +86,7 @@ pub struct Counted {
 
 impl Counted {
     /// `bytes`, which add one to `gone` when nobody holds them any more.
-    pub fn new(bytes: Vec<u8>, gone: &Arc<AtomicU64>) -> bytes::Bytes {
+    pub fn watched(bytes: Vec<u8>, gone: &Arc<AtomicU64>) -> bytes::Bytes {
         let gone = gone.clone();
         bytes::Bytes::from_owner(Counted { bytes, gone })
     }

@@ -292,14 +292,14 @@ pub async fn buffers_are_let_go(pair: Pair) {
     let mut posted = 0;
     for len in [1_usize, 64, 5000, 300_000] {
         for keep in [true, false] {
-            let bytes = Counted::new(vec![len as u8; len], &gone);
+            let bytes = Counted::watched(vec![len as u8; len], &gone);
             let write = connection.write(region.remote(), 0, bytes);
             posted += 1;
             if keep {
                 write.await.unwrap();
             }
         }
-        drop(connection.send(Counted::new(vec![1; len.min(5000)], &gone)));
+        drop(connection.send(Counted::watched(vec![1; len.min(5000)], &gone)));
         posted += 1;
         far.recv().await.unwrap();
     }
