@@ -59,6 +59,8 @@ pub mod tls;
 
 mod tcp;
 
+pub mod sim;
+
 pub use error::{Error, Result};
 pub use fabric::{Accept, Batch, Boxed, Connection, Fabric, Link, Listener, Peer};
 pub use memory::{Access, Memory, MemoryRegion, PersistMethod, RemoteMemory};

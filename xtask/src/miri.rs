@@ -13,6 +13,8 @@ use std::process::{Command, Stdio};
 const TESTS: &[(&str, &[&str])] = &[
     ("bartender-pm", &["--lib"]),
     ("bartender-heap", &["--lib"]),
+    // The other backends do input and output.
+    ("bartender-net", &["--lib", "sim::"]),
     ("bartender", &["--test", "simulated"]),
 ];
 
