@@ -199,6 +199,18 @@ pub const MAX_VALUES: usize = 1 << 20;
 /// Most comparisons and changes of a transaction, together. (etcd's default.)
 pub const MAX_PARTS: usize = 128;
 
+/// Longest lease.
+pub const MAX_TTL: Duration = Duration::from_secs(24 * 3600);
+
+/// For implementations: a lease's ttl in milliseconds, rounded up, if it makes sense.
+pub(crate) fn check_ttl(ttl: Duration) -> Result<u64> {
+    if ttl.is_zero() || ttl > MAX_TTL {
+        let what = format!("a lease of {ttl:?}; up to {MAX_TTL:?} is possible");
+        return Err(Error::BadRequest { what });
+    }
+    Ok(ttl.as_nanos().div_ceil(1_000_000) as u64)
+}
+
 /// For implementations: whether a transaction may be asked at all.
 pub(crate) fn check_request(compares: &[Compare], changes: &[Change]) -> Result<()> {
     let refuse = |what: String| Err(Error::BadRequest { what });
@@ -372,6 +384,9 @@ mod state;
 mod store;
 
 pub(crate) mod embedded;
+
+#[cfg(feature = "etcd")]
+pub(crate) mod etcd;
 
 #[cfg(test)]
 pub(crate) mod contract;

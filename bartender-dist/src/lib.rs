@@ -56,5 +56,7 @@ mod cluster;
 pub use cluster::{ClusterMap, Identity, NewRegion, Picture, Refusal, Verdict};
 pub use coordinator::Coordinator;
 pub use coordinator::embedded::Embedded;
+#[cfg(feature = "etcd")]
+pub use coordinator::etcd::{Etcd, EtcdOptions};
 pub use error::{Error, Result};
 pub use records::{Member, Policy, Primary, RegionId, RegionRecord, Seen};

@@ -1,11 +1,11 @@
 //! `cargo xtask ci`: the list of what a change has to pass, cheapest first.
 //!
 //! Needs the stable toolchain with rustfmt and clippy, and a linker. What needs
-//! more (Miri, ThreadSanitizer, a C compiler) runs where it is there or can be added, and is reported as skipped
+//! more (Miri, ThreadSanitizer, a C compiler, etcd) runs where it is there or can be added, and is reported as skipped
 //! elsewhere.
 
 use crate::step::{Failure, Runner, cargo};
-use crate::{capi, chores, instructions, miri, tsan};
+use crate::{capi, chores, etcd, instructions, miri, tsan};
 
 /// What clippy looks at: every feature set. (That of libpmemobj is checked
 /// without the library; only linking needs it. The other peers of the benches
@@ -36,6 +36,7 @@ pub(crate) fn run() -> Result<(), Failure> {
     )?;
     instructions::step(&mut steps)?;
     capi::test_steps(&mut steps)?;
+    etcd::run(&mut steps)?;
     chores::loom_steps(&mut steps, None)?;
     miri::run(&mut steps, None)?;
     tsan::run(&mut steps)?;

@@ -2,13 +2,14 @@
 //! wherever the workspace does.
 //!
 //! This file reads the command line. [`step`] runs one command after the other
-//! and stops at the first that fails; [`ci`], [`miri`], [`tsan`], [`capi`], [`instructions`] and [`chores`] say which commands;
+//! and stops at the first that fails; [`ci`], [`miri`], [`tsan`], [`capi`], [`etcd`], [`instructions`] and [`chores`] say which commands;
 //! [`vm`] runs them on persistent memory.
 //! Nothing here is needed to build or to use bartender.
 
 mod capi;
 mod chores;
 mod ci;
+mod etcd;
 mod instructions;
 mod miri;
 mod step;
@@ -36,6 +37,8 @@ Usage: cargo xtask COMMAND [ARGUMENT...]
                   pkg-config file below DIR
   capi test       installs it in the build folder and compiles and runs the C
                   programs of its tests; needs a C compiler
+  etcd-test       the coordinator's tests on a real etcd, which is installed first
+                  where apt-get is
   vm COMMAND...   runs a command in a virtual machine with persistent memory,
                   in the same folder, and exits with its status;
     vm setup            once before: fetches what the machine is made of
@@ -59,6 +62,7 @@ fn main() -> ExitCode {
         Some("crash") if rest.len() <= 1 => chores::crash(rest.first().map(String::as_str)),
         Some("bench") => chores::bench(&rest),
         Some("instructions") => instructions::run(&rest),
+        Some("etcd-test") if rest.is_empty() => etcd::etcd_test(),
         Some("capi") if !rest.is_empty() => capi::run(&rest),
         Some("vm") => match vm::run(&rest) {
             Ok(status) => return ExitCode::from(status),

@@ -11,7 +11,7 @@ use super::state::{Delta, State};
 use super::store::{self, Store};
 use super::{
     Change, Changes, Compare, Coordinator, Lease, LeaseId, Snapshot, Transacted, Watch, Watching,
-    check_request,
+    check_request, check_ttl,
 };
 use crate::error::{Error, Result};
 use bartender_net::Boxed;
@@ -189,12 +189,7 @@ impl Coordinator for Embedded {
     fn grant(&self, ttl: Duration) -> Boxed<'_, Result<Lease>> {
         Box::pin(async move {
             // Whole milliseconds, as they are kept.
-            let millis = u64::try_from(ttl.as_nanos().div_ceil(1_000_000)).unwrap_or(0);
-            if millis == 0 || millis > MAX_TTL.as_millis() as u64 {
-                let what = format!("a lease of {ttl:?}; up to {MAX_TTL:?} is possible");
-                return Err(Error::BadRequest { what });
-            }
-            let ttl = Duration::from_millis(millis);
+            let ttl = Duration::from_millis(check_ttl(ttl)?);
             self.turn(move |turn| {
                 let (id, delta) = turn.inner.state.plan_grant(ttl);
                 turn.step(delta)?;
@@ -217,9 +212,6 @@ impl Coordinator for Embedded {
         )
     }
 }
-
-/// Longest lease.
-const MAX_TTL: Duration = Duration::from_secs(24 * 3600);
 
 /// A watch: everything up to `after` was given.
 struct Watcher {
