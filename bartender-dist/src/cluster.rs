@@ -397,6 +397,24 @@ impl ClusterMap {
         self.amend(region, before, record, me).await
     }
 
+    /// `me` is the primary of `epoch` no more, by its own will: it has stopped to act as one, for good. Whoever is in sync may take
+    /// over at once. One round trip.
+    ///
+    /// # Errors
+    ///
+    /// The coordinator's. After one the step may have been taken; it can be repeated.
+    pub async fn abdicate(&self, region: &str, me: &Identity, epoch: u64) -> Result<()> {
+        check_name(region)?;
+        let key = self.keys.primary(region);
+        let reign = Compare::Value(key.clone(), me.primary(epoch).encode());
+        // Refused: it was not any more.
+        let _ = self
+            .coordinator
+            .transact(vec![reign], vec![Change::delete(key)])
+            .await?;
+        Ok(())
+    }
+
     /// A transaction that makes `me` the primary of `record`.
     async fn reign(
         &self,

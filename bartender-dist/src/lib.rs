@@ -47,11 +47,23 @@
 
 mod error;
 
+mod signal;
+
 // What a cluster agrees on.
 pub mod coordinator;
 mod records;
 
 mod cluster;
+
+mod tasks;
+
+mod member;
+
+mod store;
+
+mod replica;
+
+mod node;
 
 pub use cluster::{ClusterMap, Identity, NewRegion, Picture, Refusal, Verdict};
 pub use coordinator::Coordinator;
@@ -59,4 +71,7 @@ pub use coordinator::embedded::Embedded;
 #[cfg(feature = "etcd")]
 pub use coordinator::etcd::{Etcd, EtcdOptions};
 pub use error::{Error, Result};
+pub use node::{Hosting, Node, NodeOptions, Serving, Wanted};
 pub use records::{Member, Policy, Primary, RegionId, RegionRecord, Seen};
+pub use replica::Lag;
+pub use store::{Folder, Store};

@@ -172,6 +172,13 @@ pub enum Error {
         epoch: u64,
     },
 
+    /// A copy of a region that was never finished: there is nothing to lose.
+    #[error("{}: copying the region was interrupted; it starts again when the primary is reached", path.display())]
+    Unfinished {
+        /// The file.
+        path: PathBuf,
+    },
+
     /// Bytes for a replica's log that do not follow what it has, or that make no sense.
     #[error("{}: refused {len} bytes for the log at {at}: {what}", path.display())]
     Unfitting {

@@ -302,6 +302,16 @@ impl Log {
         self.freed_space();
     }
 
+    /// Bytes of records that the stream takes now.
+    pub(crate) fn stream_free(&self) -> u64 {
+        let lane = &self.lanes[0];
+        let batch = self.batch.lock();
+        let at = batch.start + batch.bytes.len() as u64;
+        let head = lane.head.load(Ordering::Acquire);
+        let head = head.min(self.floor.load(Ordering::Acquire));
+        lane.len.saturating_sub(at - head + RESERVE)
+    }
+
     /// Whether replicas, and not the local home, keep the stream's space.
     pub(crate) fn waits_for_replicas(&self) -> bool {
         self.floor.load(Ordering::Acquire) < self.lanes[0].head.load(Ordering::Acquire)

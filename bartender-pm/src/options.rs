@@ -166,10 +166,8 @@ impl Options {
     /// The header's epoch and flags for this opening.
     fn check_replica(&self, medium: &dyn Medium, header: &mut Header) -> Result<()> {
         if header.flags & FLAG_INSTALLING != 0 {
-            return Err(Error::Damaged {
+            return Err(Error::Unfinished {
                 path: medium.path().into(),
-                offset: 0,
-                what: "it is a replica whose copying was interrupted".into(),
             });
         }
         match &self.replicated {
@@ -251,6 +249,45 @@ impl Options {
         })
     }
 
+    /// Makes an empty replica at `path`, of epoch 0, and returns its uuid: what a cluster needs to know before it has the
+    /// region. Its first primary opens it.
+    ///
+    /// # Errors
+    ///
+    /// `Busy` if there is a file already; the medium's.
+    pub fn create_replica(&self, path: impl AsRef<Path>) -> Result<[u8; 16]> {
+        let path = path.as_ref();
+        self.check()?;
+        let (file, temporary) = mapped::create_locked(path)?;
+        let made = medium::of(file, path, self.force_flush)
+            .and_then(|medium| self.create_replica_on(&*medium))
+            .and_then(|uuid| Ok((uuid, mapped::publish(&temporary, path)?)));
+        match made {
+            Ok((uuid, true)) => Ok(uuid),
+            Ok((_, false)) => Err(Error::Busy {
+                path: path.into(),
+                holder: "whoever made the file that is there".into(),
+            }),
+            Err(error) => {
+                let _ = std::fs::remove_file(&temporary);
+                Err(error)
+            }
+        }
+    }
+
+    /// [`create_replica`](Self::create_replica) on a blank medium of the caller's.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn create_replica_on(&self, medium: &dyn Medium) -> Result<[u8; 16]> {
+        self.check()?;
+        let mut header = self.format_with(medium, LogStyle::Stream)?;
+        header.flags |= FLAG_REPLICA;
+        header::write(medium, &mut header)?;
+        Ok(header.uuid)
+    }
+
     /// Opens the region on a medium of the caller's, or creates it there if
     /// the medium is blank.
     ///
@@ -298,9 +335,13 @@ impl Options {
 
     /// Writes an empty region to a blank medium; the header comes last.
     fn format(&self, medium: &dyn Medium) -> Result<Header> {
+        self.format_with(medium, self.style(medium))
+    }
+
+    fn format_with(&self, medium: &dyn Medium, style: LogStyle) -> Result<Header> {
         let max_size = self.max_size.next_multiple_of(HOME_STEP);
         let log_size = self.log_size.next_multiple_of(2 * MIN_LANE);
-        let (lane0_size, lane_size, lanes) = match self.style(medium) {
+        let (lane0_size, lane_size, lanes) = match style {
             LogStyle::Stream => (log_size, 0, 1),
             LogStyle::Lanes => {
                 let lanes = self.lanes.min(log_size / 2 / MIN_LANE);

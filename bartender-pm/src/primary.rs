@@ -10,6 +10,7 @@ use crate::error::Result;
 use crate::frozen::Frozen;
 use crate::layout::{FLAG_CLEAN, FLAG_HOLES, FLAG_INSTALLING, FLAG_REPLICA, Header, bytes_of};
 use crate::log::Sealed;
+use crate::record;
 use crate::region::Region;
 use crate::sync::atomic::Ordering;
 use std::ops::Range;
@@ -63,6 +64,57 @@ impl Region {
     /// Where the stream ends that every replica has.
     pub fn committed(&self) -> u64 {
         self.shared.log.lanes[0].tail.load(Ordering::Acquire)
+    }
+
+    /// Whole records of the stream, from `at` on and ending at `end` at most: one at least, and else no more than `most` bytes.
+    ///
+    /// # Errors
+    ///
+    /// The medium's; `Damaged` where there is no record at `at`.
+    pub fn read_records(&self, at: u64, end: u64, most: u64) -> Result<Vec<u8>> {
+        const FIRST: u64 = 64;
+        let mut len = most.min(end - at).max(FIRST);
+        loop {
+            let mut bytes = self.read_stream(at, len)?;
+            let mut whole = 0;
+            let mut next = 0;
+            while let Some(rest) = bytes.get(whole..)
+                && let Some(size) = record::size_of_first(rest)
+            {
+                next = size;
+                if size as usize > rest.len() {
+                    break;
+                }
+                whole += size as usize;
+            }
+            if whole != 0 {
+                bytes.truncate(whole);
+                return Ok(bytes);
+            }
+            if next <= len || next > end - at {
+                return Err(crate::Error::Damaged {
+                    path: self.path().into(),
+                    offset: at,
+                    what: "there is no record in the stream where there was one".into(),
+                });
+            }
+            len = next;
+        }
+    }
+
+    /// Bytes of records that the log takes now without waiting for anybody.
+    pub fn free(&self) -> u64 {
+        self.shared.log.stream_free()
+    }
+
+    /// What is in its header: the same for all replicas.
+    pub fn uuid(&self) -> [u8; 16] {
+        self.shared.home.header.lock().uuid
+    }
+
+    /// Bytes that the stream's ring holds.
+    pub fn ring(&self) -> u64 {
+        self.shared.log.lanes[0].len
     }
 
     /// Bytes of the stream. The floor must be at or below `at`, or they may be overwritten meanwhile.

@@ -149,6 +149,12 @@ fn checksum(header: &RecordHeader, body: &[u8], at: u64) -> u32 {
     )
 }
 
+/// Bytes that the record takes which starts `bytes`, if its header is there and makes sense.
+pub(crate) fn size_of_first(bytes: &[u8]) -> Option<u64> {
+    let header: RecordHeader = read_from(bytes)?;
+    (header.len as usize >= HEAD).then(|| u64::from(header.len).next_multiple_of(RECORD_ALIGN))
+}
+
 /// A record whose checksum fits.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Parsed<'a> {

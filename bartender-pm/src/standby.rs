@@ -61,6 +61,13 @@ pub struct Position {
     pub checkpoint: u64,
 }
 
+impl Position {
+    /// Whether it was made, and never had a primary.
+    pub fn is_blank(&self) -> bool {
+        self.epoch == 0 && self.tail == 0 && self.checkpoint == 0
+    }
+}
+
 /// A replica that follows.
 #[derive(Debug)]
 pub struct Standby {
@@ -102,7 +109,8 @@ impl Standby {
     ///
     /// # Errors
     ///
-    /// Those of [`Options::open`](crate::Options::open); `NotARegion` where there is none, or one whose copying was interrupted.
+    /// Those of [`Options::open`](crate::Options::open); `NotARegion` where there is none, `Unfinished` for one whose
+    /// copying was interrupted.
     pub fn open(path: impl AsRef<Path>) -> Result<Standby> {
         let path = path.as_ref();
         let medium = medium::of(mapped::open_locked(path)?, path, false)?;
@@ -120,12 +128,18 @@ impl Standby {
             what: what.into(),
         };
         let header = match header::read(&*medium)? {
-            Found::Blank | Found::Unfinished => return Err(not("there is nothing in it")),
+            Found::Blank | Found::Unfinished => {
+                return Err(Error::Unfinished {
+                    path: medium.path().into(),
+                });
+            }
             Found::Header(header) => *header,
         };
         check_header(&*medium, &header)?;
         if header.flags & FLAG_INSTALLING != 0 {
-            return Err(not("it is a replica whose copying was interrupted"));
+            return Err(Error::Unfinished {
+                path: medium.path().into(),
+            });
         }
         if header.flags & FLAG_REPLICA == 0 {
             return Err(not("it is a region of its own, and no replica"));
@@ -200,6 +214,11 @@ impl Standby {
             tail: receiving.tail,
             checkpoint: self.home.checkpoint.load(Ordering::Acquire),
         }
+    }
+
+    /// Where the bytes of the present primary go on.
+    pub fn expected(&self) -> u64 {
+        self.receiving.lock().expected
     }
 
     /// Bytes that its ring holds.

@@ -83,6 +83,20 @@ pub(crate) fn crash(filter: Option<&str>) -> Result<(), Failure> {
     Runner::default().run("crash", &mut command)
 }
 
+/// `cargo xtask sim [SECONDS]`: simulated clusters, from a seed that the clock gives, so that
+/// each run looks elsewhere. A failure prints the seed that replays it.
+pub(crate) fn sim(seconds: Option<&str>) -> Result<(), Failure> {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let first = now.map_or(0, |since| since.as_secs()) * 1_000_000;
+    let mut command = cargo(["test", "--release", "-p", "bartender-dist"]);
+    command
+        .args(["--test", "simulation", "--", "--nocapture", "nothing_that"])
+        .env("BARTENDER_SIM_FIRST", first.to_string())
+        .env("BARTENDER_SIM_SECONDS", seconds.unwrap_or("60"));
+    println!("sim: from seed {first} on");
+    Runner::default().run("sim", &mut command)
+}
+
 /// `cargo xtask bench [ARG...]`. The allocator's peers that are written in C++
 /// take part where they can be built.
 pub(crate) fn bench(arguments: &[String]) -> Result<(), Failure> {

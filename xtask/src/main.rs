@@ -28,6 +28,8 @@ Usage: cargo xtask COMMAND [ARGUMENT...]
   tsan            the heap's thread stress under ThreadSanitizer
   crash [FILTER]  crash exploration and real deaths, in release mode, with
                   what they print
+  sim [SECONDS]   simulated clusters under everything that can happen to them, from a seed of
+                  its own on, in release mode; for a minute if nothing is said
   bench [ARG...]  the benchmarks; `bench --help` says which there are and what
                   can be chosen
   instructions    what operations of the allocator cost, counted by valgrind, beside
@@ -60,6 +62,7 @@ fn main() -> ExitCode {
         Some("miri") if rest.len() <= 1 => miri::miri(rest.first().map(String::as_str)),
         Some("tsan") if rest.is_empty() => tsan::tsan(),
         Some("crash") if rest.len() <= 1 => chores::crash(rest.first().map(String::as_str)),
+        Some("sim") if rest.len() <= 1 => chores::sim(rest.first().map(String::as_str)),
         Some("bench") => chores::bench(&rest),
         Some("instructions") => instructions::run(&rest),
         Some("etcd-test") if rest.is_empty() => etcd::etcd_test(),

@@ -14,6 +14,7 @@ use super::{
     check_request, check_ttl,
 };
 use crate::error::{Error, Result};
+use crate::signal::Signal;
 use bartender_net::Boxed;
 use bartender_pm::mutant;
 use bartender_pm::sync::Mutex;
@@ -22,7 +23,6 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
 use tokio::time::Instant;
 
 /// A coordinator in this process. Cheap to clone; all clones are one.
@@ -31,11 +31,11 @@ pub struct Embedded(Arc<Shared>);
 
 /// * `inner` is held for one operation, never across a wait of the executor's. Where there is a store that takes a
 ///   barrier, so that threads for blocking work do it.
-/// * `turns` grows with each delta; watches wait for it.
+/// * `turns` is raised with each delta; watches wait for it.
 struct Shared {
     inner: Mutex<Inner>,
     durable: bool,
-    turns: watch::Sender<u64>,
+    turns: Signal,
 }
 
 /// The state, and where it is kept.
@@ -56,7 +56,7 @@ impl fmt::Debug for Embedded {
 struct Turn<'a> {
     inner: &'a mut Inner,
     now: Instant,
-    turns: &'a watch::Sender<u64>,
+    turns: &'a Signal,
 }
 
 impl Turn<'_> {
@@ -66,7 +66,7 @@ impl Turn<'_> {
             store.commit(&delta)?;
         }
         self.inner.state.apply(delta, self.now);
-        self.turns.send_modify(|turn| *turn += 1);
+        self.turns.raise();
         Ok(())
     }
 
@@ -110,7 +110,7 @@ impl Embedded {
         Embedded(Arc::new(Shared {
             durable: store.is_some(),
             inner: Mutex::new(Inner { state, store }),
-            turns: watch::Sender::new(0),
+            turns: Signal::default(),
         }))
     }
 
@@ -179,7 +179,6 @@ impl Coordinator for Embedded {
     fn watch<'a>(&'a self, prefix: &'a str, after: u64) -> Boxed<'a, Result<Watch>> {
         let watcher = Watcher {
             coordinator: self.clone(),
-            turns: self.0.turns.subscribe(),
             prefix: prefix.to_owned(),
             after,
         };
@@ -216,7 +215,6 @@ impl Coordinator for Embedded {
 /// A watch: everything up to `after` was given.
 struct Watcher {
     coordinator: Embedded,
-    turns: watch::Receiver<u64>,
     prefix: String,
     after: u64,
 }
@@ -226,7 +224,7 @@ impl Watching for Watcher {
         Box::pin(async move {
             loop {
                 // What comes from here on wakes the wait below.
-                self.turns.borrow_and_update();
+                let mut turns = self.coordinator.0.turns.listen();
                 let (prefix, after) = (self.prefix.clone(), self.after);
                 let (found, looked, end) = self
                     .coordinator
@@ -239,11 +237,11 @@ impl Watching for Watcher {
                 if let Some(changes) = found {
                     return Ok(changes);
                 }
-                let changed = self.turns.changed();
-                // Either way it looks again. The sender is alive: this holds a clone of the coordinator.
+                let changed = turns.changed();
+                // Either way it looks again.
                 match end {
                     Some((end, _)) => drop(tokio::time::timeout_at(end, changed).await),
-                    None => drop(changed.await),
+                    None => changed.await,
                 }
             }
         })

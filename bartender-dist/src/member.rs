@@ -1,0 +1,144 @@
+//! This node as a member of its cluster: its lease, and the records as it last saw them.
+
+use crate::cluster::{ClusterMap, Identity, Picture};
+use crate::error::Error;
+use crate::signal::Signal;
+use crate::tasks::Tasks;
+use bartender_pm::sync::Mutex;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// One node's membership.
+#[derive(Debug)]
+pub(crate) struct Membership {
+    pub(crate) map: ClusterMap,
+    pub(crate) name: String,
+    pub(crate) ttl: Duration,
+    /// The life that goes on, and until when this machine may act for it, by its own clock.
+    life: Mutex<Option<(Identity, Instant)>>,
+    changed: Signal,
+    picture: Mutex<Arc<Picture>>,
+}
+
+impl Membership {
+    /// Joins, and stays a member until the tasks end.
+    pub(crate) fn start(
+        map: ClusterMap,
+        name: &str,
+        address: String,
+        ttl: Duration,
+        tasks: &Tasks,
+    ) -> Arc<Membership> {
+        let membership = Arc::new(Membership {
+            map,
+            name: name.to_owned(),
+            ttl,
+            life: Mutex::new(None),
+            changed: Signal::default(),
+            picture: Mutex::default(),
+        });
+        let keeper = membership.clone();
+        tasks.spawn(async move { keeper.keep(address).await });
+        let watcher = membership.clone();
+        tasks.spawn(async move { watcher.watch().await });
+        membership
+    }
+
+    /// What has to be left of a lease for acting on it: what two clocks may drift apart, generously.
+    fn margin(&self) -> Duration {
+        self.ttl / 10
+    }
+
+    /// The present life, if its lease has not ended.
+    pub(crate) fn alive(&self) -> Option<Identity> {
+        let life = self.life.lock();
+        let (identity, until) = life.as_ref()?;
+        (Instant::now() < *until || bartender_pm::mutant::is("no_lease_wait"))
+            .then(|| identity.clone())
+    }
+
+    /// Whether the life `incarnation` may act.
+    pub(crate) fn is_alive(&self, incarnation: u64) -> bool {
+        self.alive().is_some_and(|me| me.incarnation == incarnation)
+    }
+
+    /// Whether the life `incarnation` is over for good. One whose lease has run out by this machine's clock may yet be
+    /// heard of again: the coordinator decides.
+    pub(crate) fn is_over(&self, incarnation: u64) -> bool {
+        let life = self.life.lock();
+        life.as_ref()
+            .is_none_or(|(me, _)| me.incarnation != incarnation)
+    }
+
+    /// The records, as they were seen last.
+    pub(crate) fn picture(&self) -> Arc<Picture> {
+        self.picture.lock().clone()
+    }
+
+    /// Ready when records change, or this member's life begins or ends; at the latest after `limit`.
+    pub(crate) async fn changes(&self, limit: Duration) {
+        let mut listener = self.changed.listen();
+        let _ = tokio::time::timeout(limit, listener.changed()).await;
+    }
+
+    async fn keep(&self, address: String) {
+        loop {
+            if let Err(error) = self.live(&address).await {
+                tracing::warn!(member = self.name, %error, "not a member");
+            }
+            *self.life.lock() = None;
+            self.changed.raise();
+            tokio::time::sleep(self.ttl / 10).await;
+        }
+    }
+
+    /// One life, from joining to the end of its lease.
+    async fn live(&self, address: &str) -> Result<(), Error> {
+        let coordinator = self.map.coordinator().clone();
+        let asked = Instant::now();
+        let lease = coordinator.grant(self.ttl).await?;
+        let identity = self.map.join(&self.name, address, lease.id).await?;
+        let mut until = asked + lease.ttl - self.margin();
+        *self.life.lock() = Some((identity.clone(), until));
+        self.changed.raise();
+        loop {
+            tokio::time::sleep(self.ttl / 4).await;
+            let asked = Instant::now();
+            let beat = coordinator.keep_alive(lease.id);
+            match tokio::time::timeout(self.ttl / 4, beat).await {
+                Ok(Ok(ttl)) => {
+                    until = asked + ttl - self.margin();
+                    *self.life.lock() = Some((identity.clone(), until));
+                }
+                Ok(Err(error @ Error::LeaseEnded { .. })) => return Err(error),
+                // It may be heard again.
+                Ok(Err(error)) => tracing::warn!(member = self.name, %error, "a beat was lost"),
+                Err(_) => tracing::warn!(member = self.name, "no answer to a beat"),
+            }
+            if Instant::now() >= until {
+                // Others may act on its end; whoever acted for this life has to know.
+                self.changed.raise();
+            }
+        }
+    }
+
+    async fn watch(&self) {
+        loop {
+            if let Err(error) = self.follow_records().await {
+                tracing::warn!(member = self.name, %error, "the cluster's records are not seen");
+            }
+            tokio::time::sleep(self.ttl / 10).await;
+        }
+    }
+
+    async fn follow_records(&self) -> Result<(), Error> {
+        loop {
+            let picture = self.map.picture().await?;
+            let mut watch = self.map.watch(picture.revision).await?;
+            *self.picture.lock() = Arc::new(picture);
+            self.changed.raise();
+            watch.next().await?;
+        }
+    }
+}

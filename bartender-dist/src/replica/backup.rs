@@ -1,0 +1,317 @@
+//! A node's copy of a region, and how it answers the primary.
+
+use super::layout::{Answer, Ask};
+use super::ring::Ring;
+use crate::error::Result;
+use crate::store::Store;
+use crate::tasks::{Tasks, blocking};
+use bartender_net::{Access, Connection, Fabric, MemoryRegion, Received, Roles};
+use bartender_pm::sync::Mutex;
+use bartender_pm::{Error, Installing, Position, Standby};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// The place of one copy: while it follows, the standby is in it.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    region: String,
+    store: Arc<dyn Store>,
+    copy: Mutex<Copy>,
+    checkpointing: AtomicBool,
+    tasks: Tasks,
+}
+
+#[derive(Debug, Default)]
+struct Copy {
+    standby: Option<Arc<Standby>>,
+    installing: Option<Installing>,
+}
+
+impl Slot {
+    pub(crate) fn new(region: &str, store: Arc<dyn Store>, tasks: Tasks) -> Arc<Slot> {
+        Arc::new(Slot {
+            region: region.to_owned(),
+            store,
+            copy: Mutex::new(Copy::default()),
+            checkpointing: AtomicBool::new(false),
+            tasks,
+        })
+    }
+
+    /// Opens the copy, if there is one and it is not open.
+    pub(crate) fn open(&self) -> Result<()> {
+        let mut copy = self.copy.lock();
+        if copy.standby.is_none() && copy.installing.is_none() {
+            copy.standby = self.store.standby(&self.region)?.map(Arc::new);
+        }
+        Ok(())
+    }
+
+    /// Closes the copy, which is to be opened as a primary's. Nobody uses it after this.
+    pub(crate) async fn close(&self) {
+        let taken = {
+            let mut copy = self.copy.lock();
+            copy.installing = None;
+            copy.standby.take()
+        };
+        let Some(mut standby) = taken else { return };
+        // A checkpoint, or a piece that is being received.
+        loop {
+            match Arc::try_unwrap(standby) {
+                Ok(_closed) => return,
+                Err(used) => standby = used,
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+    }
+
+    fn standby(&self) -> Option<Arc<Standby>> {
+        self.copy.lock().standby.clone()
+    }
+
+    /// How far it is, if there is a copy that follows.
+    pub(crate) fn position(&self) -> Option<Position> {
+        self.standby().map(|standby| standby.position())
+    }
+
+    /// Everything committed goes home, and a picture of that is taken.
+    pub(crate) fn home(&self) -> Option<Arc<bartender_pm::Frozen>> {
+        let standby = self.standby()?;
+        standby.checkpoint().ok()?;
+        standby.freeze().ok()
+    }
+
+    /// Takes a piece of the log: returns where it ends.
+    pub(super) fn receive(
+        self: &Arc<Self>,
+        epoch: u64,
+        at: u64,
+        bytes: &[u8],
+    ) -> Result<u64, String> {
+        let standby = self.standby().ok_or("there is no copy any more")?;
+        let end = standby
+            .receive(epoch, at, bytes)
+            .map_err(|error| error.to_string())?;
+        if standby.needs_checkpoint() {
+            self.checkpoint();
+        }
+        Ok(end)
+    }
+
+    /// Starts a checkpoint beside what goes on.
+    fn checkpoint(self: &Arc<Self>) {
+        if self.checkpointing.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let slot = self.clone();
+        self.tasks.spawn(async move {
+            if let Some(standby) = slot.standby()
+                && let Err(error) = blocking(|| standby.checkpoint())
+            {
+                tracing::error!(region = slot.region, %error, "the copy cannot be written");
+                slot.copy.lock().standby = None;
+            }
+            slot.checkpointing.store(false, Ordering::Release);
+        });
+    }
+}
+
+/// What one connection is about.
+struct Session {
+    slot: Arc<Slot>,
+    epoch: u64,
+    ring: Option<(Arc<Ring>, MemoryRegion)>,
+}
+
+/// Answers a primary, or another backup, until it goes. `find` gives the node's copy of a region.
+pub(crate) async fn serve(
+    connection: Connection,
+    fabric: Arc<dyn Fabric>,
+    find: impl Fn(&str) -> Option<Arc<Slot>> + Send,
+) {
+    let mut session: Option<Session> = None;
+    while let Ok(received) = connection.recv().await {
+        let Received::Message(message) = received else {
+            continue;
+        };
+        let roles = connection.peer().roles;
+        let answer = match Ask::decode(message) {
+            // Whoever is in sync asks how far others are; only a primary writes.
+            Ok(ask) if !roles.contains(Roles::WRITER) => {
+                let peer = &connection.peer().name;
+                tracing::warn!(
+                    peer,
+                    ?ask,
+                    "refused: its certificate does not let it write replicas"
+                );
+                Answer::Failed {
+                    why: "your certificate has no role `writer`".into(),
+                }
+            }
+            Ok(ask) => blocking(|| answer(&mut session, ask, &*fabric, &find)),
+            Err(why) => {
+                tracing::warn!(peer = %connection.peer().name, why, "a bad message");
+                Answer::Failed { why }
+            }
+        };
+        if connection.send(answer.encode()).await.is_err() {
+            return;
+        }
+    }
+}
+
+fn answer(
+    session: &mut Option<Session>,
+    ask: Ask,
+    fabric: &dyn Fabric,
+    find: &impl Fn(&str) -> Option<Arc<Slot>>,
+) -> Answer {
+    let unknown = |region| Answer::Failed {
+        why: format!("no region {region} here"),
+    };
+    match ask {
+        Ask::Query { region } => match find(&region) {
+            None => unknown(region),
+            Some(slot) => match slot.position() {
+                None => Answer::Nothing,
+                Some(position) => Answer::Attached {
+                    position,
+                    ring: None,
+                },
+            },
+        },
+        Ask::Attach { epoch, region } => {
+            let Some(slot) = find(&region) else {
+                return unknown(region);
+            };
+            *session = None;
+            if let Err(error) = slot.open() {
+                return Answer::Failed {
+                    why: error.to_string(),
+                };
+            }
+            let session = session.insert(Session {
+                slot,
+                epoch,
+                ring: None,
+            });
+            session.attach(fabric)
+        }
+        other => match session {
+            None => Answer::Failed {
+                why: "nothing is attached".into(),
+            },
+            Some(session) => session.answer(other, fabric),
+        },
+    }
+}
+
+impl Session {
+    /// Promises the epoch and registers the ring.
+    fn attach(&mut self, fabric: &dyn Fabric) -> Answer {
+        let Some(standby) = self.slot.standby() else {
+            return Answer::Nothing;
+        };
+        let position = match standby.promise(self.epoch) {
+            Ok(position) => position,
+            Err(error) => return refused(error),
+        };
+        let ring = Ring::new(
+            standby.ring(),
+            self.slot.clone(),
+            self.epoch,
+            position.committed,
+        );
+        let ring = Arc::new(ring);
+        match fabric.register(ring.clone(), Access::WRITE) {
+            Ok(registered) => {
+                let remote = registered.remote();
+                self.ring = Some((ring, registered));
+                Answer::Attached {
+                    position,
+                    ring: Some(remote),
+                }
+            }
+            Err(error) => Answer::Failed {
+                why: error.to_string(),
+            },
+        }
+    }
+
+    fn answer(&mut self, ask: Ask, fabric: &dyn Fabric) -> Answer {
+        let failed = |why: String| Answer::Failed { why };
+        match ask {
+            Ask::Commit { upto } => {
+                let (Some(standby), Some((ring, registered))) = (self.slot.standby(), &self.ring)
+                else {
+                    return Answer::Nothing;
+                };
+                let before = standby.position();
+                standby.commit(self.epoch, upto);
+                let position = standby.position();
+                if position.epoch != self.epoch {
+                    return Answer::Fenced {
+                        current: position.epoch,
+                    };
+                }
+                if before.committed < upto && upto > before.tail {
+                    return failed(format!("{upto} is committed, and here is {}", before.tail));
+                }
+                if standby.expected() == position.committed {
+                    ring.go_on_at(position.committed);
+                }
+                Answer::Attached {
+                    position,
+                    ring: Some(registered.remote()),
+                }
+            }
+            Ask::Install { header } => {
+                self.ring = None;
+                let mut copy = self.slot.copy.lock();
+                if let Some(standby) = &copy.standby
+                    && standby.position().epoch > self.epoch
+                {
+                    let current = standby.position().epoch;
+                    return Answer::Fenced { current };
+                }
+                (copy.standby, copy.installing) = (None, None);
+                match self.slot.store.install(&self.slot.region, &header) {
+                    Ok(installing) => {
+                        copy.installing = Some(installing);
+                        Answer::Done
+                    }
+                    Err(error) => failed(error.to_string()),
+                }
+            }
+            Ask::Home { offset, bytes } => match &mut self.slot.copy.lock().installing {
+                None => failed("no copy was begun".into()),
+                Some(installing) => match installing.home(offset, &bytes) {
+                    Ok(()) => Answer::Done,
+                    Err(error) => refused(error),
+                },
+            },
+            Ask::Finish => {
+                let mut copy = self.slot.copy.lock();
+                let Some(installing) = copy.installing.take() else {
+                    return failed("no copy was begun".into());
+                };
+                match installing.finish() {
+                    Ok(standby) => copy.standby = Some(Arc::new(standby)),
+                    Err(error) => return refused(error),
+                }
+                drop(copy);
+                self.attach(fabric)
+            }
+            Ask::Attach { .. } | Ask::Query { .. } => failed("asked elsewhere".into()),
+        }
+    }
+}
+
+fn refused(error: Error) -> Answer {
+    match error {
+        Error::Fenced { current, .. } => Answer::Fenced { current },
+        other => Answer::Failed {
+            why: other.to_string(),
+        },
+    }
+}

@@ -1,0 +1,350 @@
+//! What primaries and backups say to each other: every byte of it.
+//!
+//! A message is a kind (`u8`), then its fields, little-endian, in order; strings and bytes have their length (`u32`)
+//! before them. The primary asks and the backup answers each question once, in order. The log itself does not travel in
+//! messages: it is written to the backup's ring.
+
+use bartender_net::{Access, PersistMethod, RemoteMemory};
+use bartender_pm::Position;
+use bytes::Bytes;
+
+/// Version of this page; part of [`Ask::Attach`].
+pub(crate) const VERSION: u32 = 1;
+
+/// Longest message, in bytes.
+pub(crate) const MAX_MESSAGE: usize = 320 << 10;
+
+/// Bytes of home that one message carries at most.
+pub(crate) const HOME_PIECE: usize = 256 << 10;
+
+/// What is asked of a backup.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Ask {
+    /// The primary of `epoch` wants to send its log.
+    Attach { epoch: u64, region: String },
+    /// Everything below `upto` is on every replica.
+    Commit { upto: u64 },
+    /// There is nothing worth keeping here: a copy of the home follows. With the header it starts from.
+    Install { header: Bytes },
+    /// A piece of it.
+    Home { offset: u64, bytes: Bytes },
+    /// That was all.
+    Finish,
+    /// How far is it? Asked by another backup.
+    Query { region: String },
+}
+
+/// What it answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// It follows: where it is, and where its ring is.
+    Attached { position: Place, ring: Option<Ring> },
+    /// It has no copy.
+    Nothing,
+    /// Done.
+    Done,
+    /// A higher epoch was promised.
+    Fenced { current: u64 },
+    /// It cannot.
+    Failed { why: String },
+}
+
+/// [`Position`] as it travels.
+pub(crate) type Place = Position;
+
+/// The memory to which the log is written, at its offset modulo the length.
+pub(crate) type Ring = RemoteMemory;
+
+struct Writer(Vec<u8>);
+
+impl Writer {
+    fn kind(kind: u8) -> Writer {
+        Writer(vec![kind])
+    }
+
+    fn u32(mut self, value: u32) -> Self {
+        self.0.extend_from_slice(&value.to_le_bytes());
+        self
+    }
+
+    fn u64(mut self, value: u64) -> Self {
+        self.0.extend_from_slice(&value.to_le_bytes());
+        self
+    }
+
+    fn bytes(self, bytes: &[u8]) -> Self {
+        let mut writer = self.u32(bytes.len() as u32);
+        writer.0.extend_from_slice(bytes);
+        writer
+    }
+
+    fn place(mut self, place: &Place) -> Self {
+        self.0.extend_from_slice(&place.uuid);
+        let Place {
+            epoch,
+            head,
+            committed,
+            tail,
+            checkpoint,
+            ..
+        } = *place;
+        let words = [epoch, head, committed, tail, checkpoint];
+        words.into_iter().fold(self, Writer::u64)
+    }
+
+    fn end(self) -> Bytes {
+        self.0.into()
+    }
+}
+
+struct Reader(Bytes);
+
+impl Reader {
+    fn take(&mut self, len: usize) -> Option<Bytes> {
+        (self.0.len() >= len).then(|| self.0.split_to(len))
+    }
+
+    fn u8(&mut self) -> Option<u8> {
+        self.take(1).map(|b| b[0])
+    }
+
+    fn u32(&mut self) -> Option<u32> {
+        let bytes = self.take(4)?;
+        Some(u32::from_le_bytes(bytes[..].try_into().ok()?))
+    }
+
+    fn u64(&mut self) -> Option<u64> {
+        let bytes = self.take(8)?;
+        Some(u64::from_le_bytes(bytes[..].try_into().ok()?))
+    }
+
+    fn bytes(&mut self) -> Option<Bytes> {
+        let len = self.u32()?;
+        self.take(len as usize)
+    }
+
+    fn string(&mut self) -> Option<String> {
+        String::from_utf8(self.bytes()?.to_vec()).ok()
+    }
+
+    fn place(&mut self) -> Option<Place> {
+        Some(Place {
+            uuid: self.take(16)?[..].try_into().ok()?,
+            epoch: self.u64()?,
+            head: self.u64()?,
+            committed: self.u64()?,
+            tail: self.u64()?,
+            checkpoint: self.u64()?,
+        })
+    }
+
+    fn end<T>(self, value: T) -> Option<T> {
+        self.0.is_empty().then_some(value)
+    }
+}
+
+impl Ask {
+    pub(crate) fn encode(&self) -> Bytes {
+        match self {
+            Ask::Attach { epoch, region } => Writer::kind(1)
+                .u32(VERSION)
+                .u64(*epoch)
+                .bytes(region.as_bytes()),
+            Ask::Commit { upto } => Writer::kind(2).u64(*upto),
+            Ask::Install { header } => Writer::kind(3).bytes(header),
+            Ask::Home { offset, bytes } => Writer::kind(4).u64(*offset).bytes(bytes),
+            Ask::Finish => Writer::kind(5),
+            Ask::Query { region } => Writer::kind(6).u32(VERSION).bytes(region.as_bytes()),
+        }
+        .end()
+    }
+
+    /// The question that these bytes are; `Err` says why they are none.
+    pub(crate) fn decode(message: Bytes) -> Result<Ask, String> {
+        if message.len() > MAX_MESSAGE {
+            return Err(format!("a message of {} bytes", message.len()));
+        }
+        let mut reader = Reader(message);
+        let kind = reader.u8();
+        if matches!(kind, Some(1 | 6)) {
+            match reader.u32() {
+                Some(VERSION) => {}
+                Some(other) => return Err(format!("version {other}, this is {VERSION}")),
+                None => return Err("a message that ends too early".into()),
+            }
+        }
+        let read = |mut reader: Reader| {
+            let ask = match kind? {
+                1 => Ask::Attach {
+                    epoch: reader.u64()?,
+                    region: reader.string()?,
+                },
+                2 => Ask::Commit {
+                    upto: reader.u64()?,
+                },
+                3 => Ask::Install {
+                    header: reader.bytes()?,
+                },
+                4 => Ask::Home {
+                    offset: reader.u64()?,
+                    bytes: reader.bytes()?,
+                },
+                5 => Ask::Finish,
+                6 => Ask::Query {
+                    region: reader.string()?,
+                },
+                _ => return None,
+            };
+            reader.end(ask)
+        };
+        read(reader).ok_or_else(|| "a question that makes no sense".into())
+    }
+}
+
+impl Answer {
+    pub(crate) fn encode(&self) -> Bytes {
+        match self {
+            Answer::Attached { position, ring } => {
+                let writer = Writer::kind(1).place(position);
+                match ring {
+                    None => writer.u64(0).u64(0).u64(0).u32(0),
+                    Some(ring) => writer.u64(ring.key).u64(ring.base).u64(ring.len).u32(
+                        1 << 16 | u32::from(ring.access.bits()) << 8 | u32::from(ring.method as u8),
+                    ),
+                }
+            }
+            Answer::Nothing => Writer::kind(2),
+            Answer::Done => Writer::kind(3),
+            Answer::Fenced { current } => Writer::kind(4).u64(*current),
+            Answer::Failed { why } => Writer::kind(5).bytes(why.as_bytes()),
+        }
+        .end()
+    }
+
+    /// The answer that these bytes are, if they are one.
+    pub(crate) fn decode(message: Bytes) -> Option<Answer> {
+        if message.len() > MAX_MESSAGE {
+            return None;
+        }
+        let mut reader = Reader(message);
+        let answer = match reader.u8()? {
+            1 => {
+                let position = reader.place()?;
+                let (key, base, len) = (reader.u64()?, reader.u64()?, reader.u64()?);
+                let how = reader.u32()?;
+                let method = match how as u8 {
+                    0 => PersistMethod::Acknowledged,
+                    1 => PersistMethod::ReadAfterWrite,
+                    2 => PersistMethod::Flush,
+                    _ => return None,
+                };
+                let ring = (how >> 16 != 0).then_some(RemoteMemory {
+                    key,
+                    base,
+                    len,
+                    access: Access::from_bits((how >> 8) as u8),
+                    method,
+                });
+                Answer::Attached { position, ring }
+            }
+            2 => Answer::Nothing,
+            3 => Answer::Done,
+            4 => Answer::Fenced {
+                current: reader.u64()?,
+            },
+            5 => Answer::Failed {
+                why: reader.string()?,
+            },
+            _ => return None,
+        };
+        reader.end(answer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn place() -> Place {
+        Place {
+            uuid: [7; 16],
+            epoch: 3,
+            head: 64,
+            committed: 128,
+            tail: 256,
+            checkpoint: 9,
+        }
+    }
+
+    #[test]
+    fn what_is_said_is_understood() {
+        let asks = [
+            Ask::Attach {
+                epoch: 7,
+                region: "bank".into(),
+            },
+            Ask::Commit { upto: 1 << 40 },
+            Ask::Install {
+                header: Bytes::from_static(b"header"),
+            },
+            Ask::Home {
+                offset: 4096,
+                bytes: Bytes::from(vec![1; 4096]),
+            },
+            Ask::Finish,
+            Ask::Query {
+                region: "bank".into(),
+            },
+        ];
+        for ask in asks {
+            assert_eq!(Ask::decode(ask.encode()), Ok(ask));
+        }
+        let ring = RemoteMemory {
+            key: 1,
+            base: 2,
+            len: 3,
+            access: Access::WRITE,
+            method: PersistMethod::Flush,
+        };
+        let answers = [
+            Answer::Attached {
+                position: place(),
+                ring: Some(ring),
+            },
+            Answer::Attached {
+                position: place(),
+                ring: None,
+            },
+            Answer::Nothing,
+            Answer::Done,
+            Answer::Fenced { current: 5 },
+            Answer::Failed { why: "full".into() },
+        ];
+        for answer in answers {
+            assert_eq!(Answer::decode(answer.encode()), Some(answer));
+        }
+    }
+
+    #[test]
+    fn another_version_is_refused_by_name() {
+        let mut bytes = Ask::Query { region: "r".into() }.encode().to_vec();
+        bytes[1] = 9;
+        assert_eq!(
+            Ask::decode(bytes.into()),
+            Err("version 9, this is 1".into())
+        );
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 8 } else { 2000 }))]
+
+        #[test]
+        fn any_bytes_are_a_message_or_none(bytes in proptest::collection::vec(any::<u8>(), 0..120)) {
+            if let Ok(ask) = Ask::decode(bytes.clone().into()) {
+                prop_assert_eq!(ask.encode(), bytes.clone());
+            }
+            let _ = Answer::decode(bytes.into());
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! Clusters of three to five machines under everything that can happen to them, on a virtual clock.
+//!
+//! *Fault model.* Machines die with what their disks had not drained, and come back; stand still for longer than a lease; lose
+//! each other, also one way; lose the coordinator; disks get slow. The network delays, tears and loses. The coordinator
+//! itself is sound. One schedule is a function of its seed, which every failure prints:
+//! `BARTENDER_SIM_SEED=n cargo test -p bartender-dist --test simulation -- --nocapture one`.
+
+mod world;
+
+use bartender_dist::Policy;
+use bartender_net::sim::{Network, Settings, run};
+use bartender_pm::mutant;
+use std::time::{Duration, Instant};
+use tokio::time::sleep;
+use world::{LEASE, World};
+
+#[derive(Debug, Default, Clone, Copy)]
+struct Done {
+    answered: u64,
+    reads: u64,
+    kills: u64,
+    digest: u64,
+}
+
+/// What happens to a cluster for some virtual seconds; then it has to come to rest.
+async fn schedule(network: Network, machines: usize, faults: u64) -> Result<Done, String> {
+    let policy = match network.draw(0..=3) {
+        0 => Policy::Degrade,
+        _ => Policy::Block,
+    };
+    let mut world = World::new(network.clone(), machines, policy).await;
+    sleep(LEASE * 2).await;
+    let mut kills = 0;
+    for _ in 0..faults {
+        sleep(Duration::from_millis(network.draw(10..=1500))).await;
+        let i = network.draw(0..=machines as u64 - 1) as usize;
+        let j = network.draw(0..=machines as u64 - 1) as usize;
+        // Whoever is primary is worth more attention.
+        let i = match (0..machines).find(|&i| world.serves(i)) {
+            Some(primary) if network.draw(0..=2) == 0 => primary,
+            _ => i,
+        };
+        let (a, b) = (format!("m{i}"), format!("m{j}"));
+        match network.draw(0..=15) {
+            0..=2 => {
+                world.kill(i).await;
+                kills += 1;
+            }
+            3..=5 => {
+                if let Some(down) = (0..machines).find(|&i| !world.is_up(i)) {
+                    world.start(down).await;
+                }
+            }
+            6 => world.hold(i),
+            7 => (0..machines).for_each(|i| world.go_on(i)),
+            8 if i != j => network.cut(&a, &b),
+            9 if i != j => network.partition(&[&a], &[&b]),
+            10 => {
+                let others: Vec<String> = (0..machines)
+                    .filter(|&o| o != i)
+                    .map(|o| format!("m{o}"))
+                    .collect();
+                let others: Vec<&str> = others.iter().map(String::as_str).collect();
+                network.partition(&[&a], &others);
+            }
+            11 => network.heal_all(),
+            12 => world.cut_coordinator(i, true),
+            13 => (0..machines).for_each(|i| world.cut_coordinator(i, false)),
+            14 if i != j => network.lose_connections(&a, &b),
+            _ => {
+                let slow = network.draw(0..=300);
+                network.change(|settings| settings.persist = 0..=slow);
+            }
+        }
+    }
+    let settled = world.settle().await;
+    let (errors, answered, reads) = {
+        let ledger = world.ledger.lock().expect("no panic");
+        (ledger.errors.clone(), ledger.answered, ledger.reads)
+    };
+    world.end().await;
+    if std::env::var_os("BARTENDER_SIM_TRACE").is_some() {
+        network.trace().iter().for_each(|line| println!("{line}"));
+    }
+    settled?;
+    match errors.first() {
+        Some(error) => Err(format!("{error} (and {} more)", errors.len() - 1)),
+        None => Ok(Done {
+            answered,
+            reads,
+            kills,
+            digest: network.digest(),
+        }),
+    }
+}
+
+fn one(seed: u64) -> Result<Done, String> {
+    let mut settings = if seed.is_multiple_of(2) {
+        Settings::rough()
+    } else {
+        Settings::lossy()
+    };
+    if std::env::var_os("BARTENDER_SIM_TRACE").is_some() {
+        settings.trace = 1 << 20;
+    }
+    let machines = 3 + (seed % 5 / 3) as usize * 2;
+    let faults = 12;
+    run(seed, settings, |network| {
+        schedule(network, machines, faults)
+    })
+    .map_err(|error| format!("seed {seed}: {error}"))
+}
+
+fn explore(seeds: impl Iterator<Item = u64>, limit: Duration) -> (u64, Done) {
+    let start = Instant::now();
+    let mut total = Done::default();
+    let mut count = 0;
+    for seed in seeds {
+        match one(seed) {
+            Ok(done) => {
+                total.answered += done.answered;
+                total.reads += done.reads;
+                total.kills += done.kills;
+            }
+            Err(error) => panic!("{error}"),
+        }
+        count += 1;
+        if start.elapsed() > limit {
+            break;
+        }
+    }
+    (count, total)
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "minutes")]
+fn nothing_that_was_answered_is_lost_whatever_happens() {
+    let number = |name| std::env::var(name).ok().and_then(|n| n.parse().ok());
+    if let Some(seed) = number("BARTENDER_SIM_SEED") {
+        println!("{:?}", one(seed).expect("the schedule passes"));
+        return;
+    }
+    let first = number("BARTENDER_SIM_FIRST").unwrap_or(0);
+    let limit = Duration::from_secs(number("BARTENDER_SIM_SECONDS").unwrap_or(20));
+    let (count, total) = explore(first.., limit);
+    println!("{count} schedules: {total:?}");
+    assert!(total.answered > count && total.reads > 0 && total.kills > 0);
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "minutes")]
+fn the_same_seed_is_the_same_run() {
+    for seed in [3, 4] {
+        let (a, b) = (one(seed).expect("passes"), one(seed).expect("passes"));
+        assert_eq!(a.digest, b.digest);
+        assert_eq!(a.answered, b.answered);
+    }
+}
+
+fn is_caught(rule: &'static str) {
+    let caught = (0..400).find_map(|seed| mutant::with(rule, || one(seed)).err());
+    println!("{rule}: {}", caught.as_deref().unwrap_or("not caught"));
+    assert!(caught.is_some(), "nothing noticed that {rule}");
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "minutes")]
+fn acknowledging_before_all_have_it_is_noticed() {
+    is_caught("ack_early");
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "minutes")]
+fn reading_after_the_lease_is_noticed() {
+    is_caught("no_lease_wait");
+}

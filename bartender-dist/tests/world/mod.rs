@@ -1,0 +1,477 @@
+//! A cluster of simulated machines that keep one region, and what happens to them.
+
+pub(crate) mod disk;
+pub(crate) mod ledger;
+
+use bartender_dist::coordinator::{
+    Change, Compare, Coordinator, Lease, LeaseId, Snapshot, Transacted, Watch,
+};
+use bartender_dist::{Embedded, Hosting, Node, NodeOptions, Policy, Result, Serving, Wanted};
+use bartender_net::Boxed;
+use bartender_net::sim::Network;
+use bartender_pm::medium::sim::{Image, SimKind};
+use bartender_pm::{Durability, Record, Region};
+use disk::Disk;
+use ledger::{Ledger, WORDS, Words};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::task::AbortHandle;
+use tokio::time::sleep;
+
+pub(crate) const REGION: &str = "words";
+pub(crate) const LEASE: Duration = Duration::from_millis(1000);
+
+fn ms(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+/// The coordinator as one machine reaches it: not at once, and not always.
+#[derive(Debug)]
+struct Distant {
+    coordinator: Arc<Embedded>,
+    network: Network,
+    cut: Arc<AtomicBool>,
+}
+
+impl Distant {
+    async fn way(&self) {
+        sleep(ms(self.network.draw(0..=3))).await;
+        while self.cut.load(Ordering::Relaxed) {
+            sleep(ms(10)).await;
+        }
+    }
+
+    fn call<'a, T: Send + 'a>(&'a self, call: Boxed<'a, Result<T>>) -> Boxed<'a, Result<T>> {
+        Box::pin(async move {
+            self.way().await;
+            let answer = call.await;
+            self.way().await;
+            answer
+        })
+    }
+}
+
+impl Coordinator for Distant {
+    fn read<'a>(&'a self, prefix: &'a str) -> Boxed<'a, Result<Snapshot>> {
+        self.call(self.coordinator.read(prefix))
+    }
+
+    fn transact(
+        &self,
+        compares: Vec<Compare>,
+        changes: Vec<Change>,
+    ) -> Boxed<'_, Result<Transacted>> {
+        self.call(self.coordinator.transact(compares, changes))
+    }
+
+    fn watch<'a>(&'a self, prefix: &'a str, after: u64) -> Boxed<'a, Result<Watch>> {
+        self.call(self.coordinator.watch(prefix, after))
+    }
+
+    fn grant(&self, ttl: Duration) -> Boxed<'_, Result<Lease>> {
+        self.call(self.coordinator.grant(ttl))
+    }
+
+    fn keep_alive(&self, lease: LeaseId) -> Boxed<'_, Result<Duration>> {
+        self.call(self.coordinator.keep_alive(lease))
+    }
+
+    fn revoke(&self, lease: LeaseId) -> Boxed<'_, Result<()>> {
+        self.call(self.coordinator.revoke(lease))
+    }
+}
+
+/// What runs on a machine.
+struct Running {
+    node: Node,
+    serving: Arc<Mutex<Option<Arc<Serving>>>>,
+    programs: Vec<AbortHandle>,
+    stopped: Arc<AtomicBool>,
+}
+
+/// One machine.
+pub(crate) struct Machine {
+    pub(crate) name: String,
+    disk: Arc<Disk>,
+    running: Option<Running>,
+    /// What a crash left.
+    left: Option<Image>,
+    cut: Arc<AtomicBool>,
+    started: bool,
+}
+
+/// All of it.
+pub(crate) struct World {
+    pub(crate) network: Network,
+    coordinator: Arc<Embedded>,
+    pub(crate) machines: Vec<Machine>,
+    pub(crate) ledger: Arc<Mutex<Ledger>>,
+    policy: Policy,
+    stop: Arc<AtomicBool>,
+}
+
+/// Words lie three to a page.
+fn place(i: usize) -> u64 {
+    4096 + (i as u64 / 3) * 4096 + (i as u64 % 3) * 520
+}
+
+fn words_of(region: &Region) -> Words {
+    // SAFETY: inside the home; one thread.
+    let word = |i| unsafe { region.base().add(place(i) as usize).cast::<u64>().read() };
+    (0..WORDS).map(word).collect()
+}
+
+impl World {
+    pub(crate) async fn new(network: Network, machines: usize, policy: Policy) -> World {
+        let mut world = World {
+            network: network.clone(),
+            coordinator: Arc::new(Embedded::volatile()),
+            machines: Vec::new(),
+            ledger: Arc::new(Mutex::new(Ledger::new())),
+            policy,
+            stop: Arc::default(),
+        };
+        for i in 0..machines {
+            let kind = if network.draw(0..=1) == 0 {
+                SimKind::Disk
+            } else {
+                SimKind::Dax
+            };
+            world.machines.push(Machine {
+                name: format!("m{i}"),
+                disk: Arc::new(Disk::new(kind)),
+                running: None,
+                left: None,
+                cut: Arc::default(),
+                started: false,
+            });
+        }
+        for i in 0..machines {
+            world.start(i).await;
+        }
+        world
+    }
+
+    /// A machine starts, with what its disk has.
+    pub(crate) async fn start(&mut self, i: usize) {
+        let names: Vec<String> = self.machines.iter().map(|m| m.name.clone()).collect();
+        let machine = &mut self.machines[i];
+        if machine.running.is_some() {
+            return;
+        }
+        if let Some(image) = machine.left.take() {
+            machine.disk.restart(image).await;
+        }
+        let fabric = if machine.started {
+            self.network.restart(&machine.name)
+        } else {
+            self.network.node(&machine.name)
+        };
+        machine.started = true;
+        let coordinator = Arc::new(Distant {
+            coordinator: self.coordinator.clone(),
+            network: self.network.clone(),
+            cut: machine.cut.clone(),
+        });
+        let options = NodeOptions::new(&machine.name, "test")
+            .lease(LEASE)
+            .beat(ms(20))
+            .lag(ms(1500));
+        let node = Node::start(
+            options,
+            &machine.name,
+            fabric,
+            coordinator,
+            machine.disk.clone(),
+        )
+        .await
+        .expect("a name of its own");
+        let hosting = node.host(
+            REGION,
+            Some(Wanted {
+                replicas: names,
+                policy: self.policy,
+            }),
+        );
+        let (serving, stopped) = (Arc::default(), Arc::new(AtomicBool::new(false)));
+        let mut programs = vec![tokio::spawn(serve(hosting, Arc::clone(&serving))).abort_handle()];
+        let lock = Arc::new(tokio::sync::Mutex::new(()));
+        for _ in 0..2 {
+            let client = Client {
+                network: self.network.clone(),
+                serving: serving.clone(),
+                stopped: stopped.clone(),
+                ledger: self.ledger.clone(),
+                lock: lock.clone(),
+                stop: self.stop.clone(),
+            };
+            programs.push(tokio::spawn(client.work()).abort_handle());
+        }
+        machine.running = Some(Running {
+            node,
+            serving,
+            programs,
+            stopped,
+        });
+    }
+
+    /// A machine dies.
+    pub(crate) async fn kill(&mut self, i: usize) {
+        let seed = self.network.draw(0..=u64::MAX);
+        let machine = &mut self.machines[i];
+        let Some(running) = machine.running.take() else {
+            return;
+        };
+        machine.left = Some(machine.disk.crash(seed));
+        self.network.kill(&machine.name);
+        running.node.resume();
+        drop(running.node);
+        running.programs.iter().for_each(AbortHandle::abort);
+        running.serving.lock().expect("no panic").take();
+        sleep(ms(1)).await;
+    }
+
+    /// Its processor stands still.
+    pub(crate) fn hold(&mut self, i: usize) {
+        let machine = &self.machines[i];
+        if let Some(running) = &machine.running {
+            running.stopped.store(true, Ordering::Relaxed);
+            running.node.hold();
+            self.network.pause(&machine.name);
+        }
+    }
+
+    /// And goes on.
+    pub(crate) fn go_on(&mut self, i: usize) {
+        let machine = &self.machines[i];
+        if let Some(running) = &machine.running {
+            running.stopped.store(false, Ordering::Relaxed);
+            running.node.resume();
+            self.network.resume(&machine.name);
+        }
+    }
+
+    /// It does not reach the coordinator, or does again.
+    pub(crate) fn cut_coordinator(&self, i: usize, yes: bool) {
+        self.machines[i].cut.store(yes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_up(&self, i: usize) -> bool {
+        self.machines[i].running.is_some()
+    }
+
+    /// Whether a machine serves.
+    pub(crate) fn serves(&self, i: usize) -> bool {
+        self.serving(i).is_some()
+    }
+
+    pub(crate) fn serving(&self, i: usize) -> Option<Arc<Serving>> {
+        let running = self.machines[i].running.as_ref()?;
+        running.serving.lock().expect("no panic").clone()
+    }
+
+    /// Everything is mended and everybody comes back; then all replicas are the same.
+    pub(crate) async fn settle(&mut self) -> std::result::Result<(), String> {
+        self.network.heal_all();
+        self.network.change(|settings| {
+            settings.loss = 0;
+            settings.persist = 0..=2;
+        });
+        for i in 0..self.machines.len() {
+            self.cut_coordinator(i, false);
+            self.go_on(i);
+            self.start(i).await;
+        }
+        for _ in 0..600 {
+            sleep(ms(100)).await;
+            if let Some(i) = (0..self.machines.len()).find(|&i| self.all_follow(i)) {
+                self.stop.store(true, Ordering::Relaxed);
+                sleep(ms(2000)).await;
+                if self.all_follow(i) {
+                    return self.compare(i);
+                }
+                self.stop.store(false, Ordering::Relaxed);
+            }
+        }
+        Err(format!("does not settle:{}", self.describe().await))
+    }
+
+    async fn describe(&self) -> String {
+        let mut text = String::new();
+        for (i, machine) in self.machines.iter().enumerate() {
+            let position = machine.running.as_ref().map(|r| r.node.position(REGION));
+            let lags = self.serving(i).map(|serving| serving.lags());
+            text += &format!("\n  m{i}: {position:?}, serves {lags:?}");
+        }
+        for entry in self.coordinator.read("").await.expect("sound").entries {
+            let value = String::from_utf8_lossy(&entry.value).into_owned();
+            text += &format!("\n  {}: {value}", entry.key);
+        }
+        text
+    }
+
+    /// Whether machine `i` is primary, and all others have everything.
+    fn all_follow(&self, i: usize) -> bool {
+        self.serving(i).is_some_and(|serving| {
+            let lags = serving.lags();
+            lags.len() + 1 == self.machines.len() && lags.iter().all(|lag| lag.live && lag.required)
+        })
+    }
+
+    fn compare(&self, primary: usize) -> std::result::Result<(), String> {
+        let serving = self.serving(primary).ok_or("it served")?;
+        let region = serving.region();
+        if region.durable_seq() != region.last_seq() {
+            return Err("not quiet".into());
+        }
+        region.checkpoint().map_err(|e| e.to_string())?;
+        let home = region.freeze().map_err(|e| e.to_string())?;
+        let mut ledger = self.ledger.lock().expect("no panic");
+        let before = ledger.now();
+        ledger.read(&words_of(region), before);
+        drop(ledger);
+        for (i, machine) in self
+            .machines
+            .iter()
+            .enumerate()
+            .filter(|(i, _)| *i != primary)
+        {
+            let node = &machine.running.as_ref().ok_or("it runs")?.node;
+            let position = node.position(REGION).ok_or("it follows")?;
+            if position.committed != region.committed() {
+                return Err(format!(
+                    "m{i} is at {position:?}, not {}",
+                    region.committed()
+                ));
+            }
+            let copy = node.home(REGION).ok_or("it follows")?;
+            let (mut a, mut b) = (vec![0; 4096], vec![0; 4096]);
+            for offset in (0..home.size().max(copy.size())).step_by(4096) {
+                for (picture, page) in [(&home, &mut a), (&copy, &mut b)] {
+                    page.fill(0);
+                    if offset < picture.size() {
+                        picture.read(offset, page);
+                    }
+                }
+                if a != b {
+                    return Err(format!("the home of m{i} differs at {offset}"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// All machines stop for good.
+    pub(crate) async fn end(mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for i in 0..self.machines.len() {
+            self.kill(i).await;
+        }
+        sleep(ms(50)).await;
+    }
+}
+
+/// The program of a machine: serves when it is primary.
+async fn serve(mut hosting: Hosting, slot: Arc<Mutex<Option<Arc<Serving>>>>) {
+    while let Ok(serving) = hosting.serve().await {
+        let serving = Arc::new(serving);
+        *slot.lock().expect("no panic") = Some(serving.clone());
+        serving.over().await;
+        slot.lock().expect("no panic").take();
+    }
+}
+
+/// One of a machine's users.
+struct Client {
+    network: Network,
+    serving: Arc<Mutex<Option<Arc<Serving>>>>,
+    stopped: Arc<AtomicBool>,
+    ledger: Arc<Mutex<Ledger>>,
+    /// The lock of everything in the region.
+    lock: Arc<tokio::sync::Mutex<()>>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Client {
+    async fn work(self) {
+        loop {
+            sleep(ms(self.network.draw(1..=60))).await;
+            if self.stop.load(Ordering::Relaxed) || self.stopped.load(Ordering::Relaxed) {
+                continue;
+            }
+            let Some(serving) = self.serving.lock().expect("no panic").clone() else {
+                continue;
+            };
+            let _ = match self.network.draw(0..=3) {
+                0 => self.read(&serving).await,
+                _ => self.write(&serving).await,
+            };
+        }
+    }
+
+    /// A machine that stands still does nothing.
+    async fn turn(&self) {
+        while self.stopped.load(Ordering::Relaxed) {
+            sleep(ms(5)).await;
+        }
+    }
+
+    async fn read(&self, serving: &Serving) -> Result<()> {
+        let before = self.ledger.lock().expect("no panic").now();
+        let _held = self.lock.lock().await;
+        serving.flush().await?;
+        self.turn().await;
+        serving.region().check_current()?;
+        let words = words_of(serving.region());
+        self.ledger.lock().expect("no panic").read(&words, before);
+        Ok(())
+    }
+
+    async fn write(&self, serving: &Serving) -> Result<()> {
+        let before = self.ledger.lock().expect("no panic").now();
+        let held = self.lock.lock().await;
+        self.turn().await;
+        let region = serving.region();
+        if region.free() < 8 << 10 {
+            serving.flush().await?;
+            return Ok(region.checkpoint()?);
+        }
+        let number = self.append(region)?;
+        drop(held);
+        serving.flush().await?;
+        self.turn().await;
+        self.ledger
+            .lock()
+            .expect("no panic")
+            .answered(number, before);
+        Ok(())
+    }
+
+    fn append(&self, region: &Region) -> Result<u64> {
+        let mut writer = region.writer()?;
+        let mut words = words_of(region);
+        let mut ledger = self.ledger.lock().expect("no panic");
+        let (number, before) = (ledger.draw(), words[0]);
+        words[0] = number;
+        words[1] = before;
+        let mut changed = vec![0, 1];
+        for _ in 0..self.network.draw(0..=12) {
+            let i = self.network.draw(2..=WORDS as u64 - 1) as usize;
+            words[i] = number;
+            changed.push(i);
+        }
+        let mut record = Record::new();
+        for &i in &changed {
+            // SAFETY: inside the home; one thread.
+            unsafe {
+                let at = region.base().add(place(i) as usize);
+                at.cast::<u64>().write(words[i]);
+            }
+            record.change(place(i), &words[i].to_le_bytes());
+        }
+        ledger.begin(number, before, words);
+        writer.append(&mut record, Durability::Eventual)?;
+        Ok(number)
+    }
+}
