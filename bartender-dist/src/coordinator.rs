@@ -193,7 +193,7 @@ pub const MAX_KEY: usize = 1024;
 /// Longest value, in bytes.
 pub const MAX_VALUE: usize = 256 << 10;
 
-/// Most bytes of values that a transaction writes. (Below what etcd takes in a request.)
+/// Most bytes of values that a transaction compares and writes. (Below what etcd takes in a request.)
 pub const MAX_VALUES: usize = 1 << 20;
 
 /// Most comparisons and changes of a transaction, together. (etcd's default.)
@@ -233,11 +233,15 @@ pub(crate) fn check_request(compares: &[Compare], changes: &[Change]) -> Result<
             return refuse(format!("{} bytes for key {key}", value.len()));
         }
     }
-    let value = |change: &Change| match change {
+    let written = changes.iter().map(|change| match change {
         Change::Put { value, .. } => value.len(),
         Change::Delete { .. } => 0,
-    };
-    let bytes: usize = changes.iter().map(value).sum();
+    });
+    let compared = compares.iter().map(|compare| match compare {
+        Compare::Value(_, value) => value.len(),
+        Compare::Revision(..) | Compare::Absent(_) => 0,
+    });
+    let bytes: usize = written.chain(compared).sum();
     if bytes > MAX_VALUES {
         return refuse(format!(
             "values of {bytes} bytes; a transaction has {MAX_VALUES}"
@@ -383,7 +387,13 @@ mod state;
 
 mod store;
 
+mod message;
+
 pub(crate) mod embedded;
+
+pub(crate) mod server;
+
+pub(crate) mod client;
 
 #[cfg(feature = "etcd")]
 pub(crate) mod etcd;

@@ -67,9 +67,11 @@ mod node;
 
 pub use cluster::{ClusterMap, Identity, NewRegion, Picture, Refusal, Verdict};
 pub use coordinator::Coordinator;
+pub use coordinator::client::RemoteCoordinator;
 pub use coordinator::embedded::Embedded;
 #[cfg(feature = "etcd")]
 pub use coordinator::etcd::{Etcd, EtcdOptions};
+pub use coordinator::server::serve_coordinator;
 pub use error::{Error, Result};
 pub use node::{Hosting, Node, NodeOptions, Serving, Wanted};
 pub use records::{Member, Policy, Primary, RegionId, RegionRecord, Seen};
