@@ -10,7 +10,7 @@ use std::str::FromStr;
 pub(crate) const HELP: &str = "\
 Usage: cargo xtask bench [WORKLOAD...] [OPTION...]
 
-Workloads: commit disk alloc read bulk rebuild (all, if none is named)
+Workloads: commit disk alloc read bulk net rebuild (all, if none is named)
 
   --quick          a tenth of the allocator's programs and of what is rebuilt
   --threads LIST   thread counts of the allocator's programs, as in 1,2 (1,2,4)

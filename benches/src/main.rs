@@ -14,6 +14,7 @@ mod disk;
 mod harness;
 mod machine;
 mod memory;
+mod net;
 #[cfg(feature = "pmemobj")]
 mod pmemobj;
 mod rebuild;
@@ -30,6 +31,7 @@ const WORKLOADS: &[(&str, Workload)] = &[
     ("alloc", alloc::run),
     ("read", |report, _| memory::reading(report)),
     ("bulk", |report, _| memory::bulk(report)),
+    ("net", net::run),
     ("rebuild", |report, args| rebuild::run(report, args.quick)),
 ];
 

@@ -10,6 +10,7 @@
 
 use super::hello::Limits;
 use super::outbox::{Outbox, Writer};
+use super::serve::STRAIGHT;
 use crate::counts;
 use crate::error::{Error, Result};
 use crate::fabric::{Boxed, Link, Peer};
@@ -301,6 +302,12 @@ impl Shared {
 
     pub(super) fn limits(&self) -> &Limits {
         &self.limits
+    }
+
+    /// Whether the answer that comes next is the result of a large read.
+    pub(super) fn next_is_large(&self) -> bool {
+        let large = |front: &InFlight| matches!(front.expected, Expected::Bytes(len) if len as usize >= STRAIGHT);
+        self.state.lock().in_flight.front().is_some_and(large)
     }
 
     /// Bytes of messages that the peer may have sent in all.

@@ -10,6 +10,7 @@
 //!
 //! It does not reconnect, and knows nothing of names: an address is a host and a port.
 
+mod buffers;
 mod hello;
 mod link;
 mod outbox;

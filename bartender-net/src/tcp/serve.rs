@@ -11,13 +11,14 @@
 
 mod act;
 
+use super::buffers::Buffers;
 use super::link::{End, InFlight, Shared, State};
 use super::outbox::Outbox;
 use crate::counts;
 use crate::layout::{self, MAX_IN_FLIGHT};
 use crate::operation::{Outcome, Received};
 use crate::registry::{Registration, Registry};
-use bytes::{BufMut, BytesMut};
+use bytes::BufMut;
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io;
@@ -33,7 +34,9 @@ const INPUT: usize = 128 << 10;
 /// Most bytes of answers that may wait for a peer which keeps to its limit of operations.
 const MOST_ANSWERS: usize = 1 << 20;
 /// Bytes that are worth a read of their own, past the input buffer.
-const STRAIGHT: usize = 4096;
+pub(super) const STRAIGHT: usize = 4096;
+/// Bytes that are read at once where the result of a large read comes next.
+const FEW: usize = 512;
 /// How long a peer may take to read why it was cut off.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -65,11 +68,11 @@ enum Body {
         immediate: Option<u32>,
     },
     Message {
-        bytes: BytesMut,
+        bytes: Vec<u8>,
         left: usize,
     },
     Answer {
-        bytes: BytesMut,
+        bytes: Vec<u8>,
         left: usize,
         to: InFlight,
     },
@@ -110,6 +113,7 @@ pub(super) struct Driver {
     received: u64,
     input: Input,
     body: Body,
+    buffers: Buffers,
     /// Answers that are not yet in the outbox; `done` operations are not yet in an answer.
     answers: Vec<u8>,
     done: u32,
@@ -153,6 +157,7 @@ impl Driver {
                 end: 0,
             },
             body: Body::Frame,
+            buffers: Buffers::default(),
             answers: Vec::new(),
             done: 0,
             answered: false,
@@ -270,7 +275,12 @@ impl Driver {
             return Poll::Ready(Ok(n));
         }
         self.input.make_room();
-        let space = &mut self.input.buffer[self.input.end..];
+        let mut space = &mut self.input.buffer[self.input.end..];
+        if self.shared.next_is_large() {
+            // Most of what comes goes straight to where it stays.
+            let few = FEW.min(space.len());
+            space = &mut space[..few];
+        }
         let n = ready!(pin!(self.reader.read(space)).poll(context))?;
         self.input.end += n;
         Poll::Ready(Ok(n))
@@ -373,10 +383,11 @@ impl Driver {
                     match std::mem::replace(&mut self.body, Body::Frame) {
                         Body::Message { bytes, .. } => {
                             self.done += 1;
-                            self.deliver(Received::Message(bytes.freeze()));
+                            self.deliver(Received::Message(bytes.into()));
                         }
                         Body::Answer { bytes, to, .. } => {
-                            to.completer.complete(Ok(Outcome::Bytes(bytes.freeze())));
+                            let bytes = self.buffers.share(bytes);
+                            to.completer.complete(Ok(Outcome::Bytes(bytes)));
                         }
                         _ => {}
                     }

@@ -8,7 +8,7 @@ use crate::operation::Outcome;
 use crate::registry::Registration;
 use crate::tcp::link::{Expected, InFlight};
 use bartender_pm::sync::atomic::Ordering;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use std::sync::Arc;
 
 /// Reads up to this are answered from a copy that is made at once.
@@ -119,7 +119,7 @@ impl Driver {
                 self.count(len)?;
                 let left = len as usize;
                 self.body = Body::Message {
-                    bytes: BytesMut::with_capacity(left),
+                    bytes: Vec::with_capacity(left),
                     left,
                 };
                 Ok(())
@@ -148,7 +148,7 @@ impl Driver {
                 let to = self.next(Expected::Bytes(len))?;
                 let left = len as usize;
                 self.body = Body::Answer {
-                    bytes: BytesMut::with_capacity(left),
+                    bytes: self.buffers.take(left),
                     left,
                     to,
                 };
