@@ -17,7 +17,8 @@ use tokio::sync::oneshot;
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Operation {
-    /// Copies `len` bytes from the target. Atomic in aligned words of 8 bytes, no more.
+    /// Copies `len` bytes from the target. Atomic in aligned words of 8 bytes up to 16 KiB; a longer read may tear a
+    /// word that changes meanwhile.
     Read {
         /// Whose bytes.
         from: RemoteMemory,

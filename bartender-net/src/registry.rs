@@ -12,6 +12,7 @@ use bartender_pm::sync::atomic::{AtomicU64, Ordering};
 use bartender_pm::sync::{Mutex, thread};
 use std::collections::HashMap;
 use std::fmt;
+use std::io::IoSlice;
 use std::sync::Arc;
 
 /// In [`Registration::inside`]: the key was taken back.
@@ -48,6 +49,12 @@ impl Registration {
         let before = self.inside.fetch_add(1, Ordering::Acquire);
         let inside = Inside(self);
         (before & REVOKED == 0).then_some(inside)
+    }
+
+    /// [`Words::for_system`]; use it while `inside` lives.
+    pub(crate) fn for_system(&self, inside: &Inside<'_>, offset: usize, len: usize) -> IoSlice<'_> {
+        debug_assert!(std::ptr::eq(inside.0, self));
+        self.words.for_system(offset, len)
     }
 
     /// Its length in bytes.

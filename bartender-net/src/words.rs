@@ -8,6 +8,7 @@
 #![allow(unsafe_code)]
 
 use crate::memory::Memory;
+use std::io::IoSlice;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
@@ -70,6 +71,21 @@ impl Words {
         assert!(offset.is_multiple_of(8) && (self.len - offset.min(self.len)) / 8 >= count);
         // SAFETY: as for one word; atomics may be shared.
         unsafe { std::slice::from_raw_parts(self.base.add(offset).cast(), count) }
+    }
+
+    /// Bytes that are inside, for the system to read. Who gets it must hand it to a system call and not look at it:
+    /// others change the bytes meanwhile. The system's copy may tear words.
+    pub(crate) fn for_system(&self, offset: usize, len: usize) -> IoSlice<'_> {
+        assert!(self.holds(offset as u64, len as u64));
+        // SAFETY: inside, by the assertion.
+        let start = unsafe { self.base.add(offset) };
+        let vector = libc::iovec {
+            iov_base: start.cast(),
+            iov_len: len,
+        };
+        // SAFETY: `IoSlice` is documented to be what `iovec` is. The bytes stay mapped while `memory` lives, which
+        // `self` holds. No reference to them is made, here or where it is used.
+        unsafe { std::mem::transmute::<libc::iovec, IoSlice<'_>>(vector) }
     }
 
     /// Copies `bytes` to `offset`; they have to fit.

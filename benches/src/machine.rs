@@ -6,7 +6,7 @@ use std::fs;
 use std::process::Command;
 
 /// Crates whose versions a reader of the figures wants to know.
-const PEERS: [&str; 7] = [
+const PEERS: [&str; 11] = [
     "mimalloc",
     "snmalloc-rs",
     "tikv-jemallocator",
@@ -14,6 +14,10 @@ const PEERS: [&str; 7] = [
     "tikv-jemalloc-sys",
     "tcmalloc-better",
     "libtcmalloc-sys",
+    "tokio",
+    "rustls",
+    "tarpc",
+    "tonic",
 ];
 
 /// Prints the head of a report.

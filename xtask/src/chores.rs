@@ -98,7 +98,7 @@ pub(crate) fn sim(seconds: Option<&str>) -> Result<(), Failure> {
 }
 
 /// `cargo xtask bench [ARG...]`. The allocator's peers that are written in C++
-/// take part where they can be built.
+/// take part where they can be built; those of the fabric, where it is measured.
 pub(crate) fn bench(arguments: &[String]) -> Result<(), Failure> {
     let mut command = cargo(["run", "--release", "-p", "bartender-benches"]);
     let there = |tool: &str| {
@@ -109,6 +109,10 @@ pub(crate) fn bench(arguments: &[String]) -> Result<(), Failure> {
         command.args(["--features", "peers"]);
     } else {
         println!("bench: without jemalloc and snmalloc, which need make and a C++ compiler");
+    }
+    let named = |workload: &str| arguments.iter().any(|word| word == workload);
+    if named("net") || arguments.iter().all(|word| word.starts_with('-')) {
+        command.args(["--features", "netpeers"]);
     }
     command.arg("--").args(arguments);
     Runner::default().run("bench", &mut command)

@@ -4,7 +4,7 @@
 //! holds here too; beyond it:
 //!
 //! - a target denies an operation, answers, and cuts the connection off; what was posted behind it has no effect;
-//! - a word of 8 aligned bytes is never torn, by reads and writes of any length;
+//! - a word of 8 aligned bytes is torn only by reads of more than 16 KiB, and not with TLS;
 //! - a read may see what was written after it, unless its poster waited for it;
 //! - once a [`MemoryRegion`] has been dropped no byte changes by its key any more.
 //!
@@ -32,11 +32,12 @@ use crate::tls::{Identity, Secured};
 use accept::{Abort, Accepting};
 use hello::Limits;
 use link::{Shared, TcpLink};
+use outbox::Writer;
 use serve::Driver;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::AsyncRead;
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
@@ -142,6 +143,10 @@ impl Node {
             };
             stream.writable().await.map_err(broken)?;
             let (reader, writer) = stream.into_split();
+            let writer = Writer {
+                stream: Box::new(writer),
+                socket: true,
+            };
             let (name, address) = (address.to_owned(), address.to_owned());
             let peer = Peer {
                 name,
@@ -157,6 +162,10 @@ impl Node {
         };
         let limits = hello::exchange(&mut stream, address).await?;
         let (reader, writer) = tokio::io::split(stream);
+        let writer = Writer {
+            stream: Box::new(writer),
+            socket: false,
+        };
         Ok(self.start(peer, limits, reader, writer))
     }
 
@@ -165,7 +174,7 @@ impl Node {
         peer: Peer,
         limits: Limits,
         reader: impl AsyncRead + Send + Unpin + 'static,
-        writer: impl AsyncWrite + Send + Unpin + 'static,
+        writer: Writer,
     ) -> Connection {
         tracing::debug!(
             peer = peer.address,
@@ -174,7 +183,7 @@ impl Node {
             "connected"
         );
         let (sender, inbox) = mpsc::unbounded_channel();
-        let shared = Shared::new(peer, limits, Box::new(writer), inbox);
+        let shared = Shared::new(peer, limits, writer, inbox);
         let driver = Driver::new(
             shared.clone(),
             self.registry.clone(),

@@ -1,8 +1,8 @@
 //! What is on its way out of one end of a connection, and the half of the stream that takes it.
 //!
 //! Frames and small payloads are gathered in buffers; large payloads stay where they are until the socket takes them.
-//! What is read of a memory region goes through a small buffer that stays in the cache, word by word: the system's
-//! own copy could tear a word where two packets meet.
+//! So does what the peer reads of a memory region, where the writer is a socket: the system copies it, and may tear a
+//! word where two packets meet. Where the writer looks at the bytes itself (TLS), they are copied first, word by word.
 //!
 //! [`poll_flush`](Outbox::poll_flush) is one system call where the socket has room. It is called by posters, from any
 //! thread, and by the connection's task; the lock around the outbox keeps them apart.
@@ -14,7 +14,7 @@ use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use tokio::io::AsyncWrite;
 
 /// Payloads up to this are copied behind their frame.
@@ -27,7 +27,15 @@ const PIECE: usize = 128 << 10;
 const SLICES: usize = 32;
 
 /// The half of a stream that is written.
-pub(super) type Writer = Box<dyn AsyncWrite + Send + Unpin>;
+pub(super) struct Writer {
+    pub(super) stream: Box<dyn AsyncWrite + Send + Unpin>,
+    /// It is a socket, which hands bytes to the system without a look at them.
+    pub(super) socket: bool,
+}
+
+fn taken_back() -> io::Error {
+    io::Error::other("memory was taken back while it was read")
+}
 
 enum Segment {
     /// Frames and small payloads; sent up to `at`. `answers` bytes of them answer the peer.
@@ -138,36 +146,14 @@ impl Outbox {
     /// Those of the stream; and where a memory region was taken back whose bytes were announced.
     pub(super) fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.segments.is_empty() {
-            self.fill_piece()?;
-            let mut slices = [IoSlice::new(&[]); SLICES];
-            let mut count = 0;
-            for (slice, segment) in slices.iter_mut().zip(&self.segments) {
-                count += 1;
-                *slice = IoSlice::new(match segment {
-                    Segment::Frames { bytes, at, .. } => &bytes[*at..],
-                    Segment::Payload(bytes) => bytes,
-                    Segment::Region { .. } => &self.piece[self.piece_at..],
-                });
-                // There is one piece, of the first region.
-                if let Segment::Region { .. } = segment {
-                    break;
-                }
-            }
-            counts::write();
-            let mut written = match &slices[..count] {
-                [one] => Pin::new(&mut self.writer).poll_write(context, one),
-                many => Pin::new(&mut self.writer).poll_write_vectored(context, many),
-            };
-            match &mut written {
-                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                Poll::Ready(Ok(n)) => self.advance(*n),
-                Poll::Ready(Err(_)) => return written.map_ok(|_| ()),
-                Poll::Pending => return Poll::Pending,
+            match ready!(self.poll_write(context))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                n => self.advance(n),
             }
             self.unflushed = true;
         }
         if self.unflushed {
-            match Pin::new(&mut self.writer).poll_flush(context) {
+            match Pin::new(&mut self.writer.stream).poll_flush(context) {
                 Poll::Ready(Ok(())) => self.unflushed = false,
                 other => return other,
             }
@@ -175,9 +161,45 @@ impl Outbox {
         Poll::Ready(Ok(()))
     }
 
+    /// One system call.
+    fn poll_write(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let socket = self.writer.socket;
+        if !socket {
+            self.fill_piece()?;
+        }
+        let mut slices = [IoSlice::new(&[]); SLICES];
+        let mut count = 0;
+        let mut inside = None;
+        for (slice, segment) in slices.iter_mut().zip(&self.segments) {
+            count += 1;
+            match segment {
+                Segment::Frames { bytes, at, .. } => *slice = IoSlice::new(&bytes[*at..]),
+                Segment::Payload(bytes) => *slice = IoSlice::new(bytes),
+                Segment::Region { from, offset, left } if socket => {
+                    let entered = from.enter().ok_or_else(taken_back)?;
+                    *slice = from.for_system(&entered, *offset as usize, *left as usize);
+                    inside = Some(entered);
+                    break;
+                }
+                Segment::Region { .. } => {
+                    // There is one piece, of the first region.
+                    *slice = IoSlice::new(&self.piece[self.piece_at..]);
+                    break;
+                }
+            }
+        }
+        counts::write();
+        let stream = Pin::new(&mut self.writer.stream);
+        match &slices[..count] {
+            // What others change is for the system only: no reference to it.
+            [one] if inside.is_none() => stream.poll_write(context, one),
+            many => stream.poll_write_vectored(context, many),
+        }
+    }
+
     /// Ends the stream, behind all that was sent.
     pub(super) async fn shutdown(&mut self) -> io::Result<()> {
-        tokio::io::AsyncWriteExt::shutdown(&mut self.writer).await
+        tokio::io::AsyncWriteExt::shutdown(&mut self.writer.stream).await
     }
 
     /// Copies the next bytes of the first region that is about to be sent.
@@ -194,8 +216,7 @@ impl Outbox {
                 }
                 self.piece.resize(len, 0);
                 self.piece_at = 0;
-                let revoked = || io::Error::other("memory was taken back while it was read");
-                let inside = from.enter().ok_or_else(revoked)?;
+                let inside = from.enter().ok_or_else(taken_back)?;
                 inside.load(*offset as usize, &mut self.piece);
                 return Ok(());
             }
@@ -218,8 +239,12 @@ impl Outbox {
                     (bytes.len(), taken)
                 }
                 Segment::Region { offset, left, .. } => {
-                    let taken = n.min(self.piece.len() - self.piece_at);
-                    self.piece_at += taken;
+                    let taken = if self.writer.socket {
+                        n.min(*left as usize)
+                    } else {
+                        n.min(self.piece.len() - self.piece_at)
+                    };
+                    self.piece_at += if self.writer.socket { 0 } else { taken };
                     *offset += taken as u64;
                     *left -= taken as u64;
                     (*left as usize, taken)
@@ -227,7 +252,7 @@ impl Outbox {
             };
             n -= taken;
             if left > 0 {
-                debug_assert!(n == 0 || self.piece_at == self.piece.len());
+                debug_assert!(n == 0);
                 return;
             }
             match self.segments.pop_front() {

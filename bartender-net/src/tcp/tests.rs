@@ -53,7 +53,15 @@ fn live(registry: Arc<Registry>) -> (Connection, JoinHandle<()>, DuplexStream) {
         roles: Roles::NONE,
     };
     let (sender, inbox) = mpsc::unbounded_channel();
-    let shared = Shared::new(peer, limits, Box::new(writer), inbox);
+    let shared = Shared::new(
+        peer,
+        limits,
+        Writer {
+            stream: Box::new(writer),
+            socket: false,
+        },
+        inbox,
+    );
     let driver = Driver::new(shared.clone(), registry, Box::new(reader), sender);
     (
         Connection::new(TcpLink(shared)),
