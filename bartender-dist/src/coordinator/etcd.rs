@@ -30,6 +30,7 @@ pub struct EtcdOptions {
     user: Option<(String, String)>,
     authority: Option<Vec<u8>>,
     identity: Option<(Vec<u8>, Vec<u8>)>,
+    host: Option<String>,
     limit: Duration,
 }
 
@@ -41,6 +42,7 @@ impl EtcdOptions {
             user: None,
             authority: None,
             identity: None,
+            host: None,
             limit: Duration::from_secs(5),
         }
     }
@@ -60,6 +62,12 @@ impl EtcdOptions {
     /// Our own certificate and its key, for servers that want one: PEM.
     pub fn identity(mut self, pem: impl Into<Vec<u8>>, key: impl Into<Vec<u8>>) -> Self {
         self.identity = Some((pem.into(), key.into()));
+        self
+    }
+
+    /// The name that the servers' certificates have. Default: the address's.
+    pub fn host(mut self, name: impl Into<String>) -> Self {
+        self.host = Some(name.into());
         self
     }
 
@@ -86,6 +94,9 @@ impl EtcdOptions {
             }
             if let Some((pem, key)) = &self.identity {
                 tls = tls.identity(Identity::from_pem(pem, key));
+            }
+            if let Some(name) = &self.host {
+                tls = tls.domain_name(name);
             }
             options = options.with_tls(tls);
         }

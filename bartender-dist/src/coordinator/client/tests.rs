@@ -140,3 +140,137 @@ fn what_is_no_request_ends_the_connection() {
         remote.read("").await.unwrap();
     });
 }
+
+/// Three clients create entries of one log while connections are lost, a fourth follows, and each keeps a lease. Gives
+/// the run's digest, how many attempts succeeded, were refused and had no answer, and how many beats had none.
+fn race(seed: u64) -> (u64, [usize; 3], usize) {
+    let settings = Settings {
+        loss: 20_000,
+        ..Settings::lossy()
+    };
+    sim::run(seed, settings, |network| async move {
+        let embedded = Embedded::volatile();
+        let (address, _task) = serve(&embedded, network.node("server"), "server:0").await;
+        let client = |name: &str| {
+            let limit = Duration::from_millis(700);
+            RemoteCoordinator::with_limit(network.node(name), &*address, limit)
+        };
+        let follower = client("follower");
+        let follows = tokio::spawn(async move {
+            let mut watch = follower.watch("log/", 1).await.unwrap();
+            let mut seen = Vec::new();
+            loop {
+                let changes = watch.next().await.unwrap();
+                let last = changes.keys.iter().any(|(key, _)| key == "log/end");
+                seen.push((changes.revision, changes.keys));
+                if last {
+                    return seen;
+                }
+            }
+        });
+        let writers = ["a", "b", "c"].map(|name| {
+            let (remote, embedded) = (client(name), embedded.clone());
+            tokio::spawn(async move {
+                let beats = keeps_its_lease(&remote, &embedded, name).await;
+                (writes(&remote, name).await, beats)
+            })
+        });
+        let mut sums = [0; 3];
+        let mut lost_beats = 0;
+        let mut claims = Vec::new();
+        for writer in writers {
+            let (claimed, lost) = writer.await.unwrap();
+            lost_beats += lost;
+            claims.extend(claimed);
+        }
+        // What was on its way has arrived.
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        let read = embedded.read("log/").await.unwrap();
+        for (key, mine, outcome) in claims {
+            let entry = read.entries.iter().find(|entry| entry.key == key);
+            let is_mine = entry.is_some_and(|entry| entry.value == mine);
+            match outcome {
+                Some(Transacted::Committed { revision }) => {
+                    assert!(is_mine && entry.unwrap().revision == revision);
+                    sums[0] += 1;
+                }
+                Some(Transacted::Refused) => {
+                    assert!(entry.is_some() && !is_mine, "{key} {mine}");
+                    sums[1] += 1;
+                }
+                None => sums[2] += 1,
+            }
+        }
+        let end = vec![Change::put("log/end", "")];
+        embedded.transact(vec![], end).await.unwrap();
+        let seen = follows.await.unwrap();
+        let read = embedded.read("log/").await.unwrap();
+        let mut written: Vec<_> = read
+            .entries
+            .into_iter()
+            .map(|e| (e.revision, vec![(e.key, Some(e.value))]))
+            .collect();
+        written.sort();
+        assert_eq!(seen, written);
+        (network.digest(), sums, lost_beats)
+    })
+}
+
+/// Attempts: key, value, and the answer if there was one.
+async fn writes(
+    remote: &RemoteCoordinator,
+    name: &str,
+) -> Vec<(String, String, Option<Transacted>)> {
+    let mut claims = Vec::new();
+    for i in 0..60 {
+        let (key, mine) = (format!("log/{i}"), format!("{name}{i}"));
+        let absent = vec![Compare::Absent(key.clone())];
+        let put = vec![Change::put(&*key, mine.clone())];
+        let outcome = remote.transact(absent, put).await.ok();
+        claims.push((key, mine, outcome));
+    }
+    claims
+}
+
+/// While the last beat that was answered had been sent less than the ttl ago, the key is there. Beats without answer.
+async fn keeps_its_lease(remote: &RemoteCoordinator, embedded: &Embedded, name: &str) -> usize {
+    let ttl = Duration::from_secs(3);
+    let key = format!("life/{name}");
+    let mut unanswered = 0;
+    let (lease, mut sent) = loop {
+        let sent = Instant::now();
+        if let Ok(lease) = remote.grant(ttl).await {
+            break (lease, sent);
+        }
+    };
+    let put = Change::put_bound(&*key, name.to_owned(), lease.id);
+    embedded.transact(vec![], vec![put]).await.unwrap();
+    for _ in 0..80 {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let beat = Instant::now();
+        match remote.keep_alive(lease.id).await {
+            Ok(_) => sent = beat,
+            Err(Error::LeaseEnded { .. }) => assert!(sent.elapsed() >= ttl),
+            Err(_) => unanswered += 1,
+        }
+        let alive = !embedded.read(&key).await.unwrap().entries.is_empty();
+        assert!(alive || sent.elapsed() >= ttl);
+    }
+    unanswered
+}
+
+#[test]
+fn answers_are_true_while_connections_are_lost_and_runs_repeat() {
+    let mut sums = [0; 3];
+    let mut lost_beats = 0;
+    for seed in 0..20 {
+        let (_, outcomes, lost) = race(seed);
+        for (sum, outcome) in sums.iter_mut().zip(outcomes) {
+            *sum += outcome;
+        }
+        lost_beats += lost;
+    }
+    println!("committed, refused, unknown: {sums:?}; beats without answer: {lost_beats}");
+    assert!(sums.iter().all(|sum| *sum > 20) && lost_beats > 20);
+    assert_eq!(race(7), race(7));
+}

@@ -3,8 +3,10 @@
 
 use super::super::contract;
 use super::*;
+use bartender_net::Roles;
+use bartender_net::tls::{Authority, NODE_HOST};
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
@@ -13,11 +15,17 @@ struct Server {
     program: PathBuf,
     folder: tempfile::TempDir,
     ports: [u16; 2],
+    secure: bool,
     child: Child,
 }
 
 impl Server {
     fn start() -> Option<Server> {
+        Server::start_with(false)
+    }
+
+    /// With mutual TLS or without.
+    fn start_with(secure: bool) -> Option<Server> {
         let Some(program) = std::env::var_os("BARTENDER_ETCD_SERVER") else {
             eprintln!("skipped: no etcd server; `cargo xtask etcd-test` runs this");
             return None;
@@ -28,11 +36,20 @@ impl Server {
         let free = [0, 0].map(|port| TcpListener::bind(("127.0.0.1", port)).unwrap());
         let ports = free.each_ref().map(|l| l.local_addr().unwrap().port());
         drop(free);
-        let child = spawn(&program, folder.path(), ports);
+        if secure {
+            let day = Duration::from_secs(86_400);
+            let authority = Authority::create(day).unwrap();
+            for (name, roles) in [("server", Roles::NODE), ("client", Roles::WRITER)] {
+                let identity = authority.issue(name, roles, day).unwrap();
+                identity.save(folder.path()).unwrap();
+            }
+        }
+        let child = spawn(&program, folder.path(), ports, secure);
         Some(Server {
             program,
             folder,
             ports,
+            secure,
             child,
         })
     }
@@ -44,11 +61,22 @@ impl Server {
     }
 
     fn start_again(&mut self) {
-        self.child = spawn(&self.program, self.folder.path(), self.ports);
+        self.child = spawn(&self.program, self.folder.path(), self.ports, self.secure);
     }
 
     fn options(&self) -> EtcdOptions {
-        EtcdOptions::new([format!("http://127.0.0.1:{}", self.ports[0])])
+        let port = self.ports[0];
+        if !self.secure {
+            return EtcdOptions::new([format!("http://127.0.0.1:{port}")]);
+        }
+        EtcdOptions::new([format!("https://127.0.0.1:{port}")])
+            .authority(self.file("authority.pem"))
+            .host(NODE_HOST)
+            .identity(self.file("client.pem"), self.file("client.key"))
+    }
+
+    fn file(&self, name: &str) -> Vec<u8> {
+        std::fs::read(self.folder.path().join(name)).unwrap()
     }
 
     async fn connect(&mut self) -> Etcd {
@@ -71,9 +99,22 @@ impl Drop for Server {
     }
 }
 
-fn spawn(program: &std::path::Path, folder: &std::path::Path, ports: [u16; 2]) -> Child {
-    let [client, peer] = ports.map(|port| format!("http://127.0.0.1:{port}"));
-    Command::new(program)
+fn spawn(program: &Path, folder: &Path, ports: [u16; 2], secure: bool) -> Child {
+    let scheme = if secure { "https" } else { "http" };
+    let client = format!("{scheme}://127.0.0.1:{}", ports[0]);
+    let peer = format!("http://127.0.0.1:{}", ports[1]);
+    let mut command = Command::new(program);
+    if secure {
+        command
+            .arg("--client-cert-auth")
+            .arg("--trusted-ca-file")
+            .arg(folder.join("authority.pem"))
+            .arg("--cert-file")
+            .arg(folder.join("server.pem"))
+            .arg("--key-file")
+            .arg(folder.join("server.key"));
+    }
+    command
         .arg("--data-dir")
         .arg(folder.join("data"))
         .args(["--name", "test", "--logger", "zap"])
@@ -179,5 +220,29 @@ fn a_watch_of_what_etcd_has_compacted_is_told() {
         for revision in compacted..=last {
             assert_eq!(watch.next().await.unwrap().revision, revision);
         }
+    });
+}
+
+#[test]
+fn only_who_has_a_certificate_is_answered_by_an_etcd_that_wants_one() {
+    let Some(mut server) = Server::start_with(true) else {
+        return;
+    };
+    block_on(async {
+        let etcd = server.connect().await;
+        let put = vec![Change::put("k", "v")];
+        etcd.transact(vec![], put).await.unwrap();
+        assert_eq!(etcd.read("k").await.unwrap().entries[0].value, "v");
+        let limit = Duration::from_secs(2);
+        let mut without = server.options().limit(limit);
+        without.identity = None;
+        Etcd::connect(&without).await.unwrap_err();
+        // Nor do we answer to a server of another authority.
+        let other = Authority::create(limit).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        other.save(folder.path()).unwrap();
+        let pem = std::fs::read(folder.path().join("authority.pem")).unwrap();
+        let foreign = server.options().limit(limit).authority(pem);
+        Etcd::connect(&foreign).await.unwrap_err();
     });
 }
