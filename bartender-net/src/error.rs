@@ -85,6 +85,13 @@ pub enum Error {
         size: u64,
     },
 
+    /// No RDMA here.
+    #[error("no RDMA device: {what}; use TCP, or set one up (rdma link)")]
+    NoDevice {
+        /// What is missing.
+        what: String,
+    },
+
     /// Memory that cannot be registered with the network.
     #[error("cannot register {len} bytes: {what}")]
     Register {

@@ -234,6 +234,8 @@ impl Hello {
 }
 
 mod frame;
+#[cfg(feature = "rdma")]
+pub mod verbs;
 
 pub use frame::{Frame, parse};
 

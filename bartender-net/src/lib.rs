@@ -26,7 +26,7 @@
 //! | backend | what it is for |
 //! |---|---|
 //! | TCP | the default: every machine has it, and it is the reference for behaviour |
-//! | verbs | RDMA over InfiniBand or RoCE; behind the feature `rdma`, because it loads a C library at run time |
+//! | verbs | RDMA over InfiniBand or RoCE; behind the feature `rdma`; Linux only, and it loads libibverbs at run time |
 //! | simulated | tests: delay, loss, reordering, torn writes and failing queue pairs, all drawn from one printed seed |
 //!
 //! # What holds for every backend
@@ -59,6 +59,9 @@ pub mod tls;
 
 mod tcp;
 
+#[cfg(all(feature = "rdma", target_os = "linux", target_pointer_width = "64"))]
+mod verbs;
+
 pub mod sim;
 
 pub use error::{Error, Result};
@@ -67,3 +70,5 @@ pub use memory::{Access, Memory, MemoryRegion, PersistMethod, RemoteMemory};
 pub use operation::{Completer, Operation, Outcome, Pending, Posted, Received};
 pub use roles::Roles;
 pub use tcp::{TcpFabric, TcpOptions};
+#[cfg(all(feature = "rdma", target_os = "linux", target_pointer_width = "64"))]
+pub use verbs::{VerbsFabric, VerbsOptions};

@@ -13,6 +13,11 @@ use crate::{capi, chores, etcd, instructions, miri, tsan};
 const FEATURE_SETS: &[(&str, &[&str])] = &[
     ("clippy", &["--workspace", "--all-targets"]),
     ("clippy, no features", &["-p", "bartender-pm"]),
+    // Its tests need cards: `cargo xtask vm test-rdma`.
+    (
+        "clippy, RDMA",
+        &["-p", "bartender-net", "--all-targets", "--features", "rdma"],
+    ),
     (
         "clippy, benches with all peers",
         &["-p", "bartender-benches", "--all-targets", "--all-features"],

@@ -46,6 +46,8 @@ Usage: cargo xtask COMMAND [ARGUMENT...]
     vm setup            once before: fetches what the machine is made of
     vm test [FILTER...] the tests that can use persistent memory, on ext4 with
                         DAX and on a device
+    vm test-rdma [FILTER...] the verbs backend over two emulated cards, and what
+                        a read takes beside ib_read_lat
     vm powercut [N]     pulls the plug of a machine that commits, N times
   help            this text
 

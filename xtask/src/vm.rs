@@ -3,8 +3,8 @@
 //! A QEMU guest under software emulation has two virtual NVDIMMs and sees the
 //! host's files, so binaries built on the host run in it unchanged: [`setup`]
 //! fetches what it is made of, [`machine`] boots it for one command, [`suite`]
-//! runs the tests that are about persistent memory in it, and [`powercut`] pulls
-//! its plug. Everything it keeps lies in `vm` in the target folder.
+//! runs the tests that are about persistent memory in it, [`rdma`] those of the
+//! verbs backend over two emulated cards, and [`powercut`] pulls its plug. Everything it keeps lies in `vm` in the target folder.
 //!
 //! `CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="target/debug/xtask vm"` (as an
 //! absolute path) lets `cargo test` run its programs there, a boot for each.
@@ -17,6 +17,7 @@
 mod archive;
 mod machine;
 mod powercut;
+mod rdma;
 mod setup;
 mod suite;
 
@@ -27,13 +28,14 @@ const DAX_FOLDER: &str = "/run/pmem";
 /// And the second: a device.
 const DAX_DEVICE: &str = "/dev/dax1.0";
 
-/// `cargo xtask vm setup | test | powercut | COMMAND`; the status to exit with.
+/// `cargo xtask vm setup | test | test-rdma | powercut | COMMAND`; the status to exit with.
 pub(crate) fn run(arguments: &[String]) -> Result<u8, Failure> {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words.as_slice() {
-        [] => Err("vm: say `setup`, `test`, `powercut` or a command to run".into()),
+        [] => Err("vm: say `setup`, `test`, `test-rdma`, `powercut` or a command to run".into()),
         ["setup"] => setup::install().map(|()| 0),
         ["test", filters @ ..] => suite::run(filters),
+        ["test-rdma", filters @ ..] => rdma::run(filters),
         ["powercut"] => powercut::run(powercut::ROUNDS).map(|()| 0),
         ["powercut", rounds] => {
             let rounds = rounds

@@ -3,7 +3,7 @@
 #   /run/pmem   ext4 with -o dax on the first NVDIMM
 #   /dev/dax1.0 the second NVDIMM as a device
 # What is written elsewhere is gone when the machine stops, but for /run/out.
-# Cards for RDMA would be set up where the modules are loaded.
+# Cards for RDMA are made by rdma.sh, for those who want them.
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 stop() {
     sync

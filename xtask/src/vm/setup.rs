@@ -20,6 +20,10 @@ const PACKAGES: &[(&str, &str)] = &[
     ("util-linux", "blkid"),
     ("e2fsprogs", "mkfs.ext4"),
     ("ndctl", "ndctl"),
+    ("iproute2", "rdma"),
+    ("ibverbs-providers", "ibv_devices"),
+    ("ibverbs-utils", "ibv_devices"),
+    ("perftest", "ib_read_lat"),
 ];
 
 /// What the guest needs before it sees the host's files; its other modules it

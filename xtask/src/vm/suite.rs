@@ -43,7 +43,7 @@ pub(super) fn run(filters: &[&str]) -> Result<u8, Failure> {
     let mut programs = Vec::new();
     for (package, wanted) in PROGRAMS {
         let names: Vec<&str> = wanted.iter().map(|(name, _)| *name).collect();
-        let built = build(package, &names)?;
+        let built = build(package, &names, &[])?;
         for ((name, filter), program) in wanted.iter().zip(built) {
             programs.push((*package, *name, *filter, program));
         }
@@ -70,11 +70,18 @@ pub(super) fn run(filters: &[&str]) -> Result<u8, Failure> {
     machine.start(&script, std::io::stdout())?.wait()
 }
 
-/// Builds test programs of a package: their paths, in this order.
-pub(super) fn build(package: &str, names: &[&str]) -> Result<Vec<String>, Failure> {
+/// Builds test programs of a package, with features: their paths, in this order.
+pub(super) fn build(
+    package: &str,
+    names: &[&str],
+    features: &[&str],
+) -> Result<Vec<String>, Failure> {
     let mut command = cargo(["test", "--no-run", "--message-format=json", "-p", package]);
     for name in names {
         command.args(["--test", name]);
+    }
+    for feature in features {
+        command.args(["--features", feature]);
     }
     let built = command
         .current_dir(root())
