@@ -17,6 +17,9 @@ use tokio::time::Instant;
 /// Revisions that a watch may be behind.
 const HISTORY: usize = 4096;
 
+/// Bytes of keys and values in these revisions.
+const HISTORY_BYTES: usize = 16 << 20;
+
 /// A key as it is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Kept {
@@ -36,7 +39,7 @@ struct Term {
 /// A step from one state to the next.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Delta {
-    /// The store's revision after it.
+    /// The coordinator's revision after it.
     pub(crate) revision: u64,
     /// Keys, in order, with what they hold after it.
     pub(crate) keys: BTreeMap<String, Option<Kept>>,
@@ -57,7 +60,15 @@ pub(crate) struct State {
     leases: BTreeMap<LeaseId, Term>,
     /// What the revisions above `forgotten` did, in order.
     history: VecDeque<Changes>,
+    history_bytes: usize,
     forgotten: u64,
+}
+
+fn bytes_of(changes: &Changes) -> usize {
+    let bytes = |(key, value): &(String, Option<Bytes>)| {
+        key.len() + value.as_ref().map_or(0, |value| value.len())
+    };
+    changes.keys.iter().map(bytes).sum()
 }
 
 /// All keys from `prefix` on that start with it.
@@ -92,6 +103,7 @@ impl State {
             keys,
             leases,
             history: VecDeque::new(),
+            history_bytes: 0,
             forgotten: revision,
         }
     }
@@ -248,17 +260,18 @@ impl State {
             self.leases.remove(&id);
         }
         if !seen.is_empty() {
-            let revision = delta.revision;
-            self.history.push_back(Changes {
-                revision,
+            let changes = Changes {
+                revision: delta.revision,
                 keys: seen,
-            });
+            };
+            self.history_bytes += bytes_of(&changes);
+            self.history.push_back(changes);
         }
-        while self.history.len() > HISTORY {
-            self.forgotten = self
-                .history
-                .pop_front()
-                .map_or(self.revision, |c| c.revision);
+        while (self.history.len() > HISTORY || self.history_bytes > HISTORY_BYTES)
+            && let Some(oldest) = self.history.pop_front()
+        {
+            self.history_bytes -= bytes_of(&oldest);
+            self.forgotten = oldest.revision;
         }
     }
 }

@@ -94,3 +94,21 @@ async fn a_watch_of_what_never_changes_does_not_fall_behind() {
     embedded.transact(vec![], vec![put]).await.unwrap();
     assert_eq!(task.await.unwrap().unwrap().revision, 10_002);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_watches_might_want_takes_a_bounded_amount_of_memory() {
+    let embedded = Embedded::volatile();
+    let mut revision = 1;
+    for _ in 0..100 {
+        let put = Change::put("k", vec![1; 250_000]);
+        revision += 1;
+        embedded.transact(vec![], vec![put]).await.unwrap();
+    }
+    let mut watch = embedded.watch("", 1).await.unwrap();
+    let error = watch.next().await.unwrap_err();
+    let Error::Compacted { oldest, .. } = error else {
+        panic!("{error}");
+    };
+    // 16 MiB of 25 MB.
+    assert_eq!(revision - oldest, 67);
+}
