@@ -17,6 +17,10 @@ use crate::records::{
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+mod attempt;
+
+use attempt::Attempt;
+
 /// The records of one cluster. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct ClusterMap {
@@ -87,7 +91,7 @@ pub struct Picture {
     pub regions: BTreeMap<String, Seen<RegionRecord>>,
     /// By region.
     pub primaries: BTreeMap<String, Seen<Primary>>,
-    /// The store's revision: a watch after it misses nothing.
+    /// The coordinator's revision: a watch after it misses nothing.
     pub revision: u64,
 }
 
@@ -414,108 +418,6 @@ impl ClusterMap {
             .await?;
         Ok(())
     }
-
-    /// A transaction that makes `me` the primary of `record`.
-    async fn reign(
-        &self,
-        region: &str,
-        compares: Vec<Compare>,
-        record: RegionRecord,
-        me: &Identity,
-        attempt: Attempt<'_>,
-    ) -> Result<Verdict> {
-        let primary = me.primary(record.epoch);
-        let changes = vec![
-            Change::put(self.keys.region(region), record.encode()),
-            Change::put_bound(self.keys.primary(region), primary.encode(), me.lease),
-        ];
-        match self.coordinator.transact(compares, changes).await? {
-            Transacted::Committed { revision } => Ok(Verdict::Done(Seen { record, revision })),
-            Transacted::Refused => {
-                let reigning = self.primary(region).await?;
-                self.explain(region, me, attempt, reigning).await
-            }
-        }
-    }
-
-    /// A transaction of the reigning primary that changes its region's record.
-    async fn amend(
-        &self,
-        region: &str,
-        before: &Seen<RegionRecord>,
-        record: RegionRecord,
-        me: &Identity,
-    ) -> Result<Verdict> {
-        check_name(region)?;
-        if before.record.primary != me.name {
-            return Ok(Verdict::Refused(Refusal::NotPrimary));
-        }
-        let reign = me.primary(record.epoch).encode();
-        let compares = vec![
-            Compare::Revision(self.keys.region(region), before.revision),
-            Compare::Value(self.keys.primary(region), reign),
-        ];
-        let changes = vec![Change::put(self.keys.region(region), record.encode())];
-        match self.coordinator.transact(compares, changes).await? {
-            Transacted::Committed { revision } => Ok(Verdict::Done(Seen { record, revision })),
-            Transacted::Refused => {
-                let reigning = self.primary(region).await?;
-                self.explain(region, me, Attempt::Amend(before), reigning)
-                    .await
-            }
-        }
-    }
-
-    /// Why an attempt of `me`'s was refused.
-    async fn explain(
-        &self,
-        region: &str,
-        me: &Identity,
-        attempt: Attempt<'_>,
-        reigning: Option<Seen<Primary>>,
-    ) -> Result<Verdict> {
-        let refused = |refusal| Ok(Verdict::Refused(refusal));
-        let Some(now) = self.region(region).await? else {
-            return match (attempt, reigning) {
-                (Attempt::Create, Some(other)) => refused(Refusal::PrimaryAlive(other.record)),
-                (Attempt::Create, None) => refused(Refusal::Passing),
-                _ => refused(Refusal::NoSuchRegion),
-            };
-        };
-        let mine = |epoch| {
-            let reigning = reigning.as_ref().map(|primary| &primary.record);
-            reigning == Some(&me.primary(epoch))
-        };
-        match attempt {
-            // An earlier attempt, whose answer was lost.
-            Attempt::Create if now.record.epoch == 1 && mine(1) => Ok(Verdict::Done(now)),
-            Attempt::Create => refused(Refusal::Exists(now)),
-            Attempt::Bid(before) => {
-                let epoch = before.record.epoch + 1;
-                if now.record.epoch == epoch && mine(epoch) {
-                    return Ok(Verdict::Done(now));
-                }
-                match reigning {
-                    _ if now.revision != before.revision => refused(Refusal::Changed(now)),
-                    Some(other) => refused(Refusal::PrimaryAlive(other.record)),
-                    None => refused(Refusal::Passing),
-                }
-            }
-            Attempt::Amend(before) => match mine(before.record.epoch) {
-                true if now.revision != before.revision => refused(Refusal::Changed(now)),
-                true => refused(Refusal::Passing),
-                false => refused(Refusal::NotPrimary),
-            },
-        }
-    }
-}
-
-/// What was refused.
-#[derive(Clone, Copy)]
-enum Attempt<'a> {
-    Create,
-    Bid(&'a Seen<RegionRecord>),
-    Amend(&'a Seen<RegionRecord>),
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@
 //! - **Durable**, where it says so: what was answered survives the coordinator's restart. The volatile one is for
 //!   tests and says so.
 //! - **Revisions.** Every transaction that changes something, and every end of a lease that had keys, makes one new
-//!   revision of the whole store; it only grows. A transaction that changes nothing makes none.
+//!   revision of the whole; it only grows. A transaction that changes nothing makes none.
 //! - **Watches** give every revision that touched the prefix, once, whole and in order, whatever connections break on
 //!   the way; or the error [`Compacted`](Error::Compacted) when the history was dropped, and then the watcher reads
 //!   anew.
@@ -69,7 +69,7 @@ pub struct Entry {
 pub struct Snapshot {
     /// In the order of their keys.
     pub entries: Vec<Entry>,
-    /// The store's revision then: a watch after it misses nothing.
+    /// The coordinator's revision then: a watch after it misses nothing.
     pub revision: u64,
 }
 
@@ -132,7 +132,7 @@ impl Change {
 /// How a transaction went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Transacted {
-    /// It happened, and this is the store's revision after it.
+    /// It happened, and this is the coordinator's revision after it.
     Committed {
         /// All keys that it wrote have this one.
         revision: u64,
@@ -385,9 +385,11 @@ mod layout;
 
 mod state;
 
-mod store;
+mod durable;
 
 mod message;
+
+mod pieces;
 
 pub(crate) mod embedded;
 

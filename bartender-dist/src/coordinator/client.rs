@@ -4,7 +4,8 @@
 //! time. It connects when it is asked something, and anew when the connection broke. What was sent and not answered is
 //! never repeated, except by a watch, which goes on after the last revision that it gave.
 
-use super::message::{Answer, Assembler, Request, split};
+use super::message::{Answer, Request};
+use super::pieces::{Assembler, split};
 use super::server::POLL;
 use super::{
     Change, Changes, Compare, Coordinator, Lease, LeaseId, Snapshot, Transacted, Watch, Watching,

@@ -1,6 +1,6 @@
 //! What every coordinator has to do, as tests that are written once and run on each of them.
 //!
-//! Each test works below a prefix of its own, so that they may share a store, and waits on tokio's clock: under a
+//! Each test works below a prefix of its own, so that they may share one, and waits on tokio's clock: under a
 //! paused one they take no time.
 
 use super::{
@@ -66,7 +66,7 @@ fn apply(map: &mut BTreeMap<String, Bytes>, changes: Changes) {
     }
 }
 
-/// Runs all of it on one store. `at` starts all keys.
+/// Runs all of it on one coordinator. `at` starts all keys.
 pub(crate) async fn all(subject: Subject, at: &str) {
     comparisons_decide(&subject, &format!("{at}compare/")).await;
     reads_are_of_a_prefix_at_one_revision(&subject, &format!("{at}read/")).await;

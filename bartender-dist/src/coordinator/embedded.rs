@@ -7,8 +7,8 @@
 //! There is no task of its own: whoever asks first ends the leases that are due, and a watch sleeps until the next of
 //! them is. Nobody can tell that from a lease that ended on time.
 
+use super::durable::{self, Durable};
 use super::state::{Delta, State};
-use super::store::{self, Store};
 use super::{
     Change, Changes, Compare, Coordinator, Lease, LeaseId, Snapshot, Transacted, Watch, Watching,
     check_request, check_ttl,
@@ -29,7 +29,7 @@ use tokio::time::Instant;
 #[derive(Clone)]
 pub struct Embedded(Arc<Shared>);
 
-/// * `inner` is held for one operation, never across a wait of the executor's. Where there is a store that takes a
+/// * `inner` is held for one operation, never across a wait of the executor's. Where the state is durable that takes a
 ///   barrier, so that threads for blocking work do it.
 /// * `turns` is raised with each delta; watches wait for it.
 struct Shared {
@@ -41,7 +41,7 @@ struct Shared {
 /// The state, and where it is kept.
 struct Inner {
     state: State,
-    store: Option<Store>,
+    durable: Option<Durable>,
 }
 
 impl fmt::Debug for Embedded {
@@ -62,8 +62,8 @@ struct Turn<'a> {
 impl Turn<'_> {
     /// First durable, then visible.
     fn step(&mut self, delta: Delta) -> Result<()> {
-        if let Some(store) = &mut self.inner.store {
-            store.commit(&delta)?;
+        if let Some(durable) = &mut self.inner.durable {
+            durable.commit(&delta)?;
         }
         self.inner.state.apply(delta, self.now);
         self.turns.raise();
@@ -101,15 +101,15 @@ impl Embedded {
     /// [`Error::Region`] where the region does not open, as when another process has it; [`Error::Coordinator`] where
     /// it holds something else.
     pub fn open(path: impl AsRef<Path>) -> Result<Embedded> {
-        let region = store::options().open(path)?;
-        let (store, state) = Store::open(region, Instant::now())?;
-        Ok(Embedded::with(state, Some(store)))
+        let region = durable::options().open(path)?;
+        let (durable, state) = Durable::open(region, Instant::now())?;
+        Ok(Embedded::with(state, Some(durable)))
     }
 
-    fn with(state: State, store: Option<Store>) -> Embedded {
+    fn with(state: State, durable: Option<Durable>) -> Embedded {
         Embedded(Arc::new(Shared {
-            durable: store.is_some(),
-            inner: Mutex::new(Inner { state, store }),
+            durable: durable.is_some(),
+            inner: Mutex::new(Inner { state, durable }),
             turns: Signal::default(),
         }))
     }
@@ -136,8 +136,8 @@ impl Embedded {
 impl Shared {
     fn turn<R>(&self, f: impl FnOnce(&mut Turn<'_>) -> Result<R>) -> Result<R> {
         let mut inner = self.inner.lock();
-        if let Some(store) = &inner.store {
-            store.check()?;
+        if let Some(durable) = &inner.durable {
+            durable.check()?;
         }
         let mut turn = Turn {
             inner: &mut inner,

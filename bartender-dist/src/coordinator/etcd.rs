@@ -8,20 +8,23 @@
 //! repeated, except by a watch, which goes on after the last revision that it gave. Every call has a limit of time.
 
 use super::{
-    Change, Changes, Compare, Coordinator, Entry, Lease, LeaseId, Snapshot, Transacted, Watch,
-    Watching, check_request, check_ttl,
+    Change, Compare, Coordinator, Entry, Lease, LeaseId, Snapshot, Transacted, Watch,
+    check_request, check_ttl,
 };
 use crate::error::{Error, Result};
 use bartender_net::Boxed;
-use bytes::Bytes;
 use etcd_client::{
-    Certificate, Client, Compare as EtcdCompare, CompareOp, ConnectOptions, EventType, GetOptions,
-    Identity, KvClient, PutOptions, TlsOptions, Txn, TxnOp, WatchClient, WatchOptions, WatchStream,
+    Certificate, Client, Compare as EtcdCompare, CompareOp, ConnectOptions, GetOptions, Identity,
+    KvClient, PutOptions, TlsOptions, Txn, TxnOp,
 };
 use std::collections::VecDeque;
 use std::fmt;
 use std::future::Future;
 use std::time::Duration;
+
+mod watch;
+
+use watch::Watcher;
 
 /// How etcd is reached.
 #[derive(Clone)]
@@ -116,9 +119,6 @@ impl fmt::Debug for EtcdOptions {
 /// Answers of etcd are at most so long: all records of a cluster.
 const MAX_ANSWER: usize = 256 << 20;
 
-/// A watch that cannot reach etcd tries again after this.
-const PAUSE: Duration = Duration::from_millis(200);
-
 /// An etcd cluster. Cheap to clone.
 #[derive(Clone)]
 pub struct Etcd {
@@ -170,19 +170,6 @@ fn is_lease_over(error: &etcd_client::Error) -> bool {
             status.message().contains("requested lease not found")
         }
         etcd_client::Error::LeaseKeepAliveError(what) => what.contains("lease not found"),
-        _ => false,
-    }
-}
-
-/// Whether trying again is no use: we are not let in, or do not make sense.
-fn is_final(error: &etcd_client::Error) -> bool {
-    const INVALID_ARGUMENT: i32 = 3;
-    const PERMISSION_DENIED: i32 = 7;
-    const UNAUTHENTICATED: i32 = 16;
-    match error {
-        etcd_client::Error::GRpcStatus(status) => {
-            [INVALID_ARGUMENT, PERMISSION_DENIED, UNAUTHENTICATED].contains(&(status.code() as i32))
-        }
         _ => false,
     }
 }
@@ -371,97 +358,6 @@ impl Coordinator for Etcd {
                 Ok(_) => Ok(()),
                 Err(error) if is_lease_over(&error) => Ok(()),
                 Err(error) => Err(self.reach.failed(error)),
-            }
-        })
-    }
-}
-
-/// A watch: all up to `after` was given, then comes what is `ready`, then the stream.
-struct Watcher {
-    client: WatchClient,
-    reach: Reach,
-    prefix: String,
-    after: u64,
-    stream: Option<WatchStream>,
-    ready: VecDeque<Changes>,
-}
-
-impl Watcher {
-    /// One step towards more that is ready; `false`: etcd is away. Safe to cancel.
-    async fn step(&mut self) -> Result<bool> {
-        let Some(stream) = &mut self.stream else {
-            let options = WatchOptions::new().with_start_revision(etcd_number(self.after + 1));
-            let options = match self.prefix.is_empty() {
-                true => options.with_all_keys(),
-                false => options.with_prefix(),
-            };
-            let call = self.client.watch(&*self.prefix, Some(options));
-            return match self.reach.within(call).await {
-                Ok(Ok(stream)) => {
-                    self.stream = Some(stream);
-                    Ok(true)
-                }
-                Ok(Err(error)) if is_final(&error) => Err(self.reach.failed(error)),
-                Ok(Err(_)) | Err(_) => Ok(false),
-            };
-        };
-        let answer = match stream.message().await {
-            Ok(Some(answer)) => answer,
-            Err(error) if is_final(&error) => return Err(self.reach.failed(error)),
-            Ok(None) | Err(_) => {
-                self.stream = None;
-                return Ok(false);
-            }
-        };
-        if answer.compact_revision() > 0 {
-            self.stream = None;
-            return Err(Error::Compacted {
-                asked: self.after,
-                oldest: number(answer.compact_revision()).saturating_sub(1),
-            });
-        }
-        if answer.canceled() {
-            self.stream = None;
-            if answer.cancel_reason().contains("permission denied") {
-                return Err(self.reach.failed(answer.cancel_reason()));
-            }
-            return Ok(false);
-        }
-        for event in answer.events() {
-            let Some(kv) = event.kv() else { continue };
-            let (revision, Ok(key)) = (number(kv.mod_revision()), kv.key_str()) else {
-                continue;
-            };
-            let value = match event.event_type() {
-                EventType::Put => Some(Bytes::copy_from_slice(kv.value())),
-                EventType::Delete => None,
-            };
-            let change = (key.to_owned(), value);
-            match self.ready.back_mut() {
-                Some(last) if last.revision == revision => last.keys.push(change),
-                _ => self.ready.push_back(Changes {
-                    revision,
-                    keys: vec![change],
-                }),
-            }
-        }
-        Ok(true)
-    }
-}
-
-impl Watching for Watcher {
-    fn next(&mut self) -> Boxed<'_, Result<Changes>> {
-        Box::pin(async move {
-            loop {
-                // etcd does not split a revision over several answers.
-                if let Some(mut changes) = self.ready.pop_front() {
-                    changes.keys.sort();
-                    self.after = changes.revision;
-                    return Ok(changes);
-                }
-                if !self.step().await? {
-                    tokio::time::sleep(PAUSE).await;
-                }
             }
         })
     }

@@ -28,7 +28,7 @@ pub(crate) struct Header {
     pub(crate) magic: [u8; 8],
     /// [`Header::FORMAT`].
     pub(crate) format: u64,
-    /// The store's revision.
+    /// The coordinator's revision.
     pub(crate) revision: u64,
     /// The last lease that was granted.
     pub(crate) last_lease: u64,

@@ -3,15 +3,11 @@
 //!
 //! Decoding checks everything: no bytes panic, and nothing is allocated that was not sent.
 
-use super::layout::{Piece, answer, request};
+use super::layout::{answer, request};
 use super::{Change, Changes, Compare, Entry, LeaseId, MAX_KEY, Snapshot, Transacted};
 use crate::error::Error;
 use bytes::{Buf, Bytes};
-use std::collections::BTreeMap;
 use std::time::Duration;
-
-/// Bytes of a piece, its head included: well below what the fabric takes as one message.
-const PIECE: usize = 256 << 10;
 
 /// What is wrong with a message, in words.
 pub(super) type Bad = &'static str;
@@ -378,70 +374,6 @@ impl Answer {
             _ => return Err("an answer of no known kind"),
         };
         from.end(answer)
-    }
-}
-
-/// The pieces as which `bytes` travel.
-pub(super) fn split(number: u64, bytes: &[u8]) -> Vec<Bytes> {
-    let mut parts = bytes.chunks(PIECE - Piece::LEN).peekable();
-    let mut pieces = Vec::new();
-    while let Some(part) = parts.next() {
-        let head = Piece {
-            version: Piece::VERSION,
-            more: u32::from(parts.peek().is_some()),
-            number,
-        };
-        pieces.push([&head.to_bytes(), part].concat().into());
-    }
-    pieces
-}
-
-/// Puts pieces together; those of different numbers may come in turns.
-#[derive(Debug)]
-pub(super) struct Assembler {
-    parts: BTreeMap<u64, Vec<u8>>,
-    held: usize,
-    limit: usize,
-}
-
-impl Assembler {
-    /// For messages that are not whole yet of up to `limit` bytes in all.
-    pub(super) fn new(limit: usize) -> Assembler {
-        Assembler {
-            parts: BTreeMap::new(),
-            held: 0,
-            limit,
-        }
-    }
-
-    /// A piece that came; with the last one of its number, all bytes.
-    pub(super) fn push(&mut self, mut piece: Bytes) -> Result<Option<(u64, Bytes)>, Bad> {
-        let head = piece.first_chunk().ok_or("a piece without its head")?;
-        let head = Piece::from_bytes(head);
-        if head.version != Piece::VERSION {
-            return Err("another version; run the same version on both machines");
-        }
-        if head.more > 1 {
-            return Err("a piece of no known kind");
-        }
-        piece.advance(Piece::LEN);
-        if head.more == 1 && piece.is_empty() {
-            return Err("an empty piece");
-        }
-        if self.held + piece.len() > self.limit {
-            return Err("it is too long");
-        }
-        if head.more == 1 {
-            self.held += piece.len();
-            self.parts.entry(head.number).or_default().extend(&piece);
-            return Ok(None);
-        }
-        let Some(mut bytes) = self.parts.remove(&head.number) else {
-            return Ok(Some((head.number, piece)));
-        };
-        self.held -= bytes.len();
-        bytes.extend(&piece);
-        Ok(Some((head.number, bytes.into())))
     }
 }
 

@@ -4,7 +4,8 @@
 //! behind (requests, watches) ends with its connection. It keeps nothing of its own. Who may ask is the fabric's
 //! certificates' word: any role may read and watch; a memory node or a writer of logs may also change things.
 
-use super::message::{Answer, Assembler, Request, millis, split};
+use super::message::{Answer, Request, millis};
+use super::pieces::{Assembler, split};
 use super::{Coordinator, MAX_KEY, MAX_PARTS, MAX_VALUES};
 use crate::error::Result;
 use bartender_net::{Connection, Listener, Received, Roles};

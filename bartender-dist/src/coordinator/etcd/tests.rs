@@ -5,6 +5,7 @@ use super::super::contract;
 use super::*;
 use bartender_net::Roles;
 use bartender_net::tls::{Authority, NODE_HOST};
+use bytes::Bytes;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};

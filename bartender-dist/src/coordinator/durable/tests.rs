@@ -19,7 +19,7 @@ struct Picture {
 
 /// What a run does: first durable, then visible, as [`Embedded`] does it.
 struct Run {
-    store: Store,
+    durable: Durable,
     state: State,
     now: Instant,
     picture: Picture,
@@ -34,10 +34,10 @@ fn small() -> Options {
 impl Run {
     fn open(sim: Arc<SimMedium>) -> Result<Run> {
         let now = Instant::now();
-        let (store, state) = Store::open(small().open_on(sim)?, now)?;
-        let picture = Picture::of(&store, &state);
+        let (durable, state) = Durable::open(small().open_on(sim)?, now)?;
+        let picture = Picture::of(&durable, &state);
         Ok(Run {
-            store,
+            durable,
             state,
             now,
             picture,
@@ -45,7 +45,7 @@ impl Run {
     }
 
     fn step(&mut self, delta: Delta) -> Result<()> {
-        self.store.commit(&delta)?;
+        self.durable.commit(&delta)?;
         let picture = &mut self.picture;
         picture.revision = delta.revision;
         for (key, kept) in &delta.keys {
@@ -107,7 +107,7 @@ impl Run {
 }
 
 impl Picture {
-    fn of(store: &Store, state: &State) -> Picture {
+    fn of(durable: &Durable, state: &State) -> Picture {
         let read = state.read("");
         let kept = |e: crate::coordinator::Entry| {
             let (value, revision, lease) = (e.value, e.revision, e.lease);
@@ -121,14 +121,14 @@ impl Picture {
             )
         };
         let ttl = |place: &Place| {
-            let bytes = store.block(place.item, Item::LEN).unwrap().first_chunk();
+            let bytes = durable.block(place.item, Item::LEN).unwrap().first_chunk();
             Duration::from_millis(Item::from_bytes(bytes.unwrap()).number)
         };
         Picture {
             revision: read.revision,
-            last_lease: store.last_lease,
+            last_lease: durable.last_lease,
             keys: read.entries.into_iter().map(kept).collect(),
-            leases: store.leases.iter().map(|(id, p)| (*id, ttl(p))).collect(),
+            leases: durable.leases.iter().map(|(id, p)| (*id, ttl(p))).collect(),
         }
     }
 }
@@ -146,7 +146,11 @@ fn explore(kind: SimKind, steps: u64, seed: u64) -> Result<u64, String> {
         pictures.push(run.picture.clone());
         sim.note(step);
         if step % 9 == 0 {
-            run.store.heap.region().checkpoint().expect("no I/O error");
+            run.durable
+                .heap
+                .region()
+                .checkpoint()
+                .expect("no I/O error");
         }
     }
     let trace = sim.trace();
@@ -178,10 +182,10 @@ fn go_on(
     if !allowed.contains(&run.picture) {
         return Err(format!("{:?} instead of one of {allowed:?}", run.picture));
     }
-    let heap = &run.store.heap;
+    let heap = &run.durable.heap;
     heap.check().map_err(|e| e.to_string())?;
     let items = run.picture.keys.len() + run.picture.leases.len();
-    let chunks = u64::from(run.store.chunks != 0);
+    let chunks = u64::from(run.durable.chunks != 0);
     let blocks = 2 + chunks + items as u64;
     // Looking at words, opening may take a block that died for a live one; never the other way round.
     let live = heap.stats().live_blocks;
@@ -249,7 +253,7 @@ fn after_an_io_error_it_says_so_until_it_is_opened_again() {
     sim.fail_in(0);
     let delta = plan(&run);
     let first = run.step(delta.clone()).unwrap_err();
-    assert!(run.store.check().is_err());
+    assert!(run.durable.check().is_err());
     sim.fail_never();
     let again = run.step(delta).unwrap_err();
     assert!(again.to_string().contains(&first.to_string()), "{again}");
@@ -276,7 +280,7 @@ fn a_full_region_refuses_and_goes_on() {
             Err(error) => break error,
         }
     };
-    assert!(big > 10 && run.store.check().is_ok(), "{big}: {refused}");
+    assert!(big > 10 && run.durable.check().is_ok(), "{big}: {refused}");
     let delete = (0..big).map(|i| Change::delete(format!("big{i}")));
     for delete in delete {
         let delta = run.state.plan(&[], vec![delete]).unwrap().unwrap();

@@ -6,7 +6,7 @@
 //! region is opened again, and every call says so.
 //!
 //! Invariant: `header`, the slots and the items that `keys`, `leases` and `free` name lie in blocks of this heap, which
-//! only the store touches.
+//! only this touches.
 
 #![allow(unsafe_code)]
 
@@ -39,7 +39,7 @@ struct Place {
 }
 
 /// The state as the region holds it.
-pub(crate) struct Store {
+pub(crate) struct Durable {
     heap: Heap,
     pending: Pending,
     header: u64,
@@ -52,9 +52,9 @@ pub(crate) struct Store {
     broken: Option<String>,
 }
 
-impl fmt::Debug for Store {
+impl fmt::Debug for Durable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Store")
+        f.debug_tuple("Durable")
             .field(&self.heap.region().path())
             .finish()
     }
@@ -77,10 +77,10 @@ fn put(region: &Region, record: &mut Record, address: u64, bytes: &[u8]) {
     let end = offset.checked_add(bytes.len() as u64);
     assert!(
         end.is_some_and(|end| end <= region.size()),
-        "the store keeps addresses of its own blocks only"
+        "only addresses of own blocks are kept"
     );
     let to = region.base().wrapping_add(offset as usize);
-    // SAFETY: inside of the view, as was just checked, in a block that by the store's invariant only it touches; it is
+    // SAFETY: inside of the view, as was just checked, in a block that by the invariant above only `Durable` touches; it is
     // borrowed mutably for the whole commit, so that there is no reference into it.
     unsafe { to.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
     record.change(offset, bytes);
@@ -93,12 +93,12 @@ pub(crate) fn options() -> Options {
     options
 }
 
-impl Store {
+impl Durable {
     /// The state that a region holds, or an empty one that is made there; leases begin at `now`.
-    pub(crate) fn open(region: Region, now: Instant) -> Result<(Store, State)> {
+    pub(crate) fn open(region: Region, now: Instant) -> Result<(Durable, State)> {
         let path = region.path().to_owned();
         let heap = Heap::open_untyped(region).map_err(|e| failed(&path, e))?;
-        let mut store = Store {
+        let mut durable = Durable {
             heap,
             pending: Pending::new(),
             header: 0,
@@ -109,14 +109,14 @@ impl Store {
             free: BTreeSet::new(),
             broken: None,
         };
-        let state = match store.heap.root() {
+        let state = match durable.heap.root() {
             None => {
-                store.format()?;
+                durable.format()?;
                 State::new(1, 0, BTreeMap::new(), BTreeMap::new(), now)
             }
-            Some(_) => store.load(now)?,
+            Some(_) => durable.load(now)?,
         };
-        Ok((store, state))
+        Ok((durable, state))
     }
 
     fn failed(&self, what: impl fmt::Display) -> Error {
@@ -197,7 +197,7 @@ impl Store {
         if size < len {
             return Err(self.failed(format!("{len} bytes in a block of {size}")));
         }
-        // SAFETY: a block of this heap of at least that many bytes, as was just checked; only the store writes to it,
+        // SAFETY: a block of this heap of at least that many bytes, as was just checked; only `Durable` writes to it,
         // which is borrowed.
         Ok(unsafe { std::slice::from_raw_parts(block.as_ptr(), len) })
     }
