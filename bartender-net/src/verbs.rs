@@ -1,7 +1,7 @@
 //! The verbs backend: RDMA over InfiniBand or RoCE, by libibverbs, which is loaded at run time.
 //!
 //! One-sided operations are the card's own, on the registered memory itself; the target's processor sees nothing of
-//! them. Messages go into buffers that wait for them. Queue pairs find each other over a TCP connection with the TLS
+//! them. Messages go into buffers that wait for them, as many as the receiver has granted room for. Queue pairs find each other over a TCP connection with the TLS
 //! of the crate, which also says when the peer is gone; keys are handed out by the program over the connection that
 //! results.
 //!
@@ -41,6 +41,7 @@ use device::{Device, Pair, Queue};
 use link::{COMPLETIONS, Shared, VerbsLink};
 use serve::{Accepting, Control};
 use slab::{RECVS, Slab};
+use socket2::{SockRef, TcpKeepalive};
 use std::fmt;
 use std::io;
 use std::sync::Arc;
@@ -48,6 +49,9 @@ use std::time::Duration;
 use table::Table;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
+
+/// After how much silence the peer's machine is asked whether it is there.
+const KEEPALIVE: Duration = Duration::from_secs(5);
 
 /// Which card, and limits.
 #[derive(Debug, Clone)]
@@ -168,6 +172,12 @@ impl Node {
         client: bool,
     ) -> Result<Connection> {
         let _ = stream.set_nodelay(true);
+        // A machine that is gone says nothing: ask whether it is there.
+        let keepalive = TcpKeepalive::new()
+            .with_time(KEEPALIVE)
+            .with_interval(KEEPALIVE)
+            .with_retries(2);
+        let _ = SockRef::from(&stream).set_tcp_keepalive(&keepalive);
         match &self.secured {
             None => {
                 let (name, address) = (address.to_owned(), address.to_owned());

@@ -9,8 +9,10 @@
 
 mod contract;
 
+use bartender_net::tls::{Authority, Identity};
 use bartender_net::{
-    Access, Error, Fabric, Memory, PersistMethod, RemoteMemory, VerbsFabric, VerbsOptions,
+    Access, Error, Fabric, Memory, PersistMethod, Received, RemoteMemory, Roles, VerbsFabric,
+    VerbsOptions,
 };
 use contract::memory::Plain;
 use contract::{Pair, Story};
@@ -18,7 +20,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::runtime::{Builder, Handle, Runtime};
 
 fn devices() -> Option<(String, String)> {
@@ -74,6 +76,84 @@ fn without_a_device_it_is_said_what_is_missing() {
             panic!("{error}");
         };
         assert!(!what.is_empty());
+    });
+}
+
+#[test]
+fn control_connections_can_be_secured() {
+    let Some((near, far)) = devices() else { return };
+    let (day, roles) = (Duration::from_secs(86_400), Roles::WRITER | Roles::NODE);
+    let identity = |authority: &Authority| authority.issue("n", roles, day).unwrap();
+    let ours = Authority::create(day).unwrap();
+    let (good, foreign) = (identity(&ours), identity(&Authority::create(day).unwrap()));
+    many().block_on(async {
+        let fabric = |device: &str, identity: &Identity| {
+            let mut options = VerbsOptions::default();
+            options.device = Some(device.to_owned());
+            VerbsFabric::secure(Handle::current(), identity, options).unwrap()
+        };
+        let (near, far, stranger) = (
+            fabric(&near, &good),
+            fabric(&far, &good),
+            fabric(&near, &foreign),
+        );
+        let listener = far.listen("127.0.0.1:0").await.unwrap();
+        assert!(stranger.connect(&listener.address()).await.is_err());
+        let connection = near.connect(&listener.address()).await.unwrap();
+        let accepted = listener.accept().await.unwrap();
+        assert_eq!(accepted.peer().name, "n");
+        assert_eq!(accepted.peer().roles, roles);
+        connection.send("hello").await.unwrap();
+        assert_eq!(
+            accepted.recv().await.unwrap(),
+            Received::Message("hello".into())
+        );
+        connection.close();
+        accepted.closed().await;
+    });
+}
+
+/// Memory whose owner says that what has left the card is durable.
+struct Flushing(Arc<Plain>);
+
+// SAFETY: as what is inside.
+unsafe impl Memory for Flushing {
+    fn base(&self) -> NonNull<u8> {
+        self.0.base()
+    }
+
+    fn len(&self) -> u64 {
+        self.0.len()
+    }
+
+    fn method(&self) -> PersistMethod {
+        PersistMethod::ReadAfterWrite
+    }
+
+    fn persist(&self, ranges: &[(u64, u64)]) -> Result<(), String> {
+        self.0.persist(ranges)
+    }
+}
+
+#[test]
+fn a_read_persists_only_where_the_target_declares_it_and_grants_reading() {
+    run(|pair| {
+        Box::pin(async move {
+            for (access, by_processor) in [(Access::ALL, 0), (Access::WRITE, 1)] {
+                let memory = Plain::new(4096);
+                let flushing = Arc::new(Flushing(memory.clone()));
+                let region = pair.far.register(flushing, access).unwrap();
+                let (connection, _far) = pair.connect().await;
+                let mut batch = connection.batch();
+                let write = batch.write(region.remote(), 8, vec![1; 1000]);
+                let persist = batch.persist(region.remote(), vec![(8, 1000)]);
+                batch.post();
+                write.await.unwrap();
+                persist.await.unwrap();
+                assert_eq!(memory.bytes(8, 1000), [1; 1000]);
+                assert_eq!(memory.persisted.lock().unwrap().len(), by_processor);
+            }
+        })
     });
 }
 

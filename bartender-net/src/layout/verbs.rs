@@ -35,7 +35,7 @@ pub struct Hello {
 #[repr(C)]
 #[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 pub struct Head {
-    /// [`NOTHING`], [`MESSAGE`], [`PERSIST`] or [`ANSWER`].
+    /// [`NOTHING`], [`MESSAGE`], [`PERSIST`], [`ANSWER`] or [`GRANT`].
     pub kind: u8,
     /// Not 0: the rest follows, in messages of the same kind.
     pub more: u8,
@@ -51,6 +51,10 @@ pub const MESSAGE: u8 = 1;
 pub const PERSIST: u8 = 2;
 /// How that went: [`Answer`], then the reason in UTF-8 if it failed.
 pub const ANSWER: u8 = 3;
+
+/// Room for so many more bytes of messages, as eight bytes; each message and immediate costs
+/// [`MESSAGE_COST`](super::MESSAGE_COST) besides its own. There is room for [`WINDOW`](super::WINDOW) at first.
+pub const GRANT: u8 = 4;
 
 /// A wish for a barrier.
 #[repr(C)]

@@ -14,7 +14,7 @@ use crate::fabric::{Boxed, Link, Peer};
 use crate::layout::{self, verbs as wire};
 use crate::memory::{Access, PersistMethod, RemoteMemory};
 use crate::operation::{Completer, Operation, Outcome, Posted, Received};
-use bartender_pm::sync::{Arc, Mutex};
+use bartender_pm::sync::{Arc, Mutex, hint};
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::io::ErrorKind;
@@ -24,8 +24,12 @@ use zerocopy::{FromBytes, IntoBytes};
 
 /// Completions in the queue at most.
 pub(super) const COMPLETIONS: u32 = DEPTH as u32 + RECVS as u32 + 16;
-/// Bytes of messages that nobody received; a peer that sends more is cut off.
-const INBOX: usize = 256 << 20;
+/// Bytes of messages that nobody received; who sends more is cut off.
+const WINDOW: u64 = layout::WINDOW as u64;
+/// What a message costs of it besides its bytes.
+const COST: u64 = layout::MESSAGE_COST as u64;
+/// How often whoever posted looks for completions itself, which takes a few microseconds.
+const LOOKS: u32 = 32;
 /// What a message brings besides its head.
 const BODY: usize = SLOT - size_of::<wire::Head>();
 
@@ -64,9 +68,15 @@ struct Inner {
     flight: Flight,
     slab: Slab,
     waiting: VecDeque<Waiting>,
-    answers: VecDeque<Vec<u8>>,
+    /// Answers and grants: what kind, and the rest.
+    answers: VecDeque<(u8, Vec<u8>)>,
     inbox: VecDeque<Received>,
-    inbox_bytes: usize,
+    /// What the inbox holds of the window.
+    held: u64,
+    /// What was received and not granted again.
+    received: u64,
+    /// What the peer has room for.
+    credit: u64,
     /// Parts of a message, and of a wish.
     message: Vec<u8>,
     wish: Vec<u8>,
@@ -77,6 +87,27 @@ struct Inner {
     closed: Option<ErrorKind>,
     /// What is told once the lock was given back.
     told: Vec<(Completer, Result<Outcome>)>,
+}
+
+impl Inner {
+    /// Whether the peer has no room for the next operation.
+    fn is_blocked(&self) -> bool {
+        let next = self.waiting.front();
+        next.is_some_and(|next| next.sent == 0 && next.cost() > self.credit)
+    }
+}
+
+impl Waiting {
+    /// What it takes of the peer's window.
+    fn cost(&self) -> u64 {
+        match &self.operation {
+            Operation::Send { bytes } => bytes.len() as u64 + COST,
+            Operation::Write {
+                immediate: Some(_), ..
+            } => COST,
+            _ => 0,
+        }
+    }
 }
 
 /// What the handles and the task of a connection share.
@@ -109,7 +140,9 @@ impl Shared {
                 waiting: VecDeque::new(),
                 answers: VecDeque::new(),
                 inbox: VecDeque::new(),
-                inbox_bytes: 0,
+                held: 0,
+                received: 0,
+                credit: WINDOW,
                 message: Vec::new(),
                 wish: Vec::new(),
                 wishes: Vec::new(),
@@ -185,10 +218,16 @@ impl Shared {
         let reason = &reason.as_bytes()[..reason.len().min(layout::MAX_REASON as usize)];
         let answer = [head.as_bytes(), reason].concat();
         self.with(|inner| {
-            inner.answers.push_back(answer);
+            inner.answers.push_back((wire::ANSWER, answer));
             self.pump(inner);
         });
         self.kick.notify_one();
+    }
+
+    /// Whether the task has something to look for.
+    fn is_busy(&self) -> bool {
+        let inner = self.inner.lock();
+        !inner.flight.is_empty() || !inner.waiting.is_empty() || !inner.wishes.is_empty()
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -354,13 +393,13 @@ impl Shared {
         if fine && completion.opcode == ffi::WC_RECV_IMM {
             let immediate = u32::from_be(completion.imm_data);
             inner.inbox.push_back(Received::Immediate(immediate));
-            inner.inbox_bytes += 64;
+            inner.held += COST;
         } else if fine && completion.opcode == ffi::WC_RECV {
             let len = (completion.byte_len as usize).min(SLOT);
             let bytes = inner.slab.bytes(super::slab::SENDS + recv, len).to_vec();
             fine = self.understood(inner, &bytes).is_some();
         }
-        fine &= inner.inbox_bytes <= INBOX;
+        fine &= inner.held <= WINDOW;
         if fine && let Some(pair) = &inner.pair {
             fine = inner.slab.post(pair, recv);
         }
@@ -385,7 +424,7 @@ impl Shared {
                 }
                 if head.more == 0 {
                     let message = std::mem::take(&mut inner.message);
-                    inner.inbox_bytes += message.len() + 64;
+                    inner.held += message.len() as u64 + COST;
                     inner.inbox.push_back(Received::Message(message.into()));
                 }
             }
@@ -408,6 +447,13 @@ impl Shared {
                 }
             }
             wire::NOTHING => {}
+            wire::GRANT => {
+                let more = u64::from_le_bytes(body.try_into().ok()?);
+                inner.credit = inner
+                    .credit
+                    .checked_add(more)
+                    .filter(|sum| *sum <= WINDOW)?;
+            }
             wire::ANSWER => {
                 let (answer, reason) = wire::Answer::read_from_prefix(body).ok()?;
                 let outcome = match answer.failed {
@@ -431,16 +477,22 @@ impl Shared {
             else {
                 break;
             };
-            let answer = inner.answers.pop_front().unwrap_or_default();
-            let head = head(wire::ANSWER, false);
+            let (kind, answer) = inner.answers.pop_front().unwrap_or_default();
+            let head = head(kind, false);
             let len = inner.slab.fill(slot, &[head.as_bytes(), &answer]);
             let (keep, piece) = (Keep::Slot(slot), inner.slab.piece(slot.into(), len));
             self.request(inner, ffi::WR_SEND, [0; 4], piece, 0, keep, None, true);
         }
         while inner.pair.is_some() && inner.flight.has_room(false) && inner.slab.has_room() {
+            if inner.is_blocked() {
+                return;
+            }
             let Some(waiting) = inner.waiting.pop_front() else {
                 return;
             };
+            if waiting.sent == 0 {
+                inner.credit -= waiting.cost();
+            }
             self.step(inner, waiting);
         }
     }
@@ -448,7 +500,7 @@ impl Shared {
     /// Posts the next work request of an operation; what is left of it waits in front.
     fn step(&self, inner: &mut Inner, mut waiting: Waiting) {
         // Nothing else follows: it has to say when it has landed.
-        let last = inner.waiting.is_empty();
+        let last = inner.waiting.is_empty() || inner.is_blocked();
         match &waiting.operation {
             Operation::Read { from, offset, len } => {
                 let (from, offset, len) = (*from, *offset, *len as usize);
@@ -890,7 +942,16 @@ impl Link for VerbsLink {
             shared.pump(inner);
             shared.tell(inner);
         });
-        shared.kick.notify_one();
+        // A small operation is often complete before the task could be woken.
+        for _ in 0..LOOKS {
+            if shared.poll() > 0 {
+                break;
+            }
+            hint::spin_loop();
+        }
+        if shared.is_busy() {
+            shared.kick.notify_one();
+        }
     }
 
     fn recv(&self) -> Boxed<'_, Result<Received>> {
@@ -900,15 +961,21 @@ impl Link for VerbsLink {
                 let mut news = pin!(shared.news.notified());
                 news.as_mut().enable();
                 let next = shared.with(|inner| {
-                    let received = inner.inbox.pop_front();
-                    if let Some(received) = &received {
-                        inner.inbox_bytes -= 64
-                            + match received {
-                                Received::Message(bytes) => bytes.len(),
-                                Received::Immediate(_) => 0,
-                            };
+                    let received = inner.inbox.pop_front().ok_or(inner.closed)?;
+                    let cost = COST
+                        + match &received {
+                            Received::Message(bytes) => bytes.len() as u64,
+                            Received::Immediate(_) => 0,
+                        };
+                    inner.held -= cost;
+                    inner.received += cost;
+                    if inner.received >= WINDOW / 4 && inner.closed.is_none() {
+                        let room = std::mem::take(&mut inner.received).to_le_bytes();
+                        inner.answers.push_back((wire::GRANT, room.to_vec()));
+                        shared.pump(inner);
+                        shared.kick.notify_one();
                     }
-                    received.ok_or(inner.closed)
+                    Ok(received)
                 });
                 match next {
                     Ok(received) => return Ok(received),
