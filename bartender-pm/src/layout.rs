@@ -23,6 +23,8 @@ pub const MAGIC: [u8; 8] = *b"bartendr";
 pub const MAGIC_CREATING: [u8; 8] = *b"bartendN";
 /// Version of the layout in this file.
 pub const FORMAT: u32 = 1;
+/// Highest epoch that a header may have.
+pub const MAX_EPOCH: u64 = (1 << 31) - 1;
 /// Bytes of a header block; the two copies never share a page or a sector.
 pub const HEADER_BLOCK: u64 = 4096;
 /// Where the log starts.

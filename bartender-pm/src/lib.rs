@@ -57,6 +57,7 @@ pub use counts::Counts;
 pub use error::{Error, Result};
 pub use frozen::Frozen;
 pub use holes::Space;
+pub use layout::MAX_EPOCH;
 pub use log::{Replication, Sealed};
 pub use medium::{LogStyle, Medium, MediumKind, ViewSource, erase_device};
 pub use options::Options;

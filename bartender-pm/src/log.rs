@@ -165,6 +165,8 @@ pub(crate) struct Log {
     pub(crate) style: LogStyle,
     pub(crate) epoch: u64,
     pub(crate) lanes: Box<[Lane]>,
+    /// Where lane 0 ended when it was opened: its first record of this opening starts there.
+    pub(crate) opened_at: u64,
     /// Longest record that fits an empty log.
     capacity: u64,
     /// The next number to be drawn.
@@ -226,6 +228,7 @@ impl Log {
             style,
             epoch,
             lanes: lanes.into(),
+            opened_at: start,
             next: Apart(AtomicU64::new(next)),
             durable: AtomicU64::new(next - 1),
             replication: None,

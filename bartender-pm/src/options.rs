@@ -185,7 +185,7 @@ impl Options {
                             .into(),
                     });
                 }
-                if as_primary.epoch >= 1 << 31 {
+                if as_primary.epoch > layout::MAX_EPOCH {
                     return Err(Error::BadOption {
                         option: "replicated",
                         what: format!("epoch {} is too large", as_primary.epoch),
@@ -573,7 +573,9 @@ pub(crate) fn check_header(medium: &dyn Medium, header: &Header) -> Result<()> {
         return damaged("addresses of a relocation");
     }
     let aligned = |&head: &u64| head.is_multiple_of(layout::RECORD_ALIGN) && head < 1 << 60;
-    if !header.heads.iter().all(aligned) || header.checkpoint >= 1 << 60 || header.epoch >= 1 << 31
+    if !header.heads.iter().all(aligned)
+        || header.checkpoint >= 1 << 60
+        || header.epoch > layout::MAX_EPOCH
     {
         return damaged("log positions");
     }

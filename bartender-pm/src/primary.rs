@@ -61,6 +61,20 @@ impl Region {
         head..self.shared.log.batch_start()
     }
 
+    /// Where the stream ended when this opened it: its first batch starts there.
+    pub fn opened_at(&self) -> u64 {
+        self.shared.log.opened_at
+    }
+
+    /// Whether it can be committed to.
+    ///
+    /// # Errors
+    ///
+    /// `Poisoned`, `Fenced`: never again, before it is opened anew.
+    pub fn check_usable(&self) -> Result<()> {
+        self.shared.named(self.shared.log.check())
+    }
+
     /// Where the stream ends that every replica has.
     pub fn committed(&self) -> u64 {
         self.shared.log.lanes[0].tail.load(Ordering::Acquire)

@@ -273,6 +273,13 @@ pub(crate) fn recover(
     let mut behind = Vec::new();
     if replicated {
         let (durable, end) = tails[0];
+        if durable > end {
+            return Err(Error::Damaged {
+                path: medium.path().into(),
+                offset: lane_place(header, 0).0,
+                what: "a log record says of more than there is that it is durable".into(),
+            });
+        }
         let kept = found.partition_point(|&(_, _, at, _)| at < durable);
         committed_before = match found[..kept].last() {
             None => before(header),

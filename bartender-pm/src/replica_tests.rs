@@ -697,3 +697,102 @@ fn what_another_primary_left_is_not_the_next_record() {
     assert!(images > 4, "{images} images");
     mutant::with("no_link", an_old_record_behind_a_new_one).expect_err("nothing noticed no_link");
 }
+
+/// A primary and a standby that has all of it, whose ring was used several times and is nearly full.
+fn two_with_a_past(memories: &[Arc<SimMemory>]) -> Check<(Region, Standby, Arc<SimMedium>)> {
+    let kind = SimKind::Disk;
+    let region = options(1)
+        .open_on(SimMedium::new(kind, Image::default(), &memories[0]))
+        .map_err(text)?;
+    let sim = SimMedium::new(kind, Image::default(), &memories[1]);
+    let lead = || {
+        let batch = region.try_lead().expect("something gathered");
+        batch.write_local().map_err(text)?;
+        batch.finish(Ok(())).map_err(text)
+    };
+    lead()?;
+    let picture = region.picture().map_err(text)?;
+    let installing = Standby::install_on(sim.clone(), &picture.header).map_err(text)?;
+    let standby = installing.finish().map_err(text)?;
+    for round in 0..6 {
+        for value in 0..14 {
+            let mut record = Record::new();
+            record.change(place(0), &[value; 200]);
+            let mut writer = region.writer().map_err(text)?;
+            let appended = writer.append(&mut record, Durability::Eventual);
+            appended.map_err(text)?;
+        }
+        lead()?;
+        let (at, end) = (
+            standby.promise(1).map_err(text)?.committed,
+            region.committed(),
+        );
+        let bytes = region.read_stream(at, end - at).map_err(text)?;
+        standby.receive(1, at, &bytes).map_err(text)?;
+        standby.commit(1, end);
+        if round < 4 {
+            standby.checkpoint().map_err(text)?;
+        }
+        region.checkpoint().map_err(text)?;
+    }
+    Ok((region, standby, sim))
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "many images")]
+fn an_older_replica_over_which_a_copy_was_begun_is_none() {
+    let memories: Vec<_> = (0..2).map(|_| SimMemory::new(MAX_SIZE)).collect();
+    let (region, standby, sim) = two_with_a_past(&memories).expect("they follow");
+    let picture = region.picture().expect("no error");
+    let image = sim.image();
+    drop((standby, sim));
+    let sim = SimMedium::new(SimKind::Disk, image, &memories[1]);
+    let installing = Standby::install_on(sim.clone(), &picture.header);
+    drop(installing.expect("no error"));
+    let trace = sim.trace();
+    drop(sim);
+    let opened = trace.explore(Bound::default(), |crash| {
+        match Standby::open_on(SimMedium::new(SimKind::Disk, crash.image, &memories[1])) {
+            Ok(_) | Err(Error::Unfinished { .. }) => Ok(()),
+            Err(error) => Err(error.to_string()),
+        }
+    });
+    region.fence(9);
+    assert!(opened.expect("never damaged") > 4);
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "copies megabytes")]
+fn a_standby_promises_no_epoch_that_it_could_not_be_opened_with() {
+    let memories: Vec<_> = (0..2).map(|_| SimMemory::new(MAX_SIZE)).collect();
+    let (region, standby, sim) = two_with_a_past(&memories).expect("they follow");
+    for epoch in [1 << 31, u64::MAX] {
+        standby.promise(epoch).expect_err("too large");
+    }
+    standby
+        .promise(crate::MAX_EPOCH)
+        .expect("as high as can be");
+    let image = sim.image();
+    drop((standby, sim));
+    let again = Standby::open_on(SimMedium::new(SimKind::Disk, image, &memories[1]));
+    assert_eq!(again.expect("opens").position().epoch, crate::MAX_EPOCH);
+    region.fence(u64::MAX);
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "copies megabytes")]
+fn a_record_that_is_ahead_of_itself_is_refused() {
+    let memories: Vec<_> = (0..2).map(|_| SimMemory::new(MAX_SIZE)).collect();
+    let (region, standby, sim) = two_with_a_past(&memories).expect("they follow");
+    let at = standby.promise(2).expect("higher").committed;
+    let mut link = Record::link(standby.receiving_crc());
+    let last = region.last_seq();
+    let ahead = link.seal(2, last + 1, at, at + 64).to_vec();
+    standby
+        .receive(2, at, &ahead)
+        .expect_err("it says that it is durable");
+    let sound = link.seal(2, last + 1, at, at).to_vec();
+    standby.receive(2, at, &sound).expect("it does not");
+    drop((standby, sim));
+    region.fence(9);
+}

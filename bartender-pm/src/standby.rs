@@ -30,8 +30,8 @@ use crate::error::{Error, Result};
 use crate::frozen::Frozen;
 use crate::header::{self, Found};
 use crate::layout::{
-    FLAG_CATCHING_UP, FLAG_CLEAN, FLAG_INSTALLING, FLAG_REPLICA, HEADER_BLOCK, HOME_STEP, Header,
-    LOG_OFFSET, read_from,
+    FLAG_CATCHING_UP, FLAG_CLEAN, FLAG_INSTALLING, FLAG_REPLICA, FORMAT, HEADER_BLOCK, HOME_STEP,
+    Header, LOG_OFFSET, MAGIC, MAX_EPOCH, read_from,
 };
 use crate::log::{Log, ring_pieces};
 use crate::medium::{self, LogStyle, Medium, ViewSource, mapped};
@@ -221,6 +221,12 @@ impl Standby {
         self.receiving.lock().expected
     }
 
+    /// What a link has to name.
+    #[cfg(test)]
+    pub(crate) fn receiving_crc(&self) -> u32 {
+        self.receiving.lock().before.crc
+    }
+
     /// Bytes that its ring holds.
     pub fn ring(&self) -> u64 {
         self.log.lanes[0].len
@@ -231,8 +237,14 @@ impl Standby {
     ///
     /// # Errors
     ///
-    /// `Fenced` if a higher one was promised; the medium's.
+    /// `Fenced` if a higher one was promised; `BadOption` for one that no header can hold; the medium's.
     pub fn promise(&self, epoch: u64) -> Result<Position> {
+        if epoch > MAX_EPOCH {
+            return Err(Error::BadOption {
+                option: "epoch",
+                what: format!("{epoch} is too large"),
+            });
+        }
         let mut receiving = self.receiving.lock();
         let promised = receiving.epoch;
         if epoch < promised && !crate::mutant::is("no_fencing") {
@@ -364,6 +376,9 @@ impl Standby {
                     "the record at {offset} was written behind another one"
                 ));
             }
+            if record.header.durable_upto > offset {
+                return Err(format!("the record at {offset} is ahead of itself"));
+            }
             if record.header.seq != number + 1 {
                 let found = record.header.seq;
                 return Err(format!("record {found} follows record {number}"));
@@ -451,6 +466,15 @@ impl Standby {
     /// Whether the log is so full that a [`checkpoint`](Self::checkpoint) is due.
     pub fn needs_checkpoint(&self) -> bool {
         self.log.fill() >= crate::shared::CHECKPOINT_FILL
+    }
+
+    /// Whether it can go on.
+    ///
+    /// # Errors
+    ///
+    /// `Poisoned`: it has to be opened again.
+    pub fn check_usable(&self) -> Result<()> {
+        self.log.check()
     }
 
     /// Takes what is committed home and frees its space in the ring: two barriers.
@@ -550,6 +574,9 @@ impl Standby {
         };
         let mut header: Header =
             read_from(header).ok_or_else(|| not("the primary sent no header"))?;
+        if header.magic != MAGIC || header.format != FORMAT {
+            return Err(not("the primary's format is another one"));
+        }
         header.flags = FLAG_REPLICA | FLAG_INSTALLING;
         if let ViewSource::Memory { base, len } = medium.view() {
             if len < header.max_size {
@@ -568,9 +595,17 @@ impl Standby {
             medium.grow(len)?;
         }
         check_header(&*medium, &header)?;
-        // Neither copy of an older header may count any more.
-        medium.append(&[(0, &[0; HEADER_BLOCK as usize])])?;
+        // Neither copy of an older header may count any more; and while one is left, it says that this is no replica: the last
+        // but one would be of a log that is gone.
+        if let Ok(Found::Header(mut older)) = header::read(&*medium) {
+            older.flags |= FLAG_INSTALLING;
+            header::write(&*medium, &mut older)?;
+            header::write(&*medium, &mut older)?;
+        }
+        // Says that it is unfinished until the new one, which goes to the second block, is whole.
+        header::announce(&*medium)?;
         medium.append(&[(HEADER_BLOCK, &[0; HEADER_BLOCK as usize])])?;
+        header.revision = 0;
         header::write(&*medium, &mut header)?;
         medium.fill_log(LOG_OFFSET, header.home_offset - LOG_OFFSET)?;
         // A medium that was used before.
