@@ -401,6 +401,21 @@ impl ClusterMap {
         self.amend(region, before, record, me).await
     }
 
+    /// The record of `before` is written once more by its primary: whatever was asked before, with an unknown outcome, has happened then
+    /// or never will. One round trip if it is done.
+    ///
+    /// # Errors
+    ///
+    /// The coordinator's. After one the step may have been taken; it can be repeated.
+    pub async fn confirm(
+        &self,
+        region: &str,
+        before: &Seen<RegionRecord>,
+        me: &Identity,
+    ) -> Result<Verdict> {
+        self.amend(region, before, before.record.clone(), me).await
+    }
+
     /// `me` is the primary of `epoch` no more, by its own will: it has stopped to act as one, for good. Whoever is in sync may take
     /// over at once. One round trip.
     ///

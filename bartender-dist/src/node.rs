@@ -154,6 +154,12 @@ impl fmt::Debug for Node {
 impl Drop for Node {
     fn drop(&mut self) {
         self.shared.tasks.end();
+        // Whoever waits for a commit has to know.
+        for hosted in self.shared.hosted.lock().values() {
+            if let Some(primary) = &*hosted.primary.lock() {
+                primary.stop();
+            }
+        }
     }
 }
 
@@ -321,13 +327,22 @@ impl Shared {
                 }
             };
         };
+        let reigns = picture.primaries.get(name);
+        if let Some(reign) = reigns
+            && (&reign.record.member, reign.record.incarnation) == (&me.name, me.incarnation)
+        {
+            // A bid whose answer was lost: nobody acts on it.
+            let map = &self.members.map;
+            map.abdicate(name, &me, reign.record.epoch).await?;
+            tokio::time::sleep(self.options.beat).await;
+            return Ok(());
+        }
         if let Err(error) = blocking(|| hosted.slot.open()) {
             // Whoever had it as the primary may still hold it.
             tracing::debug!(node = self.options.name, region = name, %error, "not open");
             tokio::time::sleep(self.options.beat).await;
             return Ok(());
         }
-        let reigns = picture.primaries.get(name);
         let mine_of_before = reigns.is_some_and(|reign| {
             reign.record.member == me.name && reign.record.incarnation < me.incarnation
         });
@@ -460,6 +475,10 @@ impl Shared {
                 }
             }
         }
+        if reigned.is_err() {
+            // It cannot be opened here: others first, who may.
+            tokio::time::sleep(self.options.ttl).await;
+        }
         reigned
     }
 
@@ -481,16 +500,17 @@ impl Shared {
             self.tasks.clone(),
             self.bounds(),
         );
+        *hosted.primary.lock() = Some(primary.clone());
         let opened = blocking(|| self.store.primary(name, epoch, primary.clone()));
         let region = match opened {
             Ok(region) => region,
             Err(error) => {
                 primary.stop();
+                *hosted.primary.lock() = None;
                 return Err(error);
             }
         };
         primary.start(&region).await;
-        *hosted.primary.lock() = Some(primary.clone());
         let settled = primary.flush(&region).await;
         let served = match settled {
             Ok(()) => {

@@ -1,8 +1,8 @@
 //! Clusters of three to five machines under everything that can happen to them, on a virtual clock.
 //!
 //! *Fault model.* Machines die with what their disks had not drained, and come back; stand still for longer than a lease; lose
-//! each other, also one way; lose the coordinator; disks get slow. The network delays, tears and loses. The coordinator
-//! itself is sound. One schedule is a function of its seed, which every failure prints:
+//! each other, also one way; lose the coordinator, or only its answers; disks get slow, fail in the middle of whatever is
+//! written, and one of them is lost. The network delays, tears and loses. The coordinator itself is sound. One schedule is a function of its seed, which every failure prints:
 //! `BARTENDER_SIM_SEED=n cargo test -p bartender-dist --test simulation -- --nocapture one`.
 
 mod world;
@@ -30,7 +30,7 @@ async fn schedule(network: Network, machines: usize, faults: u64) -> Result<Done
     };
     let mut world = World::new(network.clone(), machines, policy).await;
     sleep(LEASE * 2).await;
-    let mut kills = 0;
+    let (mut kills, mut lost) = (0, false);
     for _ in 0..faults {
         sleep(Duration::from_millis(network.draw(10..=1500))).await;
         let i = network.draw(0..=machines as u64 - 1) as usize;
@@ -41,7 +41,7 @@ async fn schedule(network: Network, machines: usize, faults: u64) -> Result<Done
             _ => i,
         };
         let (a, b) = (format!("m{i}"), format!("m{j}"));
-        match network.draw(0..=15) {
+        match network.draw(0..=20) {
             0..=2 => {
                 world.kill(i).await;
                 kills += 1;
@@ -67,6 +67,14 @@ async fn schedule(network: Network, machines: usize, faults: u64) -> Result<Done
             12 => world.cut_coordinator(i, true),
             13 => (0..machines).for_each(|i| world.cut_coordinator(i, false)),
             14 if i != j => network.lose_connections(&a, &b),
+            15 => world.unsure(true),
+            16 => world.unsure(false),
+            17 => world.break_disk(i, network.draw(0..=12)),
+            18 => (0..machines).for_each(|i| world.mend_disk(i)),
+            19 if !lost => {
+                lost = true;
+                world.lose(i).await;
+            }
             _ => {
                 let slow = network.draw(0..=300);
                 network.change(|settings| settings.persist = 0..=slow);

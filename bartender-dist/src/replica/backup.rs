@@ -6,8 +6,8 @@ use crate::error::Result;
 use crate::store::Store;
 use crate::tasks::{Tasks, blocking};
 use bartender_net::{Access, Connection, Fabric, MemoryRegion, Received, Roles};
-use bartender_pm::sync::Mutex;
-use bartender_pm::{Error, Installing, Position, Standby};
+use bartender_pm::sync::{Mutex, MutexGuard};
+use bartender_pm::{Error, Installing, MAX_EPOCH, Position, Standby};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -25,6 +25,12 @@ pub(crate) struct Slot {
 struct Copy {
     standby: Option<Arc<Standby>>,
     installing: Option<Installing>,
+    /// Counts attachments. Only the last one may change the copy: what an earlier connection still delivers is of another picture.
+    attached: u64,
+    /// The epoch of the last one.
+    epoch: u64,
+    /// This node opens it as the primary.
+    reserved: bool,
 }
 
 impl Slot {
@@ -38,13 +44,40 @@ impl Slot {
         })
     }
 
-    /// Opens the copy, if there is one and it is not open.
+    /// Opens the copy, if there is one and it is not open, as one that follows.
     pub(crate) fn open(&self) -> Result<()> {
         let mut copy = self.copy.lock();
+        self.open_locked(&mut copy)?;
+        copy.reserved = false;
+        Ok(())
+    }
+
+    fn open_locked(&self, copy: &mut Copy) -> Result<()> {
         if copy.standby.is_none() && copy.installing.is_none() {
             copy.standby = self.store.standby(&self.region)?.map(Arc::new);
         }
         Ok(())
+    }
+
+    /// A primary of `epoch` comes: the number of its attachment.
+    fn attach(&self, epoch: u64) -> Result<u64, Answer> {
+        let failed = |why: String| Answer::Failed { why };
+        if epoch > MAX_EPOCH {
+            return Err(failed(format!("epoch {epoch} is too large")));
+        }
+        let mut copy = self.copy.lock();
+        if epoch < copy.epoch {
+            let current = copy.epoch;
+            return Err(Answer::Fenced { current });
+        }
+        if copy.reserved {
+            return Err(failed("it is opened here, as the primary's".into()));
+        }
+        self.open_locked(&mut copy)
+            .map_err(|error| failed(error.to_string()))?;
+        copy.attached += 1;
+        copy.epoch = epoch;
+        Ok(copy.attached)
     }
 
     /// Closes the copy, which is to be opened as a primary's. Nobody uses it after this.
@@ -52,6 +85,8 @@ impl Slot {
         let taken = {
             let mut copy = self.copy.lock();
             copy.installing = None;
+            copy.attached += 1;
+            copy.reserved = true;
             copy.standby.take()
         };
         let Some(mut standby) = taken else { return };
@@ -89,9 +124,14 @@ impl Slot {
         bytes: &[u8],
     ) -> Result<u64, String> {
         let standby = self.standby().ok_or("there is no copy any more")?;
-        let end = standby
-            .receive(epoch, at, bytes)
-            .map_err(|error| error.to_string())?;
+        let end = standby.receive(epoch, at, bytes).map_err(|error| {
+            if standby.check_usable().is_err() {
+                // The next primary to attach opens it again.
+                let mut copy = self.copy.lock();
+                copy.standby.take_if(|now| Arc::ptr_eq(now, &standby));
+            }
+            error.to_string()
+        })?;
         if standby.needs_checkpoint() {
             self.checkpoint();
         }
@@ -119,6 +159,8 @@ impl Slot {
 /// What one connection is about.
 struct Session {
     slot: Arc<Slot>,
+    /// Of its attachment.
+    number: u64,
     epoch: u64,
     ring: Option<(Arc<Ring>, MemoryRegion)>,
 }
@@ -185,13 +227,13 @@ fn answer(
                 return unknown(region);
             };
             *session = None;
-            if let Err(error) = slot.open() {
-                return Answer::Failed {
-                    why: error.to_string(),
-                };
-            }
+            let number = match slot.attach(epoch) {
+                Ok(number) => number,
+                Err(refused) => return refused,
+            };
             let session = session.insert(Session {
                 slot,
+                number,
                 epoch,
                 ring: None,
             });
@@ -207,6 +249,16 @@ fn answer(
 }
 
 impl Session {
+    /// The copy, which this session may change.
+    fn copy(&self) -> Result<MutexGuard<'_, Copy>, Answer> {
+        let copy = self.slot.copy.lock();
+        if copy.attached != self.number {
+            let why = "another connection has attached since".into();
+            return Err(Answer::Failed { why });
+        }
+        Ok(copy)
+    }
+
     /// Promises the epoch and registers the ring.
     fn attach(&mut self, fabric: &dyn Fabric) -> Answer {
         let Some(standby) = self.slot.standby() else {
@@ -267,7 +319,10 @@ impl Session {
             }
             Ask::Install { header } => {
                 self.ring = None;
-                let mut copy = self.slot.copy.lock();
+                let mut copy = match self.copy() {
+                    Ok(copy) => copy,
+                    Err(refused) => return refused,
+                };
                 if let Some(standby) = &copy.standby
                     && standby.position().epoch > self.epoch
                 {
@@ -283,15 +338,21 @@ impl Session {
                     Err(error) => failed(error.to_string()),
                 }
             }
-            Ask::Home { offset, bytes } => match &mut self.slot.copy.lock().installing {
-                None => failed("no copy was begun".into()),
-                Some(installing) => match installing.home(offset, &bytes) {
-                    Ok(()) => Answer::Done,
-                    Err(error) => refused(error),
+            Ask::Home { offset, bytes } => match self.copy() {
+                Err(refused) => refused,
+                Ok(mut copy) => match &mut copy.installing {
+                    None => failed("no copy was begun".into()),
+                    Some(installing) => match installing.home(offset, &bytes) {
+                        Ok(()) => Answer::Done,
+                        Err(error) => refused(error),
+                    },
                 },
             },
             Ask::Finish => {
-                let mut copy = self.slot.copy.lock();
+                let mut copy = match self.copy() {
+                    Ok(copy) => copy,
+                    Err(refused) => return refused,
+                };
                 let Some(installing) = copy.installing.take() else {
                     return failed("no copy was begun".into());
                 };

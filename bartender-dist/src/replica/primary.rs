@@ -7,7 +7,8 @@
 //!   have acknowledged it. One round trip, and nobody else is asked.
 //! - *A follower task* for each backup connects, sends what is missing, makes the backup live, has it put in sync by the
 //!   coordinator, and then tells it now and then what is committed and learns how far its home is.
-//! - *The governor* fences the region when its lease ends or a higher epoch is seen, and removes backups that are gone.
+//! - *The governor* fences the region when its lease ends, a higher epoch is seen, or its medium has failed. Another task
+//!   removes backups that are gone.
 //!
 //! # State
 //!
@@ -72,6 +73,8 @@ pub(crate) struct Primary {
 #[derive(Debug, Default)]
 struct State {
     backups: BTreeMap<String, Backup>,
+    /// Whether it knows its backups: before that nothing is shipped.
+    started: bool,
     written: u64,
     leading: Option<Leading>,
     /// The newest epoch, when this one is over.
@@ -185,7 +188,9 @@ impl Primary {
         let record = self.record.lock().await.record.clone();
         let stream = region.stream();
         let mut state = self.state.lock();
-        state.written = stream.end;
+        // Not the stream's end: the region's own thread may lead already.
+        state.written = region.opened_at();
+        state.started = true;
         for backup in record.replicas.iter().filter(|name| **name != self.me.name) {
             let required = record.in_sync.contains(backup);
             let floor = if required { stream.start } else { u64::MAX };
@@ -203,8 +208,11 @@ impl Primary {
         }
         drop(state);
         self.set_floor(region);
+        self.changed.raise();
+        let (me, governed) = (self.clone(), region.clone());
+        self.tasks.spawn(async move { me.govern(governed).await });
         let (me, region) = (self.clone(), region.clone());
-        self.tasks.spawn(async move { me.govern(region).await });
+        self.tasks.spawn(async move { me.thin(region).await });
     }
 
     /// No task of it goes on with the region.
@@ -269,6 +277,7 @@ impl Primary {
             if let Some(current) = self.is_over() {
                 return Err(self.fenced(current));
             }
+            region.check_usable()?;
             let _ = timeout(self.bounds.beat, changed.changed()).await;
         }
         Ok(())
@@ -287,11 +296,20 @@ impl Primary {
         state.backups.iter().map(lag).collect()
     }
 
+    /// Ready when it has started, or is over.
+    async fn started(&self) {
+        let mut changed = self.changed.listen();
+        while !self.state.lock().started && self.is_over().is_none() {
+            changed.changed().await;
+        }
+    }
+
     /// A batch goes to everybody; done when all that are required have it, and this machine.
     async fn ship(&self, batch: &Sealed<'_>) -> bartender_pm::Result<()> {
         let bytes = Bytes::from_owner(Owned(batch.bytes()));
         let (start, end) = (batch.start(), batch.end());
         let mut posted: Vec<(String, Pending<()>)> = Vec::new();
+        self.started().await;
         {
             let mut state = self.state.lock();
             if let Some(current) = self.ended(&state) {
@@ -406,7 +424,7 @@ impl Primary {
                 _ = self.over() => return,
                 followed = self.follow_once(&region, &backup) => followed,
             };
-            if let Err(error) = followed {
+            if let Err(error) = &followed {
                 tracing::debug!(region = self.name, backup, %error, "not followed");
             }
             self.backup(&backup, |b| {
@@ -417,15 +435,23 @@ impl Primary {
             });
             self.set_floor(&region);
             self.changed.raise();
-            tokio::time::sleep(self.bounds.beat).await;
+            let removed = followed.is_ok_and(|removed| removed);
+            // One that was too slow is given a while, or commits would wait for it again at once.
+            let pause = if removed {
+                self.bounds.lag.max(self.bounds.beat)
+            } else {
+                self.bounds.beat
+            };
+            tokio::time::sleep(pause).await;
         }
     }
 
-    async fn follow_once(&self, region: &Region, backup: &str) -> Result<()> {
+    /// Whether it ended because the backup was removed.
+    async fn follow_once(&self, region: &Region, backup: &str) -> Result<bool> {
         let picture = self.members.picture();
         let Some(member) = picture.members.get(backup) else {
             self.members.changes(self.bounds.patience).await;
-            return Ok(());
+            return Ok(false);
         };
         let address = &member.record.address;
         let connection = timeout(self.bounds.patience, self.fabric.connect(address))
@@ -483,8 +509,14 @@ impl Primary {
             let upto = region.committed();
             let answer = self.ask(&connection, Ask::Commit { upto }, backup).await?;
             (position, _) = self.attached(region, answer, backup)?;
-            self.backup(backup, |b| b.floor = position.head);
+            let required = self.backup(backup, |b| {
+                b.floor = position.head;
+                b.required
+            });
             self.set_floor(region);
+            if required != Some(true) {
+                return Ok(true);
+            }
             tokio::select! {
                 biased;
                 _ = connection.closed() => return Err(self.no_answer(backup, "commit")),
@@ -536,6 +568,13 @@ impl Primary {
             })
         };
         match answer {
+            Answer::Attached {
+                ring: Some(ring), ..
+            } if ring.len != region.ring() => Err(refused(format!(
+                "its ring has {} bytes, and the log {}",
+                ring.len,
+                region.ring()
+            ))),
             Answer::Attached { position, ring } => Ok((position, ring)),
             Answer::Fenced { current } => {
                 self.fence(region, current);
@@ -715,26 +754,30 @@ impl Primary {
                 Err(Error::Region(self.fenced(self.epoch)))
             }
             Err(error) => {
-                // Whether it was made is unknown: nothing else before it is.
+                // Whether it was made is unknown, and it may yet be: nothing else before that is settled.
                 tracing::warn!(region = self.name, %error, "the coordinator is not heard");
                 loop {
                     tokio::time::sleep(self.bounds.beat).await;
                     if let Some(current) = self.is_over() {
                         return Err(Error::Region(self.fenced(current)));
                     }
-                    if let Ok(Some(seen)) = self.members.map.region(&self.name).await {
-                        if seen.record.epoch > self.epoch {
-                            self.fence(region, seen.record.epoch);
+                    match self.members.map.confirm(&self.name, record, &self.me).await {
+                        Ok(Verdict::Done(seen) | Verdict::Refused(Refusal::Changed(seen))) => {
+                            *record = seen;
+                            return Ok(false);
                         }
-                        *record = seen;
-                        return Ok(false);
+                        Ok(Verdict::Refused(Refusal::Passing)) | Err(_) => {}
+                        Ok(Verdict::Refused(_)) => {
+                            self.fence(region, self.epoch);
+                            return Err(Error::Region(self.fenced(self.epoch)));
+                        }
                     }
                 }
             }
         }
     }
 
-    /// Watches over lease, epoch and backups that are gone.
+    /// Watches over lease, epoch and medium. It waits for nobody else, the coordinator least of all.
     async fn govern(self: Arc<Self>, region: Region) {
         while self.is_over().is_none() {
             let picture = self.members.picture();
@@ -743,9 +786,25 @@ impl Primary {
             {
                 return self.fence(&region, seen.record.epoch);
             }
-            if !self.members.is_alive(self.me.incarnation) {
+            let usable = region.check_usable();
+            if let Err(error) = &usable {
+                tracing::warn!(region = self.name, %error, "given up");
+            }
+            if usable.is_err() || !self.members.is_alive(self.me.incarnation) {
                 return self.fence(&region, self.epoch);
             }
+            tokio::select! {
+                biased;
+                _ = self.over() => return,
+                _ = self.members.changes(self.bounds.beat) => {}
+            }
+        }
+    }
+
+    /// Removes backups that are gone.
+    async fn thin(self: Arc<Self>, region: Region) {
+        while self.is_over().is_none() {
+            let picture = self.members.picture();
             let policy = self.record.lock().await.record.policy;
             let gone: Vec<String> = {
                 let state = self.state.lock();

@@ -45,6 +45,16 @@ impl Disk {
         trace.image_before(trace.events().len(), &mut Rng(seed))
     }
 
+    /// Everything fails after so many barriers.
+    pub(crate) fn break_in(&self, barriers: u64) {
+        self.medium().fail_in(barriers);
+    }
+
+    /// It works again.
+    pub(crate) fn mend(&self) {
+        self.medium().fail_never();
+    }
+
     /// Whether anybody has it open.
     fn used(&self) -> bool {
         Arc::strong_count(&self.medium.lock().expect("no panic")) > 1

@@ -6,7 +6,9 @@ pub(crate) mod ledger;
 use bartender_dist::coordinator::{
     Change, Compare, Coordinator, Lease, LeaseId, Snapshot, Transacted, Watch,
 };
-use bartender_dist::{Embedded, Hosting, Node, NodeOptions, Policy, Result, Serving, Wanted};
+use bartender_dist::{
+    Embedded, Error, Hosting, Node, NodeOptions, Policy, RegionRecord, Result, Serving, Wanted,
+};
 use bartender_net::Boxed;
 use bartender_net::sim::Network;
 use bartender_pm::medium::sim::{Image, SimKind};
@@ -26,12 +28,14 @@ fn ms(n: u64) -> Duration {
     Duration::from_millis(n)
 }
 
-/// The coordinator as one machine reaches it: not at once, and not always.
+/// The coordinator as one machine reaches it: not at once, and not always; while it is `unsure`, an answer may be lost, and
+/// a transaction may happen after it was given up.
 #[derive(Debug)]
 struct Distant {
     coordinator: Arc<Embedded>,
     network: Network,
     cut: Arc<AtomicBool>,
+    unsure: Arc<AtomicBool>,
 }
 
 impl Distant {
@@ -47,8 +51,22 @@ impl Distant {
             self.way().await;
             let answer = call.await;
             self.way().await;
+            if self.is_lost() {
+                return Err(lost());
+            }
             answer
         })
+    }
+
+    fn is_lost(&self) -> bool {
+        self.unsure.load(Ordering::Relaxed) && self.network.draw(0..=5) == 0
+    }
+}
+
+fn lost() -> Error {
+    Error::Coordinator {
+        endpoints: "(simulated)".into(),
+        what: "the answer was lost".into(),
     }
 }
 
@@ -62,6 +80,15 @@ impl Coordinator for Distant {
         compares: Vec<Compare>,
         changes: Vec<Change>,
     ) -> Boxed<'_, Result<Transacted>> {
+        if self.is_lost() {
+            // It is on its way, and whoever sent it waits no longer.
+            let (coordinator, late) = (self.coordinator.clone(), self.network.draw(1..=400));
+            tokio::spawn(async move {
+                sleep(ms(late)).await;
+                let _ = coordinator.transact(compares, changes).await;
+            });
+            return Box::pin(async { Err(lost()) });
+        }
         self.call(self.coordinator.transact(compares, changes))
     }
 
@@ -108,6 +135,8 @@ pub(crate) struct World {
     pub(crate) machines: Vec<Machine>,
     pub(crate) ledger: Arc<Mutex<Ledger>>,
     policy: Policy,
+    lag: Duration,
+    unsure: Arc<AtomicBool>,
     stop: Arc<AtomicBool>,
 }
 
@@ -130,6 +159,8 @@ impl World {
             machines: Vec::new(),
             ledger: Arc::new(Mutex::new(Ledger::new())),
             policy,
+            lag: ms([100, 1500][network.draw(0..=1) as usize]),
+            unsure: Arc::default(),
             stop: Arc::default(),
         };
         for i in 0..machines {
@@ -173,11 +204,12 @@ impl World {
             coordinator: self.coordinator.clone(),
             network: self.network.clone(),
             cut: machine.cut.clone(),
+            unsure: self.unsure.clone(),
         });
         let options = NodeOptions::new(&machine.name, "test")
             .lease(LEASE)
             .beat(ms(20))
-            .lag(ms(1500));
+            .lag(self.lag);
         let node = Node::start(
             options,
             &machine.name,
@@ -257,6 +289,39 @@ impl World {
         self.machines[i].cut.store(yes, Ordering::Relaxed);
     }
 
+    /// Answers of the coordinator get lost, or no longer.
+    pub(crate) fn unsure(&self, yes: bool) {
+        self.unsure.store(yes, Ordering::Relaxed);
+    }
+
+    /// A machine's disk writes so much more, and then no more.
+    pub(crate) fn break_disk(&self, i: usize, after: u64) {
+        self.machines[i].disk.break_in(after);
+    }
+
+    /// And works again.
+    pub(crate) fn mend_disk(&self, i: usize) {
+        self.machines[i].disk.mend();
+    }
+
+    /// A machine dies, and its disk with it, if all that was answered is on two others at least.
+    pub(crate) async fn lose(&mut self, i: usize) {
+        let name = &self.machines[i].name;
+        let region = format!("bartender/test/regions/{REGION}");
+        let read = self.coordinator.read(&region).await.expect("sound");
+        let Some(entry) = read.entries.first() else {
+            return;
+        };
+        let record: RegionRecord = serde_json::from_slice(&entry.value).expect("a record");
+        if record.in_sync.len() < 3 || record.primary == *name {
+            return;
+        }
+        self.kill(i).await;
+        if let Some(left) = &mut self.machines[i].left {
+            *left = Image::default();
+        }
+    }
+
     pub(crate) fn is_up(&self, i: usize) -> bool {
         self.machines[i].running.is_some()
     }
@@ -278,7 +343,9 @@ impl World {
             settings.loss = 0;
             settings.persist = 0..=2;
         });
+        self.unsure(false);
         for i in 0..self.machines.len() {
+            self.machines[i].disk.mend();
             self.cut_coordinator(i, false);
             self.go_on(i);
             self.start(i).await;
