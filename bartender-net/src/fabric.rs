@@ -181,7 +181,9 @@ impl Connection {
         self.one(|b| b.read(from, offset, len))
     }
 
-    /// See [`Operation::Write`]. Complete means in place and visible, not durable. One round trip.
+    /// See [`Operation::Write`]. Complete means that it will be in place, and is for all that follows on this connection;
+    /// others may see it a moment later, because a card answers before memory has all of it. It does not mean durable.
+    /// One round trip.
     pub fn write(&self, to: RemoteMemory, offset: u64, bytes: impl Into<Bytes>) -> Pending<()> {
         self.one(|b| b.write(to, offset, bytes))
     }

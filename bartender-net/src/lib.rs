@@ -33,6 +33,8 @@
 //!
 //! - A write may become visible in any order of its bytes down to 8 aligned
 //!   ones. Whoever reads a remote object verifies it (version and checksum).
+//! - A write that is complete is seen by what follows on its connection. Others may see it a moment later: the
+//!   simulated network does that to them on purpose, RDMA cards may, TCP does not.
 //! - Operations on one connection complete in the order they were posted;
 //!   between connections there is no order.
 //! - An operation that fails has an unknown effect: it may or may not have
