@@ -77,6 +77,10 @@ pub enum Error {
         current: u64,
     },
 
+    /// This node has left its cluster.
+    #[error("this node has left the cluster; join again")]
+    Left,
+
     /// This member's lease ran out before the operation was done.
     #[error("the lease of member {member} ended; join again")]
     LeaseLost {

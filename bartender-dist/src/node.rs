@@ -154,8 +154,9 @@ impl fmt::Debug for Node {
 impl Drop for Node {
     fn drop(&mut self) {
         self.shared.tasks.end();
-        // Whoever waits for a commit has to know.
-        for hosted in self.shared.hosted.lock().values() {
+        // Whoever waits for a commit has to know, and who waits for a turn that there will be none.
+        let hosted = std::mem::take(&mut *self.shared.hosted.lock());
+        for hosted in hosted.values() {
             if let Some(primary) = &*hosted.primary.lock() {
                 primary.stop();
             }
@@ -166,7 +167,6 @@ impl Drop for Node {
 /// A region as a node waits for it.
 #[derive(Debug)]
 pub struct Hosting {
-    name: String,
     served: mpsc::Receiver<Serving>,
 }
 
@@ -176,13 +176,9 @@ impl Hosting {
     ///
     /// # Errors
     ///
-    /// The node has ended.
+    /// `Left`.
     pub async fn serve(&mut self) -> Result<Serving> {
-        let name = &self.name;
-        self.served
-            .recv()
-            .await
-            .ok_or_else(|| Error::NoSuchName { name: name.clone() })
+        self.served.recv().await.ok_or(Error::Left)
     }
 }
 
@@ -245,10 +241,7 @@ impl Node {
         drop(all);
         let host = shared.clone();
         shared.tasks.spawn(async move { host.host(hosted).await });
-        Hosting {
-            name: region.to_owned(),
-            served: receiver,
-        }
+        Hosting { served: receiver }
     }
 
     /// How far the backups of a region are, if this node is its primary.

@@ -17,6 +17,11 @@ pub enum Error {
     #[error(transparent)]
     Heap(bartender_heap::Error),
 
+    /// The cluster: its network, its coordinator, its records.
+    #[cfg(feature = "cluster")]
+    #[error(transparent)]
+    Cluster(#[from] bartender_dist::Error),
+
     /// The region holds a root of another type. Nothing was changed.
     #[error(
         "{}: the region's root has another type than the program's:\n  {}",

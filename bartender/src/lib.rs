@@ -107,11 +107,18 @@ mod transaction;
 
 mod heap;
 
+#[cfg(feature = "cluster")]
+mod cluster;
+
 #[cfg(not(loom))]
 pub mod testing;
 
 pub use bartender_derive::{Persist, PlainData};
+#[cfg(feature = "cluster")]
+pub use bartender_dist::{Coordinator, Embedded, Lag, Policy};
 pub use bartender_pm::Durability;
+#[cfg(feature = "cluster")]
+pub use cluster::{Cluster, ClusterOptions, Replicated};
 pub use error::{Error, Result};
 pub use hash_map::PHashMap;
 pub use heap::{ByUse, CheckReport, ClassStats, Heap, Options, Report, Stats};

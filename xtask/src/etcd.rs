@@ -52,6 +52,21 @@ pub(crate) fn etcd_test() -> Result<(), Failure> {
     Ok(())
 }
 
+/// `cargo xtask failover [N]`.
+pub(crate) fn failover(kills: Option<&str>) -> Result<(), Failure> {
+    let (Some(server), []) = (find("etcd"), &missing()[..]) else {
+        let names = missing().join(", ");
+        return Err(format!(
+            "missing: {names} (as Debian calls them); `etcd-test` installs them"
+        ));
+    };
+    let mut test = cargo(["test", "--release", "-p", "bartender", "--features", "etcd"]);
+    test.args(["--test", "failover", "--", "--nocapture", "primaries"])
+        .env("BARTENDER_KILLS", kills.unwrap_or("50"))
+        .env("BARTENDER_ETCD_SERVER", server);
+    Runner::default().run("failover", &mut test)
+}
+
 fn is_root() -> bool {
     use std::os::unix::fs::MetadataExt;
     Path::new("/proc/self")
@@ -77,5 +92,11 @@ pub(crate) fn run(steps: &mut Runner) -> Result<(), Failure> {
     test.args(etcd)
         .args(["--lib", "etcd"])
         .env("BARTENDER_ETCD_SERVER", server);
-    steps.run("coordinator on etcd", &mut test)
+    steps.run("coordinator on etcd", &mut test)?;
+    let server = find("etcd").expect("found above");
+    let mut test = cargo(["test", "-p", "bartender", "--features", "etcd"]);
+    test.args(["--test", "failover", "--", "--nocapture"])
+        .env("BARTENDER_KILLS", "3")
+        .env("BARTENDER_ETCD_SERVER", server);
+    steps.run("failover with etcd", &mut test)
 }

@@ -30,6 +30,8 @@ Usage: cargo xtask COMMAND [ARGUMENT...]
                   what they print
   sim [SECONDS]   simulated clusters under everything that can happen to them, from a seed of
                   its own on, in release mode; for a minute if nothing is said
+  failover [N]    three members as processes, with TLS and an etcd of their own: the primary is
+                  killed under load N times (50)
   bench [ARG...]  the benchmarks; `bench --help` says which there are and what
                   can be chosen
   instructions    what operations of the allocator cost, counted by valgrind, beside
@@ -65,6 +67,7 @@ fn main() -> ExitCode {
         Some("tsan") if rest.is_empty() => tsan::tsan(),
         Some("crash") if rest.len() <= 1 => chores::crash(rest.first().map(String::as_str)),
         Some("sim") if rest.len() <= 1 => chores::sim(rest.first().map(String::as_str)),
+        Some("failover") if rest.len() <= 1 => etcd::failover(rest.first().map(String::as_str)),
         Some("bench") => chores::bench(&rest),
         Some("instructions") => instructions::run(&rest),
         Some("etcd-test") if rest.is_empty() => etcd::etcd_test(),

@@ -14,14 +14,30 @@ use std::path::Path;
 use std::ptr;
 
 /// How to open a heap. See [`Heap::options`].
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 #[must_use]
 pub struct Options<R> {
     region: bartender_pm::Options,
     durability: Durability,
     verify: bool,
     random_order: bool,
+    #[cfg(feature = "cluster")]
+    pub(crate) replicas: Option<Vec<String>>,
+    #[cfg(feature = "cluster")]
+    pub(crate) policy: bartender_dist::Policy,
     root: PhantomData<fn() -> R>,
+}
+
+// Not derived: the root need not be cloned for it.
+impl<R> Clone for Options<R> {
+    fn clone(&self) -> Self {
+        Options {
+            region: self.region.clone(),
+            #[cfg(feature = "cluster")]
+            replicas: self.replicas.clone(),
+            ..*self
+        }
+    }
 }
 
 impl<R: Persist> Options<R> {
@@ -31,6 +47,10 @@ impl<R: Persist> Options<R> {
             durability: Durability::Immediate,
             verify: false,
             random_order: false,
+            #[cfg(feature = "cluster")]
+            replicas: None,
+            #[cfg(feature = "cluster")]
+            policy: bartender_dist::Policy::Block,
             root: PhantomData,
         }
     }

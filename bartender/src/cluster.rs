@@ -1,0 +1,318 @@
+//! Heaps that several machines keep: [`Cluster`], a machine's membership, and [`Replicated`], a heap whose primary it is.
+//!
+//! One program runs on each machine that has a copy. Where the primary is, [`Cluster::open`] returns with the heap; on the others it
+//! waits, and returns when that machine has taken over. What is committed is durable on every machine that is in sync before it is answered,
+//! at the cost of one round trip. A program whose machine was cut off finds its heap *fenced*: commits and reads fail with
+//! [`bartender_pm::Error::Fenced`]. It drops the heap and opens it again.
+
+use crate::error::{Error, Result};
+use crate::heap::{Heap, Options};
+use crate::persist::Persist;
+use bartender_dist::{
+    Coordinator, Folder, Hosting, Lag, Node, NodeOptions, Policy, Serving, Wanted,
+};
+use bartender_net::tls::Identity;
+use bartender_net::{TcpFabric, TcpOptions};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::future::Future;
+use std::ops::Deref;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::runtime::{Builder, Runtime};
+
+/// How a machine becomes a member of a cluster.
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct ClusterOptions {
+    node: NodeOptions,
+    listen: String,
+    data: PathBuf,
+    identity: Option<Identity>,
+    insecure: bool,
+    region: bartender_pm::Options,
+}
+
+impl ClusterOptions {
+    /// Where it listens for other members, as `HOST:PORT`. Others reach it there. Default `127.0.0.1:0`: this machine only.
+    pub fn listen(mut self, address: impl Into<String>) -> Self {
+        self.listen = address.into();
+        self
+    }
+
+    /// The folder in which its copies of regions lie, each a file. Default: the working folder.
+    pub fn data(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.data = folder.into();
+        self
+    }
+
+    /// Its certificate, key and authority: members prove to each other who they are. Its name has to be the member's.
+    pub fn identity(mut self, identity: Identity) -> Self {
+        self.identity = Some(identity);
+        self
+    }
+
+    /// Without certificates: whoever reaches the port is believed, and everything can be read on the way. For tests, and networks that are protected
+    /// otherwise.
+    pub fn insecure(mut self) -> Self {
+        self.insecure = true;
+        self
+    }
+
+    /// How long a lease lasts: for so long a primary that died is missed. Default 3 seconds.
+    pub fn lease(mut self, ttl: Duration) -> Self {
+        self.node = self.node.lease(ttl);
+        self
+    }
+
+    /// Bytes that regions created here may grow to. Default 64 GiB.
+    pub fn max_size(mut self, bytes: u64) -> Self {
+        self.region.max_size(bytes);
+        self
+    }
+
+    /// Bytes of log of regions created here: bounds a transaction, and how long a backup can be away without being copied anew. Default
+    /// 64 MiB.
+    pub fn log_size(mut self, bytes: u64) -> Self {
+        self.region.log_size(bytes);
+        self
+    }
+
+    /// Joins the cluster that `coordinator` keeps. `connect` makes the coordinator, on the cluster's own runtime.
+    ///
+    /// # Errors
+    ///
+    /// `BadOption` without identity and without [`insecure`](Self::insecure); the network's; the coordinator's.
+    pub fn join<F>(self, connect: impl FnOnce() -> F) -> Result<Cluster>
+    where
+        F: Future<Output = bartender_dist::Result<Arc<dyn Coordinator>>>,
+    {
+        let bad =
+            |option, what: String| Error::Region(bartender_pm::Error::BadOption { option, what });
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_name("bartender-net")
+            .enable_all()
+            .build()
+            .map_err(|error| bad("cluster", format!("no threads for it: {error}")))?;
+        let handle = runtime.handle().clone();
+        let fabric = match &self.identity {
+            Some(identity) => TcpFabric::secure(handle, identity, TcpOptions::default())
+                .map_err(bartender_dist::Error::from)?,
+            None if self.insecure => TcpFabric::insecure(handle, TcpOptions::default()),
+            None => {
+                let what = "none was given; `insecure` goes without".into();
+                return Err(bad("identity", what));
+            }
+        };
+        let store = Folder::new(self.data, self.region);
+        let node = runtime.block_on(async {
+            let coordinator = connect().await?;
+            Node::start(
+                self.node,
+                &self.listen,
+                Arc::new(fabric),
+                coordinator,
+                Arc::new(store),
+            )
+            .await
+        })?;
+        Ok(Cluster {
+            inner: Arc::new(Inner {
+                address: node.address().to_owned(),
+                node: Mutex::new(Some(Arc::new(node))),
+                hosted: Mutex::default(),
+                runtime: Some(runtime),
+            }),
+        })
+    }
+}
+
+/// This machine as a member of a cluster. Cheap to clone; the last clone to go leaves it.
+#[derive(Debug, Clone)]
+pub struct Cluster {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    node: Mutex<Option<Arc<Node>>>,
+    address: String,
+    hosted: Mutex<BTreeMap<String, Arc<tokio::sync::Mutex<Hosting>>>>,
+    runtime: Option<Runtime>,
+}
+
+impl fmt::Debug for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cluster")
+            .field("address", &self.address)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.leave();
+        if let Some(runtime) = self.runtime.take() {
+            // It may be dropped on a thread of another runtime, which must not wait.
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl Inner {
+    fn node(&self) -> Option<Arc<Node>> {
+        let node = self.node.lock().unwrap_or_else(PoisonError::into_inner);
+        node.clone()
+    }
+
+    fn leave(&self) {
+        let mut node = self.node.lock().unwrap_or_else(PoisonError::into_inner);
+        *node = None;
+    }
+}
+
+impl Cluster {
+    /// How the member `name` joins the cluster `cluster`.
+    pub fn options(name: &str, cluster: &str) -> ClusterOptions {
+        ClusterOptions {
+            node: NodeOptions::new(name, cluster),
+            listen: "127.0.0.1:0".into(),
+            data: PathBuf::from("."),
+            identity: None,
+            insecure: false,
+            region: bartender_pm::Options::new(),
+        }
+    }
+
+    /// Waits until this machine is the primary of a region of the cluster, and opens it as a heap. Meanwhile the machine keeps a copy, if it is to have
+    /// one.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Options::open`]. A region that the cluster does not have yet is waited for.
+    pub fn open<R: Persist + Default>(&self, region: &str) -> Result<Replicated<R>> {
+        Heap::<R>::options().open_in(self, region)
+    }
+
+    /// Where this machine listens.
+    pub fn address(&self) -> &str {
+        &self.inner.address
+    }
+
+    /// How far the backups of a region are, if this machine is its primary.
+    pub fn lags(&self, region: &str) -> Option<Vec<Lag>> {
+        self.inner.node()?.lags(region)
+    }
+
+    /// Leaves the cluster: heaps that are open are fenced, who waits for one gets [`bartender_dist::Error::Left`]. Close heaps first, so
+    /// that what they hold is sent.
+    pub fn leave(&self) {
+        self.inner.leave();
+    }
+
+    fn hosting(
+        &self,
+        region: &str,
+        wanted: Option<Wanted>,
+    ) -> Result<(Arc<tokio::sync::Mutex<Hosting>>, tokio::runtime::Handle)> {
+        let node = self.inner.node().ok_or(bartender_dist::Error::Left)?;
+        let runtime = self.inner.runtime.as_ref().expect("only dropping takes it");
+        let mut hosted = self
+            .inner
+            .hosted
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let hosting = hosted.entry(region.to_owned()).or_insert_with(|| {
+            let _inside = runtime.enter();
+            let hosting = node.host(region, wanted);
+            Arc::new(tokio::sync::Mutex::new(hosting))
+        });
+        Ok((hosting.clone(), runtime.handle().clone()))
+    }
+}
+
+/// A heap whose primary this machine is. It is a [`Heap`]; dropping it closes it, and lets another machine take over.
+#[derive(Debug)]
+pub struct Replicated<R: Persist> {
+    // In this order: what is not on all replicas yet is sent before the reign ends.
+    heap: Heap<R>,
+    serving: Serving,
+    _cluster: Cluster,
+}
+
+impl<R: Persist> Replicated<R> {
+    /// The epoch in which this machine is the primary.
+    pub fn epoch(&self) -> u64 {
+        self.serving.epoch()
+    }
+
+    /// How far the backups are.
+    pub fn lags(&self) -> Vec<Lag> {
+        self.serving.lags()
+    }
+
+    /// Whether it is over: another machine is the primary, or may be.
+    pub fn is_fenced(&self) -> bool {
+        self.serving.region().check_current().is_err()
+    }
+}
+
+impl<R: Persist> Deref for Replicated<R> {
+    type Target = Heap<R>;
+
+    fn deref(&self) -> &Heap<R> {
+        &self.heap
+    }
+}
+
+impl<R: Persist> Options<R> {
+    /// The members of a cluster that are to have a copy, this machine included, when the region is created by
+    /// [`open_in`](Self::open_in).
+    pub fn replicas<S: Into<String>>(mut self, members: impl IntoIterator<Item = S>) -> Self {
+        self.replicas = Some(members.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// What happens when a backup does not answer, in a region created by [`open_in`](Self::open_in). Default: commits wait until the coordinator
+    /// has removed it.
+    pub fn policy(mut self, policy: Policy) -> Self {
+        self.policy = policy;
+        self
+    }
+
+    /// Waits until this machine is the primary of a region of the cluster, and opens it. With [`replicas`](Self::replicas) it is created where the cluster
+    /// has none of that name. Its sizes are those of [`ClusterOptions`].
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    pub fn open_in(self, cluster: &Cluster, region: &str) -> Result<Replicated<R>>
+    where
+        R: Default,
+    {
+        let wanted = self.replicas.clone().map(|replicas| Wanted {
+            replicas,
+            policy: self.policy,
+        });
+        let (hosting, runtime) = cluster.hosting(region, wanted)?;
+        loop {
+            let served = runtime.block_on(async { hosting.lock().await.serve().await })?;
+            let opened = self
+                .clone()
+                .open_region(served.region().clone(), R::default);
+            match opened {
+                Ok(heap) => {
+                    return Ok(Replicated {
+                        heap,
+                        serving: served,
+                        _cluster: cluster.clone(),
+                    });
+                }
+                // It was over before it began.
+                Err(Error::Region(bartender_pm::Error::Fenced { .. })) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}

@@ -1,0 +1,353 @@
+//! Heaps on three members of a cluster, over TCP with mutual TLS: what was answered is there after the primary has gone, and it goes on elsewhere.
+//!
+//! The first test has all members in this process, and lets primaries leave. The second, for `cargo xtask failover`, has a process for each and
+//! an etcd of its own, and kills primaries by SIGKILL under load: it needs `BARTENDER_ETCD_SERVER` (the program) and the feature `etcd`.
+
+use bartender::{
+    Cluster, Coordinator, Embedded, Error, Heap, PHashMap, PMutex, Persist, Replicated,
+};
+use bartender_net::Roles;
+use bartender_net::tls::{Authority, Identity};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+const MEMBERS: [&str; 3] = ["a", "b", "c"];
+const DAY: Duration = Duration::from_secs(86_400);
+const LEASE: Duration = Duration::from_millis(600);
+
+#[derive(Persist, Default)]
+#[repr(C)]
+struct Counters {
+    total: u64,
+    by_member: PHashMap<u64, u64>,
+}
+
+type Root = PMutex<Counters>;
+
+fn join(name: &str, data: &Path, identity: Identity, coordinator: Arc<dyn Coordinator>) -> Cluster {
+    Cluster::options(name, "test")
+        .data(data)
+        .identity(identity)
+        .lease(LEASE)
+        .max_size(64 << 20)
+        .log_size(4 << 20)
+        .join(|| async { Ok(coordinator) })
+        .expect("a member")
+}
+
+/// One more, for that member: the total after it.
+fn count(heap: &Replicated<Root>, member: u64) -> Result<u64, Error> {
+    heap.update(|mut counters| {
+        let total = counters.total + 1;
+        counters.total_mut().set(total)?;
+        let own = counters.by_member.get(&member).copied().unwrap_or(0);
+        counters.by_member_mut().insert(member, own + 1)?;
+        Ok(total)
+    })
+}
+
+fn check(heap: &Replicated<Root>) -> u64 {
+    let counters = heap.read();
+    let sum: u64 = counters.by_member.iter().map(|(_, n)| *n).sum();
+    assert_eq!(sum, counters.total, "a transaction is whole or not there");
+    let total = counters.total;
+    drop(counters);
+    heap.check().expect("nothing is lost or leaked");
+    total
+}
+
+#[test]
+fn what_was_answered_is_there_when_another_member_goes_on() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let authority = Authority::create(DAY).expect("an authority");
+    let coordinator: Arc<dyn Coordinator> = Arc::new(Embedded::volatile());
+    let answered = AtomicU64::new(0);
+    let reigns = AtomicU64::new(0);
+    let mut clusters = Vec::new();
+    for name in MEMBERS {
+        let data = folder.path().join(name);
+        std::fs::create_dir(&data).expect("a folder");
+        let identity = authority
+            .issue(name, Roles::ALL, DAY)
+            .expect("a certificate");
+        clusters.push(join(name, &data, identity, coordinator.clone()));
+    }
+    std::thread::scope(|scope| {
+        for (i, cluster) in clusters.iter().enumerate() {
+            let (answered, reigns, clusters) = (&answered, &reigns, &clusters);
+            scope.spawn(move || {
+                loop {
+                    let opened = Heap::<Root>::options()
+                        .replicas(MEMBERS)
+                        .open_in(cluster, "counters");
+                    let heap = match opened {
+                        Ok(heap) => heap,
+                        Err(Error::Cluster(bartender_dist::Error::Left)) => return,
+                        Err(error) => panic!("{error}"),
+                    };
+                    assert!(check(&heap) >= answered.load(Ordering::Acquire));
+                    for _ in 0..50 {
+                        let total = count(&heap, i as u64).expect("it is the primary");
+                        answered.fetch_max(total, Ordering::AcqRel);
+                    }
+                    drop(heap);
+                    if reigns.fetch_add(1, Ordering::Relaxed) == 5 {
+                        return clusters.iter().for_each(Cluster::leave);
+                    }
+                }
+            });
+        }
+    });
+    assert!(reigns.into_inner() >= 6 && answered.into_inner() >= 300);
+}
+
+/// A member as a process: says when it reigns, and each total that was answered. It is killed.
+#[cfg(feature = "etcd")]
+#[test]
+fn member() {
+    use bartender_dist::EtcdOptions;
+    use std::io::Write;
+    let Ok(name) = std::env::var("BARTENDER_FAILOVER_MEMBER") else {
+        return;
+    };
+    let folder = std::env::var("BARTENDER_FAILOVER_FOLDER").expect("the parent says it");
+    let endpoint = std::env::var("BARTENDER_ETCD").expect("the parent says it");
+    let folder = Path::new(&folder);
+    let file = |what: String| folder.join("keys").join(what);
+    let identity = Identity::load(
+        &file(format!("{name}.pem")),
+        &file(format!("{name}.key")),
+        &file("authority.pem".into()),
+    )
+    .expect("the parent saved them");
+    let cluster = Cluster::options(&name, "failover")
+        .data(folder.join(&name))
+        .identity(identity)
+        .lease(LEASE.max(Duration::from_secs(2)))
+        .max_size(64 << 20)
+        .log_size(4 << 20)
+        .join(|| async move {
+            let etcd = bartender_dist::Etcd::connect(&EtcdOptions::new([endpoint])).await?;
+            Ok(Arc::new(etcd) as Arc<dyn Coordinator>)
+        })
+        .expect("a member");
+    let mut out = std::io::stdout().lock();
+    loop {
+        let heap = Heap::<Root>::options()
+            .replicas(MEMBERS)
+            .open_in(&cluster, "counters")
+            .expect("this member's turn");
+        let total = check(&heap);
+        writeln!(out, "\nreign {} {total}", heap.epoch()).expect("the parent reads");
+        out.flush().expect("the parent reads");
+        let member = name.as_bytes()[0].into();
+        loop {
+            match count(&heap, member) {
+                Ok(total) => {
+                    writeln!(out, "answered {total}").expect("the parent reads");
+                    out.flush().expect("the parent reads");
+                }
+                Err(Error::Region(bartender_pm::Error::Fenced { .. })) => break,
+                Err(error) => {
+                    writeln!(out, "\nfailed {error}").expect("the parent reads");
+                    break;
+                }
+            }
+        }
+    }
+}
+
+/// An etcd server, which ends with this value.
+#[cfg(feature = "etcd")]
+struct Etcd {
+    child: std::process::Child,
+    endpoint: String,
+}
+
+#[cfg(feature = "etcd")]
+impl Etcd {
+    fn start(program: &std::ffi::OsStr, folder: &Path) -> Etcd {
+        use std::net::{TcpListener, TcpStream};
+        let free = || {
+            let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+            listener.local_addr().expect("bound").to_string()
+        };
+        let (client, peer) = (free(), free());
+        let (endpoint, peers) = (format!("http://{client}"), format!("http://{peer}"));
+        let child = std::process::Command::new(program)
+            .args(["--data-dir".as_ref(), folder.join("etcd").as_os_str()])
+            .args([
+                "--listen-client-urls",
+                &endpoint,
+                "--advertise-client-urls",
+                &endpoint,
+            ])
+            .args([
+                "--listen-peer-urls",
+                &peers,
+                "--initial-advertise-peer-urls",
+                &peers,
+            ])
+            .args([
+                "--initial-cluster",
+                &format!("default={peers}"),
+                "--log-level",
+                "error",
+            ])
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .expect("etcd starts");
+        while TcpStream::connect(&client).is_err() {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Etcd { child, endpoint }
+    }
+}
+
+#[cfg(feature = "etcd")]
+impl Drop for Etcd {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What a member said, and who.
+#[cfg(feature = "etcd")]
+enum Said {
+    Reign(usize, u64),
+    Answered(usize, u64),
+}
+
+#[cfg(feature = "etcd")]
+fn spawn(
+    i: usize,
+    folder: &Path,
+    etcd: &Etcd,
+    said: std::sync::mpsc::Sender<(std::time::Instant, Said)>,
+) -> std::process::Child {
+    use std::io::{BufRead, BufReader};
+    use std::process::{Command, Stdio};
+    let mut child = Command::new(std::env::current_exe().expect("this program"))
+        .args(["--exact", "member", "--nocapture", "--test-threads=1"])
+        .env("BARTENDER_FAILOVER_MEMBER", MEMBERS[i])
+        .env("BARTENDER_FAILOVER_FOLDER", folder)
+        .env("BARTENDER_ETCD", &etcd.endpoint)
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("this program starts");
+    let lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+    std::thread::spawn(move || {
+        for line in lines.map_while(Result::ok) {
+            let mut words = line.split(' ');
+            let what = match (words.next(), words.next_back().and_then(|w| w.parse().ok())) {
+                (Some("reign"), Some(total)) => Said::Reign(i, total),
+                (Some("answered"), Some(total)) => Said::Answered(i, total),
+                (Some("failed"), _) => {
+                    println!("{}: {line}", MEMBERS[i]);
+                    continue;
+                }
+                _ => continue,
+            };
+            if said.send((std::time::Instant::now(), what)).is_err() {
+                return;
+            }
+        }
+    });
+    child
+}
+
+/// Kills the primary again and again while it commits.
+#[cfg(feature = "etcd")]
+#[test]
+fn primaries_killed_under_load_lose_nothing() {
+    use std::time::Instant;
+    let Some(program) = std::env::var_os("BARTENDER_ETCD_SERVER") else {
+        println!("skipped: BARTENDER_ETCD_SERVER names no program");
+        return;
+    };
+    let rounds = std::env::var("BARTENDER_KILLS")
+        .ok()
+        .and_then(|n| n.parse().ok());
+    let rounds: usize = rounds.unwrap_or(3);
+    let folder = tempfile::tempdir().expect("a folder");
+    let etcd = Etcd::start(&program, folder.path());
+    let authority = Authority::create(DAY).expect("an authority");
+    let keys = folder.path().join("keys");
+    std::fs::create_dir(&keys).expect("a folder");
+    for name in MEMBERS {
+        std::fs::create_dir(folder.path().join(name)).expect("a folder");
+        let identity = authority
+            .issue(name, Roles::ALL, DAY)
+            .expect("a certificate");
+        identity.save(&keys).expect("saved");
+    }
+    let (sender, said) = std::sync::mpsc::channel();
+    let mut children: Vec<_> = (0..MEMBERS.len())
+        .map(|i| Some(spawn(i, folder.path(), &etcd, sender.clone())))
+        .collect();
+    let (mut answered, mut killed_at, mut killed) = (0, None::<Instant>, 0);
+    let mut took = Vec::new();
+    let mut since_reign = 0;
+    let mut dead = None;
+    let start = Instant::now();
+    while took.len() < rounds {
+        assert!(
+            start.elapsed() < Duration::from_secs(30 + 20 * rounds as u64),
+            "stuck"
+        );
+        let Ok((at, what)) = said.recv_timeout(Duration::from_secs(30)) else {
+            panic!("nobody goes on after {killed} deaths, {answered} answered");
+        };
+        let (i, total) = match what {
+            Said::Reign(i, total) => {
+                assert!(
+                    total >= answered,
+                    "{answered} was answered, {total} is there"
+                );
+                // One that was not answered may be there as well.
+                answered = total;
+                since_reign = 0;
+                println!("{} reigns with {total}", MEMBERS[i]);
+                continue;
+            }
+            Said::Answered(i, total) => (i, total),
+        };
+        if Some(i) == dead {
+            // Written before it was killed, read after.
+            answered = answered.max(total);
+            continue;
+        }
+        assert_eq!(total, answered + 1, "one after the other");
+        answered = total;
+        since_reign += 1;
+        if let Some(killed) = killed_at.take() {
+            took.push(at.saturating_duration_since(killed));
+            // The dead one comes back, and gets in sync before the next dies.
+            if let Some(dead) = dead.take() {
+                children[dead] = Some(spawn(dead, folder.path(), &etcd, sender.clone()));
+            }
+        }
+        if since_reign == 1500 {
+            let mut child = children[i].take().expect("it speaks");
+            child.kill().expect("it runs");
+            killed_at = Some(Instant::now());
+            child.wait().expect("killed");
+            (dead, killed) = (Some(i), killed + 1);
+        }
+    }
+    for mut child in children.into_iter().flatten() {
+        child.kill().expect("it runs");
+        child.wait().expect("killed");
+    }
+    took.sort();
+    let at = |part: usize| took[(took.len() * part / 100).min(took.len() - 1)];
+    println!(
+        "{killed} primaries killed, {answered} transactions answered, 0 lost; to the first commit after: p50 {:?}, p99 {:?}",
+        at(50),
+        at(99)
+    );
+}
