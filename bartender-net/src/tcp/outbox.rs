@@ -169,8 +169,10 @@ impl Outbox {
         }
         let mut slices = [IoSlice::new(&[]); SLICES];
         let mut count = 0;
-        let mut inside = None;
-        for (slice, segment) in slices.iter_mut().zip(&self.segments) {
+        let mut inside = [const { None }; SLICES];
+        let mut regions = false;
+        let room = slices.iter_mut().zip(&mut inside);
+        for ((slice, inside), segment) in room.zip(&self.segments) {
             count += 1;
             match segment {
                 Segment::Frames { bytes, at, .. } => *slice = IoSlice::new(&bytes[*at..]),
@@ -178,8 +180,8 @@ impl Outbox {
                 Segment::Region { from, offset, left } if socket => {
                     let entered = from.enter().ok_or_else(taken_back)?;
                     *slice = from.for_system(&entered, *offset as usize, *left as usize);
-                    inside = Some(entered);
-                    break;
+                    *inside = Some(entered);
+                    regions = true;
                 }
                 Segment::Region { .. } => {
                     // There is one piece, of the first region.
@@ -192,7 +194,7 @@ impl Outbox {
         let stream = Pin::new(&mut self.writer.stream);
         match &slices[..count] {
             // What others change is for the system only: no reference to it.
-            [one] if inside.is_none() => stream.poll_write(context, one),
+            [one] if !regions => stream.poll_write(context, one),
             many => stream.poll_write_vectored(context, many),
         }
     }

@@ -5,7 +5,7 @@
 //!
 //! - *read*, *write*: 64 bytes, one at a time. Bare is 64 bytes there and 64 back, `TcpStream` to `TcpStream`.
 //! - *bulk*: bare is a server that writes the same buffer over and over and a client that reads it in blocks; ours has
-//!   four reads in flight. *bulk, one at a time*: bare is a request of 24 bytes for each block.
+//!   4 to 16 reads in flight. *bulk, one at a time*: bare is a request of 24 bytes for each block.
 
 mod bare;
 mod memory;
@@ -127,7 +127,9 @@ fn small(report: &mut Report, args: &Args, n: usize, rounds: usize) {
 fn bulk(report: &mut Report, args: &Args, rounds: usize) {
     let total: usize = if args.quick { 256 << 20 } else { 1 << 30 };
     for size in [64 << 10, 256 << 10, 1 << 20, 4 << 20] {
-        for (kind, depth) in [("bulk", 4), ("bulk, one at a time", 1)] {
+        // 4 MiB in flight, in 4 to 16 reads.
+        let many = ((4 << 20) / size).clamp(4, 16);
+        for (kind, depth) in [("bulk", many), ("bulk, one at a time", 1)] {
             let workload = format!("{kind}: read of {} KiB", size >> 10);
             if !args.wants(&workload) {
                 continue;
