@@ -121,7 +121,8 @@ impl Serving {
         self.primary.over().await;
     }
 
-    /// Makes what was appended durable on all replicas, without blocking a thread.
+    /// Makes what was appended durable on all replicas, without blocking a thread. It is not to be cancelled: if it led a
+    /// batch, whether that is durable is unknown then, and this reign is over.
     ///
     /// # Errors
     ///

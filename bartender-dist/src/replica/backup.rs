@@ -376,3 +376,6 @@ fn refused(error: Error) -> Answer {
         },
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -853,3 +853,6 @@ fn post(live: &mut Live, at: u64, bytes: Bytes) -> Pending<()> {
     batch.post();
     pending
 }
+
+#[cfg(test)]
+mod tests;
