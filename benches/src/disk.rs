@@ -34,13 +34,13 @@ impl Default for Bank {
 }
 
 /// A file of zeroes that is overwritten by one synchronous write of 64 bytes.
-struct Bare {
+pub(crate) struct Bare {
     file: File,
     at: u64,
 }
 
 impl Bare {
-    fn new(path: &Path) -> std::io::Result<Bare> {
+    pub(crate) fn new(path: &Path) -> std::io::Result<Bare> {
         let file = File::options()
             .read(true)
             .write(true)
@@ -52,7 +52,7 @@ impl Bare {
         Ok(Bare { file, at: 0 })
     }
 
-    fn write(&mut self) {
+    pub(crate) fn write(&mut self) {
         let line = [7u8; 64];
         let iov = libc::iovec {
             iov_base: line.as_ptr().cast_mut().cast(),

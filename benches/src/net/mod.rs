@@ -6,8 +6,10 @@
 //! - *read*, *write*: 64 bytes, one at a time. Bare is 64 bytes there and 64 back, `TcpStream` to `TcpStream`.
 //! - *bulk*: bare is a server that writes the same buffer over and over and a client that reads it in blocks; ours has
 //!   4 to 16 reads in flight. *bulk, one at a time*: bare is a request of 24 bytes for each block.
+//! - *replicated commit*: see [`commit`].
 
 mod bare;
+mod commit;
 mod memory;
 mod ours;
 #[cfg(feature = "netpeers")]
@@ -69,7 +71,7 @@ pub(crate) fn run(report: &mut Report, args: &Args) -> Result<(), Box<dyn Error>
     let rounds = args.rounds();
     small(report, args, n, rounds);
     bulk(report, args, rounds);
-    Ok(())
+    commit::run(report, args)
 }
 
 fn small(report: &mut Report, args: &Args, n: usize, rounds: usize) {
