@@ -1,10 +1,11 @@
 //! The cluster side of bartender: who owns which region, and what happens when
 //! a machine dies.
 //!
-//! **State: the coordinator and the cluster's records are here.** There is no
-//! replication and no remote object yet, and no type pretends otherwise. This
-//! page fixes the contracts, because the layers below (the log, its sequence
-//! numbers, the home address) are shaped by them already.
+//! A [`Node`] is a machine's membership: it keeps copies of regions, ships the
+//! log of those whose primary it is, and takes over those whose primary is gone.
+//! There are no remote objects and no placement yet, and no type pretends
+//! otherwise; their contracts stand here because the layers below are shaped by
+//! them.
 //!
 //! # Vocabulary
 //!

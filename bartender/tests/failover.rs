@@ -6,6 +6,7 @@
 use bartender::{
     Cluster, Coordinator, Embedded, Error, Heap, PHashMap, PMutex, Persist, Replicated,
 };
+use bartender_dist::coordinator::Counted;
 use bartender_net::Roles;
 use bartender_net::tls::{Authority, Identity};
 use std::path::Path;
@@ -101,6 +102,56 @@ fn what_was_answered_is_there_when_another_member_goes_on() {
         }
     });
     assert!(reigns.into_inner() >= 6 && answered.into_inner() >= 300);
+}
+
+#[test]
+fn commits_ask_the_coordinator_nothing() {
+    let commits = std::env::var("BARTENDER_COMMITS").ok();
+    let commits: u64 = commits.and_then(|n| n.parse().ok()).unwrap_or(20_000);
+    let folder = tempfile::tempdir().expect("a folder");
+    let authority = Authority::create(DAY).expect("an authority");
+    let counted = Arc::new(Counted::new(Embedded::volatile()));
+    let mut clusters = Vec::new();
+    for name in MEMBERS {
+        let data = folder.path().join(name);
+        std::fs::create_dir(&data).expect("a folder");
+        let identity = authority.issue(name, Roles::ALL, DAY);
+        let identity = identity.expect("a certificate");
+        clusters.push(join(name, &data, identity, counted.clone()));
+    }
+    std::thread::scope(|scope| {
+        // The others follow.
+        for cluster in &clusters[1..] {
+            scope.spawn(|| drop(cluster.open::<Root>("counters")));
+        }
+        let heap = Heap::<Root>::options()
+            .replicas(MEMBERS)
+            .open_in(&clusters[0], "counters")
+            .expect("this member's turn");
+        while !heap.lags().iter().all(|lag| lag.live && lag.required) {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        // What the last change of the records made members read.
+        std::thread::sleep(Duration::from_millis(300));
+        let before = counted.calls();
+        std::thread::scope(|scope| {
+            for i in 0..8 {
+                let heap = &heap;
+                scope.spawn(move || {
+                    for _ in 0..commits / 8 {
+                        count(heap, i).expect("it is the primary");
+                    }
+                });
+            }
+        });
+        assert_eq!(
+            counted.calls(),
+            before,
+            "calls in {commits} commits, beats apart"
+        );
+        assert_eq!(heap.read().total, commits / 8 * 8);
+        clusters.iter().for_each(Cluster::leave);
+    });
 }
 
 /// A member as a process: says when it reigns, and each total that was answered. It is killed.
