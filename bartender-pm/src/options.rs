@@ -282,9 +282,8 @@ impl Options {
     /// As there.
     pub fn create_replica_on(&self, medium: &dyn Medium) -> Result<[u8; 16]> {
         self.check()?;
-        let mut header = self.format_with(medium, LogStyle::Stream)?;
-        header.flags |= FLAG_REPLICA;
-        header::write(medium, &mut header)?;
+        // With the flag from the first: a crash must not leave a region of its own.
+        let header = self.format_with(medium, LogStyle::Stream, FLAG_REPLICA)?;
         Ok(header.uuid)
     }
 
@@ -335,10 +334,10 @@ impl Options {
 
     /// Writes an empty region to a blank medium; the header comes last.
     fn format(&self, medium: &dyn Medium) -> Result<Header> {
-        self.format_with(medium, self.style(medium))
+        self.format_with(medium, self.style(medium), 0)
     }
 
-    fn format_with(&self, medium: &dyn Medium, style: LogStyle) -> Result<Header> {
+    fn format_with(&self, medium: &dyn Medium, style: LogStyle, flags: u64) -> Result<Header> {
         let max_size = self.max_size.next_multiple_of(HOME_STEP);
         let log_size = self.log_size.next_multiple_of(2 * MIN_LANE);
         let (lane0_size, lane_size, lanes) = match style {
@@ -400,7 +399,7 @@ impl Options {
             epoch: 0,
             generation: 0,
             checkpoint: 0,
-            flags: FLAG_CLEAN,
+            flags: FLAG_CLEAN | flags,
             relocate_from: 0,
             relocate_to: 0,
             heads: [0; MAX_LANES],

@@ -598,6 +598,10 @@ impl Standby {
         // Neither copy of an older header may count any more; and while one is left, it says that this is no replica: the last
         // but one would be of a log that is gone.
         if let Ok(Found::Header(mut older)) = header::read(&*medium) {
+            if older.flags & FLAG_INSTALLING != 0 {
+                // Perhaps of an attempt that failed, and not durable: the same block again, so that the other one stays whole.
+                older.revision -= 1;
+            }
             older.flags |= FLAG_INSTALLING;
             header::write(&*medium, &mut older)?;
             header::write(&*medium, &mut older)?;
