@@ -94,6 +94,8 @@ struct Receiving {
     committed: Before,
     /// The records between `committed` and `tail`, oldest first, and where they end.
     recent: VecDeque<(u64, Before)>,
+    /// The header's flag.
+    catching_up: bool,
 }
 
 /// What the record after another has to know of it.
@@ -193,6 +195,7 @@ impl Standby {
                 tail,
                 committed,
                 recent: records(&recovered.behind, end),
+                catching_up: false,
             }),
             medium,
         })
@@ -302,7 +305,7 @@ impl Standby {
         self.extend(taken.home_end)?;
         let same = self.same(at, bytes, receiving.tail)?;
         if same < bytes.len() as u64 {
-            self.catching_up(taken.durable_upto > at + same)?;
+            self.catching_up(&mut receiving, taken.durable_upto > at + same)?;
             // From here on what was there gives way.
             receiving.tail = at + same;
             let kept = receiving.recent.partition_point(|r| r.0 <= at);
@@ -344,13 +347,15 @@ impl Standby {
 
     /// Whether what is written next says of more than is here that it is durable: a crash in the middle must not look like
     /// damage then. One barrier where it changes, which is at the beginning and at the end of catching up.
-    fn catching_up(&self, yes: bool) -> Result<()> {
-        let mut header = self.home.header.lock();
-        if yes != (header.flags & FLAG_CATCHING_UP != 0) {
+    fn catching_up(&self, receiving: &mut Receiving, yes: bool) -> Result<()> {
+        // The header's lock is a checkpoint's for long: only where it changes.
+        if yes != receiving.catching_up {
+            let mut header = self.home.header.lock();
             let mut new = *header;
             new.flags ^= FLAG_CATCHING_UP;
             header::write(&*self.medium, &mut new)?;
             *header = new;
+            receiving.catching_up = yes;
         }
         Ok(())
     }
