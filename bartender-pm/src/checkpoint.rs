@@ -46,6 +46,9 @@ pub(crate) struct Home {
     pub(crate) header: Mutex<Header>,
     /// `header.checkpoint`, for readers without the lock.
     pub(crate) checkpoint: AtomicU64,
+    /// Records up to this number have changed it, though not all of them may be durable in it: at least `checkpoint`.
+    /// Stored under the header's lock.
+    pub(crate) applied: AtomicU64,
     /// Pages changed, or written fresh and kept in the view, since that was last
     /// given back.
     pub(crate) changed_pages: AtomicU64,
@@ -77,9 +80,20 @@ impl Home {
     ///
     /// Cost: one barrier for the home, one for the header.
     pub(crate) fn checkpoint(&self, medium: &dyn Medium, log: &Log, paced: bool) -> Result<()> {
+        self.checkpoint_upto(medium, log, paced, u64::MAX)
+    }
+
+    /// The same, and nothing above number `upto`.
+    pub(crate) fn checkpoint_upto(
+        &self,
+        medium: &dyn Medium,
+        log: &Log,
+        paced: bool,
+        upto: u64,
+    ) -> Result<()> {
         let mut header = self.header.lock();
         log.check()?;
-        let horizon = log.horizon();
+        let horizon = log.horizon().min(upto);
         if horizon <= header.checkpoint {
             return Ok(());
         }
@@ -205,6 +219,7 @@ impl Home {
         let size = self.size.load(Ordering::Acquire);
         let newest = newest(medium, self.offset, size, records.iter().rev().map(parse))?;
         self.frozen.before_change(newest.pages());
+        self.applied.fetch_max(horizon, Ordering::Relaxed);
         if crate::mutant::is("oldest_first") {
             for change in records.iter().flat_map(|r| parse(r).changes()) {
                 if let Change::Bytes { offset, bytes } = change {

@@ -44,6 +44,8 @@ mod options;
 mod relocate;
 mod standby;
 
+mod scrub;
+
 #[cfg(all(test, not(loom)))]
 mod crash_tests;
 #[cfg(all(test, loom))]
@@ -65,6 +67,7 @@ pub use primary::Picture;
 pub use record::Record;
 pub use region::Region;
 pub use relocate::Relocation;
+pub use scrub::SCRUB_PAGE;
 pub use shared::{Durability, Opened};
 pub use standby::{Installing, Position, Standby};
 pub use writer::{Ticket, Writer};

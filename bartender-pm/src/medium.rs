@@ -102,6 +102,11 @@ pub trait Medium: Send + Sync + fmt::Debug {
     }
     /// Reads what was last written, durable or not.
     fn read(&self, offset: u64, buf: &mut [u8]) -> Result<()>;
+    /// Reads whole pages from where they are kept, past caches where there is a way: for finding damage. An error is the
+    /// medium's, about these bytes.
+    fn read_back(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
+        self.read(offset, buf)
+    }
     /// Stores bytes; durable only after [`persist`](Self::persist).
     fn write(&self, offset: u64, bytes: &[u8]) -> Result<()>;
     /// Waits until all bytes of the given ranges (offset, length) are durable:

@@ -476,6 +476,7 @@ impl Options {
                 size: home_size.into(),
                 header: Mutex::new(header),
                 checkpoint: header.checkpoint.into(),
+                applied: recovered.committed.0.max(header.checkpoint).into(),
                 changed_pages: 0.into(),
                 frozen: Default::default(),
             },

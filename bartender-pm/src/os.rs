@@ -27,6 +27,16 @@ pub(crate) fn io<T, E: Into<io::Error>>(
     })
 }
 
+/// The same file, open once more for reading past the page cache; none where it cannot be.
+pub(crate) fn reopen_direct(file: &File) -> Option<File> {
+    use rustix::fs::{Mode, OFlags};
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let flags = OFlags::RDONLY | OFlags::DIRECT | OFlags::CLOEXEC;
+    counts::syscall();
+    let fd = rustix::fs::open(path, flags, Mode::empty()).ok()?;
+    Some(fd.into())
+}
+
 /// Writes `bytes` at `offset` and waits until they, and the metadata needed to
 /// find them, are on the device.
 pub(crate) fn write_sync(file: &File, path: &Path, offset: u64, bytes: &[u8]) -> Result<()> {

@@ -71,13 +71,13 @@ impl Position {
 /// A replica that follows.
 #[derive(Debug)]
 pub struct Standby {
-    home: Home,
+    pub(crate) home: Home,
     /// Its lane's tail is `committed`, and its `durable` the number of the last record below.
-    log: Log,
+    pub(crate) log: Log,
     uuid: [u8; 16],
     max_size: u64,
     receiving: Mutex<Receiving>,
-    medium: Arc<dyn Medium>,
+    pub(crate) medium: Arc<dyn Medium>,
 }
 
 #[derive(Debug)]
@@ -182,6 +182,7 @@ impl Standby {
                 size: size.into(),
                 header: Mutex::new(header),
                 checkpoint: header.checkpoint.into(),
+                applied: number.max(header.checkpoint).into(),
                 changed_pages: 0.into(),
                 frozen: Default::default(),
             },

@@ -13,6 +13,7 @@ use crate::sync::Mutex;
 use rustix::mm::{Advice, MapFlags, ProtFlags};
 use std::fs::File;
 use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// First address of the slots in which regions are put. (ThreadSanitizer leaves
 /// the program few addresses; `cargo xtask tsan` says so by this `cfg`.)
@@ -328,6 +329,27 @@ impl View {
 }
 
 impl View {
+    /// Makes whole pages show what the home holds, which was damaged when they were copied from it.
+    ///
+    /// The caller has closed the gate and made the home what the view should be. Readers go on.
+    pub(crate) fn heal(&self, medium: &dyn Medium, range: Range<u64>) -> Result<()> {
+        if let (Kind::Home, ViewSource::Map(file)) = (self.kind, medium.view()) {
+            return self.give_back(medium, file, range);
+        }
+        let mut bytes = vec![0; (range.end - range.start) as usize];
+        medium.read(self.home_offset + range.start, &mut bytes)?;
+        for (at, word) in (range.start..).step_by(8).zip(bytes.chunks_exact(8)) {
+            // SAFETY: whole words inside the view's own memory. No writer is inside the gate; readers may be, and a word
+            // changes at once, only where it was damaged.
+            let there = unsafe { AtomicU64::from_ptr(self.base.add(at as usize).cast()) };
+            let word = u64::from_ne_bytes(word.try_into().expect("a chunk is a word"));
+            if there.load(Ordering::Relaxed) != word {
+                there.store(word, Ordering::Relaxed);
+            }
+        }
+        Ok(())
+    }
+
     /// Forgets what `range` holds: the memory goes back to the system, and the
     /// range shows zeroes or the home, which the caller is about to make zeroes.
     ///

@@ -34,6 +34,9 @@ const RAMFS: u64 = 0x8584_58f6;
 /// stores into the mapping, longer ones would fault in page after page.
 const LONG_WRITE: usize = 64 << 10;
 
+/// What reading past the page cache is aligned to.
+const PAGE: usize = 4096;
+
 /// A region's file and its shared mapping.
 #[derive(Debug)]
 pub(crate) struct MappedFile {
@@ -47,6 +50,8 @@ pub(crate) struct MappedFile {
     map: OnceLock<Mapping>,
     /// Whether the file system makes holes, once somebody has asked.
     holes: OnceLock<bool>,
+    /// The file once more, to be read past the page cache, where the file system does that.
+    direct: OnceLock<Option<File>>,
 }
 
 impl MappedFile {
@@ -71,6 +76,7 @@ impl MappedFile {
             len: AtomicU64::new(len),
             map: OnceLock::new(),
             holes: OnceLock::new(),
+            direct: OnceLock::new(),
         })
     }
 
@@ -180,6 +186,30 @@ impl Medium for MappedFile {
         }
         self.map(offset, buf.len()).read(offset, buf);
         Ok(())
+    }
+
+    fn read_back(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
+        // Never through the mapping, where an error would be a signal.
+        let direct = match self.kind {
+            MediumKind::File => self.direct.get_or_init(|| os::reopen_direct(&self.file)),
+            _ => &None,
+        };
+        if let Some(file) = direct {
+            let mut roomy = vec![0; buf.len() + PAGE];
+            let start = roomy.as_ptr().align_offset(PAGE).min(PAGE);
+            let aligned = &mut roomy[start..start + buf.len()];
+            match file.read_exact_at(aligned, offset) {
+                // What is dirty in the cache was written back before.
+                Ok(()) => {
+                    buf.copy_from_slice(aligned);
+                    return Ok(());
+                }
+                // Some file systems say so only now.
+                Err(error) if error.kind() == std::io::ErrorKind::InvalidInput => {}
+                Err(error) => return os::io(&self.path, "read", Err(error)),
+            }
+        }
+        os::io(&self.path, "read", self.file.read_exact_at(buf, offset))
     }
 
     fn write(&self, offset: u64, bytes: &[u8]) -> Result<()> {

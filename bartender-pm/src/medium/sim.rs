@@ -9,7 +9,7 @@
 //!   512-byte sectors on a disk (a sector is whole, new or old).
 //! - Lengthening the medium is durable on return.
 //! - Bytes that were durable stay as they are. Damage of durable bytes is
-//!   another matter: tests flip those by hand.
+//!   another matter: tests ask for it (`damage`, `spoil`).
 //!
 //! A run records a [`Trace`]; [`Trace::explore`] visits, for every barrier and
 //! every note, the images within a bound, all of them where they are few, and
@@ -241,6 +241,8 @@ struct State {
     recording: bool,
     /// Barriers until the next one fails; `None`: never.
     fail_in: Option<u64>,
+    /// What cannot be read.
+    spoilt: Option<std::ops::Range<u64>>,
 }
 
 /// The simulated medium.
@@ -295,6 +297,24 @@ impl SimMedium {
         self.state.lock().fail_in = None;
     }
 
+    /// Durable bytes become others, as by decay.
+    ///
+    /// # Panics
+    ///
+    /// Beyond its end.
+    pub fn damage(&self, offset: u64, bytes: &[u8]) {
+        let mut state = self.state.lock();
+        state.image.write(offset, bytes);
+        self.record(&mut state, Event::Write(offset, bytes.to_vec()));
+        let range = vec![(offset, bytes.len() as u64)];
+        self.record(&mut state, Event::Persist(range));
+    }
+
+    /// Bytes can be read no more before they are written again.
+    pub fn spoil(&self, offset: u64, len: u64) {
+        self.state.lock().spoilt = Some(offset..offset + len);
+    }
+
     /// What the medium holds now, durable or not.
     pub fn image(&self) -> Image {
         self.state.lock().image.clone()
@@ -326,6 +346,10 @@ impl SimMedium {
             });
         }
         state.image.write(offset, bytes);
+        let end = offset + bytes.len() as u64;
+        state
+            .spoilt
+            .take_if(|spoilt| offset <= spoilt.start && spoilt.end <= end);
         self.record(state, Event::Write(offset, bytes.to_vec()));
         Ok(())
     }
@@ -383,7 +407,16 @@ impl Medium for SimMedium {
     }
 
     fn read(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
-        self.state.lock().image.read(offset, buf);
+        let state = self.state.lock();
+        let end = offset + buf.len() as u64;
+        if (state.spoilt.as_ref()).is_some_and(|s| offset < s.end && s.start < end) {
+            return Err(Error::Io {
+                path: self.path.clone(),
+                action: "read",
+                source: std::io::Error::other("simulated I/O error"),
+            });
+        }
+        state.image.read(offset, buf);
         Ok(())
     }
 
