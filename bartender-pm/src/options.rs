@@ -528,9 +528,23 @@ pub(crate) fn home_size(medium: &dyn Medium, header: &Header) -> u64 {
 /// Whether a header's numbers can be: its checksum fits, yet it may have been
 /// written by somebody who meant harm.
 pub(crate) fn check_header(medium: &dyn Medium, header: &Header) -> Result<()> {
+    check_fields(medium.path(), header)?;
+    let expected = header.home_offset + HOME_STEP;
+    if medium.len() < expected {
+        return Err(Error::Truncated {
+            path: medium.path().into(),
+            expected,
+            found: medium.len(),
+        });
+    }
+    Ok(())
+}
+
+/// The same of the header alone, which may be of a region that is yet to be.
+pub(crate) fn check_fields(path: &Path, header: &Header) -> Result<()> {
     let damaged = |what: &str| {
         Err(Error::Damaged {
-            path: medium.path().into(),
+            path: path.into(),
             offset: 0,
             what: format!("header: {what}"),
         })
@@ -578,14 +592,6 @@ pub(crate) fn check_header(medium: &dyn Medium, header: &Header) -> Result<()> {
         || header.epoch > layout::MAX_EPOCH
     {
         return damaged("log positions");
-    }
-    let expected = header.home_offset + HOME_STEP;
-    if medium.len() < expected {
-        return Err(Error::Truncated {
-            path: medium.path().into(),
-            expected,
-            found: medium.len(),
-        });
     }
     Ok(())
 }

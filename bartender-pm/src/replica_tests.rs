@@ -796,3 +796,59 @@ fn a_record_that_is_ahead_of_itself_is_refused() {
     drop((standby, sim));
     region.fence(9);
 }
+
+/// The header of a region with a home of `max_size` bytes, as its primary sends it.
+fn header_of(max_size: u64) -> crate::layout::Header {
+    let folder = tempfile::tempdir().unwrap();
+    let mut options = options(1);
+    options.max_size(max_size);
+    let region = options.open(folder.path().join("primary")).unwrap();
+    crate::layout::read_from(&region.picture().unwrap().header).unwrap()
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "maps a file")]
+fn a_copy_is_made_over_a_larger_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("copy");
+    let large = header_of(8 << 20);
+    let mut installing = Standby::install(&path, crate::layout::bytes_of(&large)).unwrap();
+    installing.home((8 << 20) - 10, &[7; 10]).unwrap();
+    drop(installing.finish().unwrap());
+    let small = header_of(2 << 20);
+    let mut installing = Standby::install(&path, crate::layout::bytes_of(&small)).unwrap();
+    installing.home(100, &[8; 10]).unwrap();
+    let standby = installing.finish().unwrap();
+    let mut home = vec![0; 2 << 20];
+    let frozen = standby.freeze().unwrap();
+    assert_eq!(frozen.size(), 2 << 20);
+    frozen.read(0, &mut home);
+    assert_eq!(home[100..110], [8; 10]);
+    assert!(home[110..].iter().all(|&byte| byte == 0));
+    drop((frozen, standby));
+    Standby::open(&path).unwrap();
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "maps a file")]
+fn nothing_is_allocated_for_a_header_that_cannot_be() {
+    type Change = fn(&mut crate::layout::Header);
+    let changes: [Change; 5] = [
+        // A hole in front of the home, which would be filled.
+        |h| h.home_offset += 1 << 40,
+        |h| h.lanes = 2,
+        |h| h.max_size = 1 << 50,
+        |h| h.relocate_to = h.home_address,
+        |h| h.checkpoint = u64::MAX,
+    ];
+    let honest = header_of(2 << 20);
+    for (i, change) in changes.into_iter().enumerate() {
+        let memory = SimMemory::new(MAX_SIZE);
+        let sim = SimMedium::new(SimKind::Disk, Image::default(), &memory);
+        let mut header = honest;
+        change(&mut header);
+        let refused = Standby::install_on(sim.clone(), crate::layout::bytes_of(&header));
+        assert!(refused.is_err(), "change {i}");
+        assert!(sim.image().is_empty(), "change {i}");
+    }
+}

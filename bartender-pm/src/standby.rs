@@ -35,7 +35,7 @@ use crate::layout::{
 };
 use crate::log::{Log, ring_pieces};
 use crate::medium::{self, LogStyle, Medium, ViewSource, mapped};
-use crate::options::{check_header, home_size};
+use crate::options::{check_fields, check_header, home_size};
 use crate::record::{Change, Parsed};
 use crate::recover::{self, Recovered};
 use crate::sync::Mutex;
@@ -591,16 +591,19 @@ impl Standby {
             // Under simulation every machine lends memory of its own.
             header.home_address = base.expose_provenance() as u64;
         }
-        let len = header
-            .home_offset
-            .checked_add(HOME_STEP)
-            .filter(|_| header.home_offset <= 1 << 46 && header.max_size <= 1 << 46)
-            .ok_or_else(|| not("the primary's header makes no sense"))?;
+        // Before anything is allocated for it.
+        check_fields(medium.path(), &header)?;
+        let between = header.home_offset - (LOG_OFFSET + header.lane0_size);
+        if header.lanes != 1 || between >= HOME_STEP || header.relocate_to != 0 {
+            return Err(not(
+                "the primary's header is not that of a replicated region",
+            ));
+        }
+        let len = header.home_offset + HOME_STEP;
         medium.reserve(header.home_offset + header.max_size)?;
         if medium.len() < len {
             medium.grow(len)?;
         }
-        check_header(&*medium, &header)?;
         // Neither copy of an older header may count any more; and while one is left, it says that this is no replica: the last
         // but one would be of a log that is gone.
         if let Ok(Found::Header(mut older)) = header::read(&*medium) {
@@ -619,7 +622,8 @@ impl Standby {
         header::write(&*medium, &mut header)?;
         medium.fill_log(LOG_OFFSET, header.home_offset - LOG_OFFSET)?;
         // A medium that was used before.
-        zero(&*medium, header.home_offset)?;
+        let end = medium.len().min(header.home_offset + header.max_size);
+        zero(&*medium, header.home_offset, end)?;
         Ok(Installing {
             medium,
             header,
@@ -629,19 +633,19 @@ impl Standby {
 }
 
 /// Makes the home zeroes.
-fn zero(medium: &dyn Medium, from: u64) -> Result<()> {
+fn zero(medium: &dyn Medium, from: u64, end: u64) -> Result<()> {
     let zeroes = vec![0; 1 << 20];
     let mut there = vec![0; 1 << 20];
     let mut at = from;
-    while at < medium.len() {
-        let len = zeroes.len().min((medium.len() - at) as usize);
+    while at < end {
+        let len = zeroes.len().min((end - at) as usize);
         medium.read(at, &mut there[..len])?;
         if there[..len] != zeroes[..len] {
             medium.write(at, &zeroes[..len])?;
         }
         at += len as u64;
     }
-    medium.persist(&[(from, medium.len() - from)])
+    medium.persist(&[(from, end - from)])
 }
 
 impl Installing {

@@ -2,7 +2,7 @@
 //! wherever the workspace does.
 //!
 //! This file reads the command line. [`step`] runs one command after the other
-//! and stops at the first that fails; [`ci`], [`miri`], [`tsan`], [`capi`], [`etcd`], [`instructions`] and [`chores`] say which commands;
+//! and stops at the first that fails; [`ci`], [`miri`], [`tsan`], [`capi`], [`etcd`], [`fuzz`], [`instructions`] and [`chores`] say which commands;
 //! [`vm`] runs them on persistent memory.
 //! Nothing here is needed to build or to use bartender.
 
@@ -10,6 +10,7 @@ mod capi;
 mod chores;
 mod ci;
 mod etcd;
+mod fuzz;
 mod instructions;
 mod miri;
 mod step;
@@ -26,6 +27,9 @@ Usage: cargo xtask COMMAND [ARGUMENT...]
   miri [CRATE]    the tests that Miri can run, of one crate or of all;
                   MIRIFLAGS are added to ours
   tsan            the heap's thread stress under ThreadSanitizer
+  fuzz [TARGET] [SECONDS]
+                  what is read from the network, by libFuzzer, each target for a
+                  minute if nothing is said; needs nightly and a C++ compiler
   crash [FILTER]  crash exploration and real deaths, in release mode, with
                   what they print
   sim [SECONDS]   simulated clusters under everything that can happen to them, from a seed of
@@ -65,6 +69,7 @@ fn main() -> ExitCode {
         Some("loom") if rest.len() <= 1 => chores::loom(rest.first().map(String::as_str)),
         Some("miri") if rest.len() <= 1 => miri::miri(rest.first().map(String::as_str)),
         Some("tsan") if rest.is_empty() => tsan::tsan(),
+        Some("fuzz") if rest.len() <= 2 => fuzz::fuzz(&rest),
         Some("crash") if rest.len() <= 1 => chores::crash(rest.first().map(String::as_str)),
         Some("sim") if rest.len() <= 1 => chores::sim(rest.first().map(String::as_str)),
         Some("failover") if rest.len() <= 1 => etcd::failover(rest.first().map(String::as_str)),

@@ -99,7 +99,8 @@ pub(crate) fn outside(program: &str) -> Command {
     command
 }
 
-fn succeeds(command: &mut Command) -> bool {
+/// Whether a command, whose output nobody wants, succeeds.
+pub(crate) fn succeeds(command: &mut Command) -> bool {
     let command = command.stdout(Stdio::null()).stderr(Stdio::null());
     command.status().is_ok_and(|status| status.success())
 }

@@ -1,0 +1,52 @@
+//! `cargo xtask fuzz`: what is read from the network, fuzzed with libFuzzer under AddressSanitizer.
+//!
+//! Needs a nightly toolchain and a C++ compiler, and installs cargo-fuzz where it is missing. What is found is in
+//! `bartender-dist/fuzz/artifacts`; `cargo +nightly fuzz run TARGET FILE` there shows it again. Not part of `ci`.
+
+use crate::miri::{outside, provide_nightly, succeeds};
+use crate::step::{Failure, Runner, cargo, target};
+
+/// `frames` and `connection` of the TCP backend; a `copy` that is sent a log, a `node` and a `coordinator` that are
+/// asked.
+const TARGETS: &[&str] = &["frames", "connection", "copy", "node", "coordinator"];
+
+/// Where they are.
+const FOLDER: &str = "bartender-dist/fuzz";
+
+/// `cargo xtask fuzz [TARGET] [SECONDS]`: each for so long, a minute unless told.
+pub(crate) fn fuzz(arguments: &[String]) -> Result<(), Failure> {
+    let (mut only, mut seconds) = (None, 60);
+    for argument in arguments {
+        match argument.parse() {
+            Ok(number) => seconds = number,
+            Err(_) if TARGETS.contains(&argument.as_str()) => only = Some(argument.as_str()),
+            Err(_) => {
+                return Err(format!(
+                    "{argument}: neither seconds nor one of {}",
+                    TARGETS.join(", ")
+                ));
+            }
+        }
+    }
+    provide_nightly(&[], |nightly| succeeds(nightly("cargo").arg("--version")))?;
+    let mut steps = Runner::default();
+    if !succeeds(outside("cargo").args(["fuzz", "--version"])) {
+        let mut install = cargo(["install", "--locked", "cargo-fuzz"]);
+        steps.run("install cargo-fuzz", &mut install)?;
+    }
+    for name in TARGETS
+        .iter()
+        .filter(|t| only.is_none_or(|only| only == **t))
+    {
+        let mut command = outside("cargo");
+        command
+            .args(["+nightly", "fuzz", "run", "--fuzz-dir", FOLDER, name, "--"])
+            .arg(format!("-max_total_time={seconds}"))
+            // A mapping of a region is address space, not memory.
+            .args(["-rss_limit_mb=4096", "-print_final_stats=1"])
+            .env("CARGO_TARGET_DIR", target("fuzz"));
+        steps.run(&format!("fuzz {name}"), &mut command)?;
+    }
+    steps.summary();
+    Ok(())
+}
