@@ -22,6 +22,11 @@ const FEATURE_SETS: &[(&str, &[&str])] = &[
         "clippy, benches with all peers",
         &["-p", "bartender-benches", "--all-targets", "--all-features"],
     ),
+    // `cargo xtask fuzz` runs them.
+    (
+        "clippy, fuzz targets",
+        &["--manifest-path", "bartender-dist/fuzz/Cargo.toml"],
+    ),
 ];
 
 /// Runs all steps.
