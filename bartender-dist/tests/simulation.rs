@@ -1,8 +1,8 @@
 //! Clusters of three to five machines under everything that can happen to them, on a virtual clock.
 //!
 //! *Fault model.* Machines die with what their disks had not drained, and come back; stand still for longer than a lease; lose
-//! each other, also one way; lose the coordinator, or only its answers; disks get slow, fail in the middle of whatever is
-//! written, and one of them is lost. The network delays, tears and loses. The coordinator itself is sound. One schedule is a function of its seed, which every failure prints:
+//! each other, also one way; lose the coordinator, or only its answers; disks get slow, are full for a
+//! while, fail in the middle of whatever is written, and one of them is lost. The network delays, tears and loses. The coordinator itself is sound. One schedule is a function of its seed, which every failure prints:
 //! `BARTENDER_SIM_SEED=n cargo test -p bartender-dist --test simulation -- --nocapture one`.
 
 mod world;
@@ -19,6 +19,7 @@ struct Done {
     answered: u64,
     reads: u64,
     kills: u64,
+    refused: u64,
     digest: u64,
 }
 
@@ -41,7 +42,7 @@ async fn schedule(network: Network, machines: usize, faults: u64) -> Result<Done
             _ => i,
         };
         let (a, b) = (format!("m{i}"), format!("m{j}"));
-        match network.draw(0..=20) {
+        match network.draw(0..=22) {
             0..=2 => {
                 world.kill(i).await;
                 kills += 1;
@@ -71,7 +72,9 @@ async fn schedule(network: Network, machines: usize, faults: u64) -> Result<Done
             16 => world.unsure(false),
             17 => world.break_disk(i, network.draw(0..=12)),
             18 => (0..machines).for_each(|i| world.mend_disk(i)),
-            19 if !lost => {
+            19 => world.fill_disk(i, true),
+            20 => (0..machines).for_each(|i| world.fill_disk(i, false)),
+            21 if !lost => {
                 lost = true;
                 world.lose(i).await;
             }
@@ -82,9 +85,14 @@ async fn schedule(network: Network, machines: usize, faults: u64) -> Result<Done
         }
     }
     let settled = world.settle().await;
-    let (errors, answered, reads) = {
+    let (errors, answered, reads, refused) = {
         let ledger = world.ledger.lock().expect("no panic");
-        (ledger.errors.clone(), ledger.answered, ledger.reads)
+        (
+            ledger.errors.clone(),
+            ledger.answered,
+            ledger.reads,
+            ledger.refused,
+        )
     };
     world.end().await;
     if std::env::var_os("BARTENDER_SIM_TRACE").is_some() {
@@ -97,6 +105,7 @@ async fn schedule(network: Network, machines: usize, faults: u64) -> Result<Done
             answered,
             reads,
             kills,
+            refused,
             digest: network.digest(),
         }),
     }
@@ -129,6 +138,7 @@ fn explore(seeds: impl Iterator<Item = u64>, limit: Duration) -> (u64, Done) {
                 total.answered += done.answered;
                 total.reads += done.reads;
                 total.kills += done.kills;
+                total.refused += done.refused;
             }
             Err(error) => panic!("{error}"),
         }
@@ -163,6 +173,77 @@ fn the_same_seed_is_the_same_run() {
         assert_eq!(a.digest, b.digest);
         assert_eq!(a.answered, b.answered);
     }
+}
+
+/// A cluster of three in which nothing happens by chance, at work; and who is primary.
+async fn sound(network: &Network, policy: Policy) -> (World, usize) {
+    let world = World::new(network.clone(), 3, policy).await;
+    for _ in 0..100 {
+        sleep(Duration::from_millis(100)).await;
+        if let Some(primary) = (0..3).find(|&i| world.all_follow(i)) {
+            return (world, primary);
+        }
+    }
+    panic!("nobody serves: {}", world.describe().await);
+}
+
+/// Whether something is answered in the next seconds.
+async fn goes_on(world: &World) -> bool {
+    let answered = || world.ledger.lock().expect("no panic").answered;
+    // What is on its way.
+    sleep(LEASE).await;
+    let before = answered();
+    sleep(LEASE * 4).await;
+    answered() > before
+}
+
+async fn ends_well(mut world: World) {
+    world.settle().await.expect("all are the same");
+    let errors = world.ledger.lock().expect("no panic").errors.clone();
+    assert_eq!(errors, Vec::<String>::new());
+    world.end().await;
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "seconds")]
+fn a_backup_whose_disk_is_full_holds_commits_up_or_is_dropped_and_comes_back() {
+    for (policy, dropped) in [(Policy::Block, false), (Policy::Degrade, true)] {
+        run(1, Settings::default(), |network| async move {
+            let (world, primary) = sound(&network, policy).await;
+            let backup = (primary + 1) % 3;
+            world.fill_disk(backup, true);
+            // Nobody's home grows yet.
+            while !world.is_grown(primary) {
+                sleep(Duration::from_millis(100)).await;
+            }
+            assert_eq!(goes_on(&world).await, dropped, "{policy:?}");
+            let in_sync = world.record().await.expect("it is there").in_sync;
+            assert_eq!(in_sync.len(), if dropped { 2 } else { 3 }, "{policy:?}");
+            assert!(world.serves(primary), "nobody has to take over");
+            world.fill_disk(backup, false);
+            assert!(goes_on(&world).await, "{policy:?}");
+            ends_well(world).await;
+        });
+    }
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "seconds")]
+fn a_primary_whose_disk_is_full_refuses_what_needs_space_and_nothing_else() {
+    run(1, Settings::default(), |network| async move {
+        let (world, primary) = sound(&network, Policy::Block).await;
+        world.fill_disk(primary, true);
+        let epoch = world.record().await.expect("it is there").epoch;
+        let refused = || world.ledger.lock().expect("no panic").refused;
+        while refused() < 3 {
+            sleep(Duration::from_millis(100)).await;
+        }
+        assert!(goes_on(&world).await);
+        assert!(world.serves(primary));
+        assert_eq!(world.record().await.expect("it is there").epoch, epoch);
+        world.fill_disk(primary, false);
+        ends_well(world).await;
+    });
 }
 
 fn is_caught(rule: &'static str) {

@@ -3,9 +3,10 @@
 use bartender_dist::{Error, Result, Store};
 use bartender_pm::medium::sim::{Image, Rng, SimKind, SimMedium, SimMemory};
 use bartender_pm::{Installing, Options, Region, Replication, Standby};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-pub(crate) const MAX_SIZE: u64 = 4 << 20;
+pub(crate) const MAX_SIZE: u64 = 8 << 20;
 
 /// One machine's disk; it holds one region.
 #[derive(Debug)]
@@ -13,6 +14,7 @@ pub(crate) struct Disk {
     kind: SimKind,
     memory: Arc<SimMemory>,
     medium: Mutex<Arc<SimMedium>>,
+    full: AtomicBool,
 }
 
 fn options() -> Options {
@@ -32,6 +34,7 @@ impl Disk {
             kind,
             memory,
             medium: Mutex::new(medium),
+            full: AtomicBool::new(false),
         }
     }
 
@@ -55,6 +58,12 @@ impl Disk {
         self.medium().fail_never();
     }
 
+    /// It has no space left, or has some again; also after a restart.
+    pub(crate) fn fill_up(&self, full: bool) {
+        self.full.store(full, Ordering::Relaxed);
+        self.medium().fill_up(full);
+    }
+
     /// Whether anybody has it open.
     fn used(&self) -> bool {
         Arc::strong_count(&self.medium.lock().expect("no panic")) > 1
@@ -69,6 +78,7 @@ impl Disk {
         // The memory is for one at a time.
         *medium = SimMedium::new(SimKind::Dax, Image::default(), &SimMemory::new(1));
         *medium = SimMedium::new(self.kind, image, &self.memory);
+        medium.fill_up(self.full.load(Ordering::Relaxed));
     }
 
     fn idle(&self) -> Result<Arc<SimMedium>> {

@@ -24,6 +24,8 @@ pub(crate) struct Ledger {
     told: u64,
     pub(crate) answered: u64,
     pub(crate) reads: u64,
+    /// Transactions for which there was no space.
+    pub(crate) refused: u64,
     pub(crate) errors: Vec<String>,
 }
 

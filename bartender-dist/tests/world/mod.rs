@@ -13,7 +13,7 @@ use bartender_net::Boxed;
 use bartender_net::sim::Network;
 use bartender_pm::medium::sim::{Image, SimKind};
 use bartender_pm::{Durability, Record, Region};
-use disk::Disk;
+use disk::{Disk, MAX_SIZE};
 use ledger::{Ledger, WORDS, Words};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -140,14 +140,23 @@ pub(crate) struct World {
     stop: Arc<AtomicBool>,
 }
 
+/// The last words, each of which needs a longer home.
+const FAR: usize = 3;
+
 /// Words lie three to a page.
 fn place(i: usize) -> u64 {
-    4096 + (i as u64 / 3) * 4096 + (i as u64 % 3) * 520
+    match (WORDS - i) as u64 {
+        behind @ 1..=3 => MAX_SIZE - behind * (2 << 20),
+        _ => 4096 + (i as u64 / 3) * 4096 + (i as u64 % 3) * 520,
+    }
 }
 
 fn words_of(region: &Region) -> Words {
-    // SAFETY: inside the home; one thread.
-    let word = |i| unsafe { region.base().add(place(i) as usize).cast::<u64>().read() };
+    let word = |i| match place(i) {
+        place if place + 8 > region.size() => 0,
+        // SAFETY: inside the home; one thread.
+        place => unsafe { region.base().add(place as usize).cast::<u64>().read() },
+    };
     (0..WORDS).map(word).collect()
 }
 
@@ -304,15 +313,17 @@ impl World {
         self.machines[i].disk.mend();
     }
 
+    /// A machine's disk has no space left, or has some again.
+    pub(crate) fn fill_disk(&self, i: usize, full: bool) {
+        self.machines[i].disk.fill_up(full);
+    }
+
     /// A machine dies, and its disk with it, if all that was answered is on two others at least.
     pub(crate) async fn lose(&mut self, i: usize) {
         let name = &self.machines[i].name;
-        let region = format!("bartender/test/regions/{REGION}");
-        let read = self.coordinator.read(&region).await.expect("sound");
-        let Some(entry) = read.entries.first() else {
+        let Some(record) = self.record().await else {
             return;
         };
-        let record: RegionRecord = serde_json::from_slice(&entry.value).expect("a record");
         if record.in_sync.len() < 3 || record.primary == *name {
             return;
         }
@@ -320,6 +331,19 @@ impl World {
         if let Some(left) = &mut self.machines[i].left {
             *left = Image::default();
         }
+    }
+
+    /// What the coordinator knows of the region.
+    pub(crate) async fn record(&self) -> Option<RegionRecord> {
+        let region = format!("bartender/test/regions/{REGION}");
+        let read = self.coordinator.read(&region).await.expect("sound");
+        let entry = read.entries.first()?;
+        Some(serde_json::from_slice(&entry.value).expect("a record"))
+    }
+
+    /// Whether the home has grown where it is served.
+    pub(crate) fn is_grown(&self, i: usize) -> bool {
+        (self.serving(i)).is_some_and(|serving| serving.region().size() > 2 << 20)
     }
 
     pub(crate) fn is_up(&self, i: usize) -> bool {
@@ -346,6 +370,7 @@ impl World {
         self.unsure(false);
         for i in 0..self.machines.len() {
             self.machines[i].disk.mend();
+            self.fill_disk(i, false);
             self.cut_coordinator(i, false);
             self.go_on(i);
             self.start(i).await;
@@ -364,7 +389,7 @@ impl World {
         Err(format!("does not settle:{}", self.describe().await))
     }
 
-    async fn describe(&self) -> String {
+    pub(crate) async fn describe(&self) -> String {
         let mut text = String::new();
         for (i, machine) in self.machines.iter().enumerate() {
             let position = machine.running.as_ref().map(|r| r.node.position(REGION));
@@ -379,7 +404,7 @@ impl World {
     }
 
     /// Whether machine `i` is primary, and all others have everything.
-    fn all_follow(&self, i: usize) -> bool {
+    pub(crate) fn all_follow(&self, i: usize) -> bool {
         self.serving(i).is_some_and(|serving| {
             let lags = serving.lags();
             lags.len() + 1 == self.machines.len() && lags.iter().all(|lag| lag.live && lag.required)
@@ -504,7 +529,13 @@ impl Client {
             serving.flush().await?;
             return Ok(region.checkpoint()?);
         }
-        let number = self.append(region)?;
+        let number = self.append(region).inspect_err(|error| {
+            if let Error::Region(bartender_pm::Error::Io { source, .. }) = error
+                && source.kind() == std::io::ErrorKind::StorageFull
+            {
+                self.ledger.lock().expect("no panic").refused += 1;
+            }
+        })?;
         drop(held);
         serving.flush().await?;
         self.turn().await;
@@ -516,18 +547,21 @@ impl Client {
     }
 
     fn append(&self, region: &Region) -> Result<u64> {
+        let mut changed = vec![0, 1];
+        for _ in 0..self.network.draw(0..=12) {
+            changed.push(self.network.draw(2..=(WORDS - FAR) as u64 - 1) as usize);
+        }
+        if self.network.draw(0..=15) == 0 {
+            let far = WORDS - 1 - self.network.draw(0..=FAR as u64 - 1) as usize;
+            region.extend(place(far) + 8)?;
+            changed.push(far);
+        }
         let mut writer = region.writer()?;
         let mut words = words_of(region);
         let mut ledger = self.ledger.lock().expect("no panic");
         let (number, before) = (ledger.draw(), words[0]);
-        words[0] = number;
+        changed.iter().for_each(|&i| words[i] = number);
         words[1] = before;
-        let mut changed = vec![0, 1];
-        for _ in 0..self.network.draw(0..=12) {
-            let i = self.network.draw(2..=WORDS as u64 - 1) as usize;
-            words[i] = number;
-            changed.push(i);
-        }
         let mut record = Record::new();
         for &i in &changed {
             // SAFETY: inside the home; one thread.

@@ -243,6 +243,8 @@ struct State {
     fail_in: Option<u64>,
     /// What cannot be read.
     spoilt: Option<std::ops::Range<u64>>,
+    /// There is no space left.
+    full: bool,
 }
 
 /// The simulated medium.
@@ -297,6 +299,12 @@ impl SimMedium {
         self.state.lock().fail_in = None;
     }
 
+    /// There is no space left, or there is again: it cannot be lengthened, and holes stay holes. What has its space is
+    /// written as before.
+    pub fn fill_up(&self, full: bool) {
+        self.state.lock().full = full;
+    }
+
     /// Durable bytes become others, as by decay.
     ///
     /// # Panics
@@ -334,6 +342,18 @@ impl SimMedium {
         if state.recording {
             state.trace.push(event);
         }
+    }
+
+    /// That space can be had.
+    fn space(&self, state: &State) -> Result<()> {
+        if state.full {
+            return Err(Error::Io {
+                path: self.path.clone(),
+                action: "allocate space in",
+                source: std::io::ErrorKind::StorageFull.into(),
+            });
+        }
+        Ok(())
     }
 
     fn store(&self, state: &mut State, offset: u64, bytes: &[u8]) -> Result<()> {
@@ -443,6 +463,7 @@ impl Medium for SimMedium {
     fn grow(&self, len: u64) -> Result<()> {
         let mut state = self.state.lock();
         if len > state.image.len() {
+            self.space(&state)?;
             state.image.grow(len);
             self.record(&mut state, Event::Grow(len));
         }
@@ -462,6 +483,9 @@ impl Medium for SimMedium {
 
     fn refill(&self, offset: u64, len: u64) -> Result<()> {
         let mut state = self.state.lock();
+        if state.image.has_hole(offset, len) {
+            self.space(&state)?;
+        }
         state.image.refill(offset, len);
         self.record(&mut state, Event::Refill(offset, len));
         Ok(())
