@@ -76,5 +76,5 @@ pub use coordinator::server::serve_coordinator;
 pub use error::{Error, Result};
 pub use node::{Hosting, Node, NodeOptions, Serving, Wanted};
 pub use records::{Member, Policy, Primary, RegionId, RegionRecord, Seen};
-pub use replica::Lag;
+pub use replica::{Lag, Repaired, Scrubbed, Scrubs, Undecided, Unrepaired};
 pub use store::{Folder, Store};

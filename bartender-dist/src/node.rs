@@ -11,7 +11,7 @@ use crate::coordinator::Coordinator;
 use crate::error::{Error, Result};
 use crate::member::Membership;
 use crate::records::{Policy, RegionId, RegionRecord, Seen};
-use crate::replica::{Answer, Ask, Bounds, Lag, Primary, Slot, serve};
+use crate::replica::{Answer, Ask, Bounds, Lag, Primary, Scrubbed, Scrubs, Slot, Trust, serve};
 use crate::store::Store;
 use crate::tasks::{Tasks, blocking};
 use bartender_net::{Fabric, Received};
@@ -19,6 +19,7 @@ use bartender_pm::sync::Mutex;
 use bartender_pm::{Position, Region};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::mpsc;
@@ -32,6 +33,7 @@ pub struct NodeOptions {
     ttl: Duration,
     beat: Duration,
     lag: Duration,
+    scrub: (Option<Duration>, u64),
 }
 
 impl NodeOptions {
@@ -43,6 +45,7 @@ impl NodeOptions {
             ttl: Duration::from_secs(3),
             beat: Duration::from_millis(20),
             lag: Duration::from_secs(5),
+            scrub: (Some(Duration::from_secs(86_400)), 16 << 20),
         }
     }
 
@@ -61,6 +64,19 @@ impl NodeOptions {
     /// For how long a backup may be behind before [`Policy::Degrade`] drops it. Default 5 seconds.
     pub fn lag(mut self, lag: Duration) -> Self {
         self.lag = lag;
+        self
+    }
+
+    /// How often this node, where it is primary, compares all copies of a region and repairs what is damaged; `None`: only when it is
+    /// [told to](Serving::scrub). The first time after a tenth of that. Default a day.
+    pub fn scrub_every(mut self, every: Option<Duration>) -> Self {
+        self.scrub.0 = every;
+        self
+    }
+
+    /// Bytes of home that are compared in a second at most, then; each copy is read so fast. Default 16 MiB.
+    pub fn scrub_pace(mut self, bytes_per_second: u64) -> Self {
+        self.scrub.1 = bytes_per_second;
         self
     }
 }
@@ -134,6 +150,35 @@ impl Serving {
     /// How far the backups are.
     pub fn lags(&self) -> Vec<Lag> {
         self.primary.lags()
+    }
+
+    /// Compares the homes of all copies in sync now, as fast as it goes, and repairs pages that a majority holds otherwise. What the
+    /// nodes do [now and then](NodeOptions::scrub_every) by themselves. May be cancelled.
+    ///
+    /// # Errors
+    ///
+    /// `Fenced`; the region's. What is damaged is in the report.
+    pub async fn scrub(&self) -> Result<Scrubbed> {
+        let all = 0..u64::MAX;
+        self.primary
+            .scrub(&self.region, all, None, Trust::Majority)
+            .await
+    }
+
+    /// Makes all other copies in sync, this machine's as well, what `member` has in `range` of the home: for pages of which
+    /// [`scrub`](Self::scrub) could not say who is right. Transactions since stay. May be cancelled.
+    ///
+    /// # Errors
+    ///
+    /// `Fenced`; the region's.
+    pub async fn repair_from(&self, member: &str, range: Range<u64>) -> Result<Scrubbed> {
+        let trust = Trust::Member(member);
+        self.primary.scrub(&self.region, range, None, trust).await
+    }
+
+    /// What all comparisons of copies have found since this node is primary.
+    pub fn scrubs(&self) -> Scrubs {
+        self.primary.scrubs()
     }
 }
 
@@ -250,6 +295,13 @@ impl Node {
         let hosted = self.shared.hosted.lock().get(region).cloned()?;
         let primary = hosted.primary.lock().clone()?;
         Some(primary.lags())
+    }
+
+    /// What comparing the copies of a region has found, if this node is its primary.
+    pub fn scrubs(&self, region: &str) -> Option<Scrubs> {
+        let hosted = self.shared.hosted.lock().get(region).cloned()?;
+        let primary = hosted.primary.lock().clone()?;
+        Some(primary.scrubs())
     }
 
     /// How far this node's copy of a region is, while it follows.
@@ -508,6 +560,11 @@ impl Shared {
         let settled = primary.flush(&region).await;
         let served = match settled {
             Ok(()) => {
+                if let (Some(every), pace) = self.options.scrub {
+                    let (primary, region) = (primary.clone(), region.clone());
+                    self.tasks
+                        .spawn(async move { primary.scrub_on(&region, every, pace).await });
+                }
                 let serving = Serving {
                     region,
                     primary: primary.clone(),

@@ -5,12 +5,20 @@
 //! a log takes nothing of an older epoch. So an old primary that does not know that it is over cannot answer anything: whoever
 //! took its place would have to acknowledge it. What the lease is for is reading.
 
-mod backup;
 mod layout;
-mod primary;
+
+mod digest;
+mod findings;
+
+mod backup;
 mod ring;
 
+mod primary;
+mod scrub;
+
 pub(crate) use backup::{Slot, serve};
+pub(crate) use findings::Trust;
+pub use findings::{Repaired, Scrubbed, Scrubs, Undecided, Unrepaired};
 pub(crate) use layout::{Answer, Ask};
 pub use primary::Lag;
 pub(crate) use primary::{Bounds, Primary};

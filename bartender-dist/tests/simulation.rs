@@ -1,8 +1,8 @@
 //! Clusters of three to five machines under everything that can happen to them, on a virtual clock.
 //!
 //! *Fault model.* Machines die with what their disks had not drained, and come back; stand still for longer than a lease; lose
-//! each other, also one way; lose the coordinator, or only its answers; disks get slow, are full for a
-//! while, fail in the middle of whatever is written, and one of them is lost. The network delays, tears and loses. The coordinator itself is sound. One schedule is a function of its seed, which every failure prints:
+//! each other, also one way; lose the coordinator, or only its answers; disks get slow, are full for a while, fail in the
+//! middle of whatever is written, pages of copies decay, and one of the disks is lost. The network delays, tears and loses. The coordinator itself is sound. One schedule is a function of its seed, which every failure prints:
 //! `BARTENDER_SIM_SEED=n cargo test -p bartender-dist --test simulation -- --nocapture one`.
 
 mod world;
@@ -42,7 +42,7 @@ async fn schedule(network: Network, machines: usize, faults: u64) -> Result<Done
             _ => i,
         };
         let (a, b) = (format!("m{i}"), format!("m{j}"));
-        match network.draw(0..=22) {
+        match network.draw(0..=23) {
             0..=2 => {
                 world.kill(i).await;
                 kills += 1;
@@ -74,6 +74,7 @@ async fn schedule(network: Network, machines: usize, faults: u64) -> Result<Done
             18 => (0..machines).for_each(|i| world.mend_disk(i)),
             19 => world.fill_disk(i, true),
             20 => (0..machines).for_each(|i| world.fill_disk(i, false)),
+            22 => world.damage(i),
             21 if !lost => {
                 lost = true;
                 world.lose(i).await;
@@ -256,6 +257,12 @@ fn is_caught(rule: &'static str) {
 #[cfg_attr(miri, ignore = "minutes")]
 fn acknowledging_before_all_have_it_is_noticed() {
     is_caught("ack_early");
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "minutes")]
+fn repairing_what_is_sound_from_what_is_damaged_is_noticed() {
+    is_caught("scrub_backwards");
 }
 
 #[test]

@@ -32,13 +32,13 @@ use crate::medium::Medium;
 use crate::region::Region;
 use crate::standby::Standby;
 use crate::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What is compared and repaired: pages, whole ones, of so many bytes.
 pub const SCRUB_PAGE: u64 = 4096;
 
-/// How long writers may stay inside when a page of the view is healed.
-const HEAL_PATIENCE: Duration = Duration::from_millis(5);
+/// How long writers may stay inside when a page of the view is healed, and after that what they appended may take to be durable.
+const HEAL_PATIENCE: Duration = Duration::from_millis(10);
 
 impl Home {
     /// Whether it is exact at `number`; the lock on its header is held.
@@ -140,8 +140,13 @@ impl Region {
             return Ok(true);
         }
         let heal = || {
-            if shared.log.has_unwritten() {
-                return Ok(false);
+            // Nothing more is appended, and who appended waits for it: as a rule it is durable soon.
+            let start = Instant::now();
+            while shared.log.has_unwritten() {
+                if start.elapsed() > HEAL_PATIENCE {
+                    return Ok(false);
+                }
+                std::thread::sleep(HEAL_PATIENCE / 100);
             }
             // The gate is shut: home and view are the same then, but for the damage.
             shared.home.apply_only(&*shared.medium, &shared.log)?;

@@ -9,14 +9,14 @@ use crate::error::{Error, Result};
 use crate::heap::{Heap, Options};
 use crate::persist::Persist;
 use bartender_dist::{
-    Coordinator, Folder, Hosting, Lag, Node, NodeOptions, Policy, Serving, Wanted,
+    Coordinator, Folder, Hosting, Lag, Node, NodeOptions, Policy, Scrubbed, Scrubs, Serving, Wanted,
 };
 use bartender_net::tls::Identity;
 use bartender_net::{TcpFabric, TcpOptions};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -63,6 +63,14 @@ impl ClusterOptions {
     /// How long a lease lasts: for so long a primary that died is missed. Default 3 seconds.
     pub fn lease(mut self, ttl: Duration) -> Self {
         self.node = self.node.lease(ttl);
+        self
+    }
+
+    /// How often this machine, where it is primary, compares all copies of a region and repairs what is damaged, and how many bytes a
+    /// second are read for that at most on each machine. Default once a day, 16 MiB; `None`: never by itself.
+    pub fn scrub(mut self, every: Option<Duration>, bytes_per_second: u64) -> Self {
+        let node = self.node.scrub_every(every);
+        self.node = node.scrub_pace(bytes_per_second);
         self
     }
 
@@ -211,13 +219,17 @@ impl Cluster {
         self.inner.leave();
     }
 
+    fn runtime(&self) -> &Runtime {
+        self.inner.runtime.as_ref().expect("only dropping takes it")
+    }
+
     fn hosting(
         &self,
         region: &str,
         wanted: Option<Wanted>,
     ) -> Result<(Arc<tokio::sync::Mutex<Hosting>>, tokio::runtime::Handle)> {
         let node = self.inner.node().ok_or(bartender_dist::Error::Left)?;
-        let runtime = self.inner.runtime.as_ref().expect("only dropping takes it");
+        let runtime = self.runtime();
         let mut hosted = self
             .inner
             .hosted
@@ -238,7 +250,7 @@ pub struct Replicated<R: Persist> {
     // In this order: what is not on all replicas yet is sent before the reign ends.
     heap: Heap<R>,
     serving: Serving,
-    _cluster: Cluster,
+    cluster: Cluster,
 }
 
 impl<R: Persist> Replicated<R> {
@@ -250,6 +262,32 @@ impl<R: Persist> Replicated<R> {
     /// How far the backups are.
     pub fn lags(&self) -> Vec<Lag> {
         self.serving.lags()
+    }
+
+    /// Compares the copies of all machines in sync now, and repairs pages that a majority holds otherwise. Blocks until the whole region
+    /// was read everywhere.
+    ///
+    /// # Errors
+    ///
+    /// `Fenced`; the region's. What is damaged is in the report.
+    pub fn scrub(&self) -> Result<Scrubbed> {
+        Ok(self.cluster.runtime().block_on(self.serving.scrub())?)
+    }
+
+    /// Makes the copies of all machines in sync what `member` has in `range`, bytes from the region's home address on: for pages of
+    /// which [`scrub`](Self::scrub) could not say who is right.
+    ///
+    /// # Errors
+    ///
+    /// As [`scrub`](Self::scrub).
+    pub fn repair_from(&self, member: &str, range: Range<u64>) -> Result<Scrubbed> {
+        let repaired = self.serving.repair_from(member, range);
+        Ok(self.cluster.runtime().block_on(repaired)?)
+    }
+
+    /// What comparing copies has found since this machine is the primary.
+    pub fn scrubs(&self) -> Scrubs {
+        self.serving.scrubs()
     }
 
     /// Whether it is over: another machine is the primary, or may be.
@@ -306,7 +344,7 @@ impl<R: Persist> Options<R> {
                     return Ok(Replicated {
                         heap,
                         serving: served,
-                        _cluster: cluster.clone(),
+                        cluster: cluster.clone(),
                     });
                 }
                 // It was over before it began.

@@ -115,7 +115,7 @@ pub mod testing;
 
 pub use bartender_derive::{Persist, PlainData};
 #[cfg(feature = "cluster")]
-pub use bartender_dist::{Coordinator, Embedded, Lag, Policy};
+pub use bartender_dist::{Coordinator, Embedded, Lag, Policy, Scrubbed, Scrubs};
 pub use bartender_pm::Durability;
 #[cfg(feature = "cluster")]
 pub use cluster::{Cluster, ClusterOptions, Replicated};

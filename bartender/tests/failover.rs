@@ -9,6 +9,7 @@ use bartender::{
 use bartender_dist::coordinator::Counted;
 use bartender_net::Roles;
 use bartender_net::tls::{Authority, Identity};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -150,6 +151,60 @@ fn commits_ask_the_coordinator_nothing() {
             "calls in {commits} commits, beats apart"
         );
         assert_eq!(heap.read().total, commits / 8 * 8);
+        clusters.iter().for_each(Cluster::leave);
+    });
+}
+
+#[test]
+fn damaged_copies_are_repaired_while_the_heap_is_used() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let authority = Authority::create(DAY).expect("an authority");
+    let coordinator: Arc<dyn Coordinator> = Arc::new(Embedded::volatile());
+    let mut clusters = Vec::new();
+    for name in MEMBERS {
+        let data = folder.path().join(name);
+        std::fs::create_dir(&data).expect("a folder");
+        let identity = authority.issue(name, Roles::ALL, DAY);
+        let identity = identity.expect("a certificate");
+        clusters.push(join(name, &data, identity, coordinator.clone()));
+    }
+    std::thread::scope(|scope| {
+        // The others follow.
+        for cluster in &clusters[1..] {
+            scope.spawn(|| drop(cluster.open::<Root>("counters")));
+        }
+        let heap = Heap::<Root>::options()
+            .replicas(MEMBERS)
+            .open_in(&clusters[0], "counters")
+            .expect("this member's turn");
+        while !heap.lags().iter().all(|lag| lag.live && lag.required) {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        count(&heap, 1).expect("it is the primary");
+        assert!(heap.scrub().expect("it is the primary").is_sound());
+        // Pages at the end, of two copies.
+        for (name, page) in [("a", 1), ("c", 2)] {
+            let file = folder.path().join(name).join("counters.region");
+            let mut options = std::fs::File::options();
+            let file = options.write(true).open(file).expect("a copy");
+            let at = file.metadata().expect("a file").len() - page * 4096;
+            file.write_all_at(&[0xee; 4096], at).expect("a file");
+        }
+        let done = AtomicU64::new(0);
+        let report = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while done.load(Ordering::Acquire) == 0 {
+                    count(&heap, 2).expect("it is the primary");
+                }
+            });
+            let report = heap.scrub();
+            done.store(1, Ordering::Release);
+            report.expect("it is the primary")
+        });
+        assert!(report.is_sound(), "{report:?}");
+        let repaired: Vec<&str> = report.repaired.iter().map(|r| &r.member[..]).collect();
+        assert_eq!(repaired, ["c", "a"]);
+        check(&heap);
         clusters.iter().for_each(Cluster::leave);
     });
 }

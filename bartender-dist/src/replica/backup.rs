@@ -1,5 +1,6 @@
 //! A node's copy of a region, and how it answers the primary.
 
+use super::digest;
 use super::layout::{Answer, Ask};
 use super::ring::Ring;
 use crate::error::Result;
@@ -125,17 +126,21 @@ impl Slot {
     ) -> Result<u64, String> {
         let standby = self.standby().ok_or("there is no copy any more")?;
         let end = standby.receive(epoch, at, bytes).map_err(|error| {
-            if standby.check_usable().is_err() {
-                // The next primary to attach opens it again.
-                let mut copy = self.copy.lock();
-                copy.standby.take_if(|now| Arc::ptr_eq(now, &standby));
-            }
+            self.drop_unusable(&standby);
             error.to_string()
         })?;
         if standby.needs_checkpoint() {
             self.checkpoint();
         }
         Ok(end)
+    }
+
+    /// A copy whose medium failed: the next primary to attach opens it again.
+    fn drop_unusable(&self, standby: &Arc<Standby>) {
+        if standby.check_usable().is_err() {
+            let mut copy = self.copy.lock();
+            copy.standby.take_if(|now| Arc::ptr_eq(now, standby));
+        }
     }
 
     /// Starts a checkpoint beside what goes on.
@@ -212,6 +217,19 @@ fn answer(
         why: format!("no region {region} here"),
     };
     match ask {
+        Ask::Digests { ref of, .. } | Ask::Read { ref of, .. } | Ask::Repair { ref of, .. } => {
+            match find(&of.region) {
+                None => unknown(of.region.clone()),
+                Some(slot) => match slot.standby() {
+                    None => Answer::Nothing,
+                    Some(standby) => {
+                        let answer = digest::answer(&standby, ask);
+                        slot.drop_unusable(&standby);
+                        answer
+                    }
+                },
+            }
+        }
         Ask::Query { region } => match find(&region) {
             None => unknown(region),
             Some(slot) => match slot.position() {
@@ -363,7 +381,7 @@ impl Session {
                 drop(copy);
                 self.attach(fabric)
             }
-            Ask::Attach { .. } | Ask::Query { .. } => failed("asked elsewhere".into()),
+            _ => failed("asked elsewhere".into()),
         }
     }
 }

@@ -9,13 +9,28 @@ use bartender_pm::Position;
 use bytes::Bytes;
 
 /// Version of this page; part of [`Ask::Attach`].
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 
 /// Longest message, in bytes.
 pub(crate) const MAX_MESSAGE: usize = 320 << 10;
 
 /// Bytes of home that one message carries at most.
 pub(crate) const HOME_PIECE: usize = 256 << 10;
+
+/// Most digests that one answer carries.
+pub(crate) const MAX_DIGESTS: u64 = 1024;
+
+/// Which copy is compared or repaired, and as of when.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct AsOf {
+    pub(crate) region: String,
+    /// The asking primary's.
+    pub(crate) epoch: u64,
+    /// The home has to be exact at this number…
+    pub(crate) number: u64,
+    /// …whose record ends here in the stream.
+    pub(crate) upto: u64,
+}
 
 /// What is asked of a backup.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +47,17 @@ pub(crate) enum Ask {
     Finish,
     /// How far is it? Asked by another backup.
     Query { region: String },
+    /// Digests of the home from `offset` on: `count` of them, each of `step` bytes.
+    Digests {
+        of: AsOf,
+        offset: u64,
+        step: u64,
+        count: u64,
+    },
+    /// Bytes of its home.
+    Read { of: AsOf, offset: u64, len: u64 },
+    /// Its home is damaged there, and this is what it should hold.
+    Repair { of: AsOf, offset: u64, bytes: Bytes },
 }
 
 /// What it answers.
@@ -47,6 +73,12 @@ pub(crate) enum Answer {
     Fenced { current: u64 },
     /// It cannot.
     Failed { why: String },
+    /// Its home is not exact at that number: it is at this one, or not quite.
+    Elsewhere { checkpoint: u64 },
+    /// Digests; none of what cannot be read.
+    Digests { digests: Vec<Option<u128>> },
+    /// Bytes of the home.
+    Home { bytes: Bytes },
 }
 
 /// [`Position`] as it travels.
@@ -90,6 +122,14 @@ impl Writer {
         } = *place;
         let words = [epoch, head, committed, tail, checkpoint];
         words.into_iter().fold(self, Writer::u64)
+    }
+
+    fn moment(self, of: &AsOf) -> Self {
+        self.u32(VERSION)
+            .bytes(of.region.as_bytes())
+            .u64(of.epoch)
+            .u64(of.number)
+            .u64(of.upto)
     }
 
     fn end(self) -> Bytes {
@@ -138,6 +178,30 @@ impl Reader {
         })
     }
 
+    fn moment(&mut self) -> Option<AsOf> {
+        Some(AsOf {
+            region: self.string()?,
+            epoch: self.u64()?,
+            number: self.u64()?,
+            upto: self.u64()?,
+        })
+    }
+
+    fn digests(&mut self) -> Option<Vec<Option<u128>>> {
+        let count = self.u32()?;
+        let digest = |reader: &mut Reader| {
+            let known = reader.u8()?;
+            let digest = u128::from_le_bytes(reader.take(16)?[..].try_into().ok()?);
+            match (known, digest) {
+                (1, digest) => Some(Some(digest)),
+                (0, 0) => Some(None),
+                _ => None,
+            }
+        };
+        (u64::from(count) <= MAX_DIGESTS).then_some(())?;
+        (0..count).map(|_| digest(self)).collect()
+    }
+
     fn end<T>(self, value: T) -> Option<T> {
         self.0.is_empty().then_some(value)
     }
@@ -155,6 +219,20 @@ impl Ask {
             Ask::Home { offset, bytes } => Writer::kind(4).u64(*offset).bytes(bytes),
             Ask::Finish => Writer::kind(5),
             Ask::Query { region } => Writer::kind(6).u32(VERSION).bytes(region.as_bytes()),
+            Ask::Digests {
+                of,
+                offset,
+                step,
+                count,
+            } => Writer::kind(7)
+                .moment(of)
+                .u64(*offset)
+                .u64(*step)
+                .u64(*count),
+            Ask::Read { of, offset, len } => Writer::kind(8).moment(of).u64(*offset).u64(*len),
+            Ask::Repair { of, offset, bytes } => {
+                Writer::kind(9).moment(of).u64(*offset).bytes(bytes)
+            }
         }
         .end()
     }
@@ -166,7 +244,7 @@ impl Ask {
         }
         let mut reader = Reader(message);
         let kind = reader.u8();
-        if matches!(kind, Some(1 | 6)) {
+        if matches!(kind, Some(1 | 6..=9)) {
             match reader.u32() {
                 Some(VERSION) => {}
                 Some(other) => return Err(format!("version {other}, this is {VERSION}")),
@@ -193,6 +271,22 @@ impl Ask {
                 6 => Ask::Query {
                     region: reader.string()?,
                 },
+                7 => Ask::Digests {
+                    of: reader.moment()?,
+                    offset: reader.u64()?,
+                    step: reader.u64()?,
+                    count: reader.u64()?,
+                },
+                8 => Ask::Read {
+                    of: reader.moment()?,
+                    offset: reader.u64()?,
+                    len: reader.u64()?,
+                },
+                9 => Ask::Repair {
+                    of: reader.moment()?,
+                    offset: reader.u64()?,
+                    bytes: reader.bytes()?,
+                },
                 _ => return None,
             };
             reader.end(ask)
@@ -217,6 +311,16 @@ impl Answer {
             Answer::Done => Writer::kind(3),
             Answer::Fenced { current } => Writer::kind(4).u64(*current),
             Answer::Failed { why } => Writer::kind(5).bytes(why.as_bytes()),
+            Answer::Elsewhere { checkpoint } => Writer::kind(6).u64(*checkpoint),
+            Answer::Digests { digests } => {
+                let mut writer = Writer::kind(7).u32(digests.len() as u32);
+                for digest in digests {
+                    writer.0.push(u8::from(digest.is_some()));
+                    writer.0.extend(digest.unwrap_or(0).to_le_bytes());
+                }
+                writer
+            }
+            Answer::Home { bytes } => Writer::kind(8).bytes(bytes),
         }
         .end()
     }
@@ -255,6 +359,15 @@ impl Answer {
             5 => Answer::Failed {
                 why: reader.string()?,
             },
+            6 => Answer::Elsewhere {
+                checkpoint: reader.u64()?,
+            },
+            7 => Answer::Digests {
+                digests: reader.digests()?,
+            },
+            8 => Answer::Home {
+                bytes: reader.bytes()?,
+            },
             _ => return None,
         };
         reader.end(answer)
@@ -277,6 +390,15 @@ mod tests {
         }
     }
 
+    fn as_of() -> AsOf {
+        AsOf {
+            region: "bank".into(),
+            epoch: 3,
+            number: 9,
+            upto: 128,
+        }
+    }
+
     #[test]
     fn what_is_said_is_understood() {
         let asks = [
@@ -295,6 +417,22 @@ mod tests {
             Ask::Finish,
             Ask::Query {
                 region: "bank".into(),
+            },
+            Ask::Digests {
+                of: as_of(),
+                offset: 4096,
+                step: 4096,
+                count: 3,
+            },
+            Ask::Read {
+                of: as_of(),
+                offset: 4096,
+                len: 8192,
+            },
+            Ask::Repair {
+                of: as_of(),
+                offset: 4096,
+                bytes: Bytes::from(vec![1; 4096]),
             },
         ];
         for ask in asks {
@@ -320,6 +458,13 @@ mod tests {
             Answer::Done,
             Answer::Fenced { current: 5 },
             Answer::Failed { why: "full".into() },
+            Answer::Elsewhere { checkpoint: 7 },
+            Answer::Digests {
+                digests: vec![Some(0), None, Some(u128::MAX)],
+            },
+            Answer::Home {
+                bytes: Bytes::from(vec![1; 4096]),
+            },
         ];
         for answer in answers {
             assert_eq!(Answer::decode(answer.encode()), Some(answer));
@@ -332,7 +477,7 @@ mod tests {
         bytes[1] = 9;
         assert_eq!(
             Ask::decode(bytes.into()),
-            Err("version 9, this is 1".into())
+            Err(format!("version 9, this is {VERSION}"))
         );
     }
 

@@ -18,6 +18,7 @@
 //! the local log, and not above; `leading`: the batch that is being led, which starts there. A backup becomes live
 //! only at `written` with nobody leading, or with the batch that is being led, so the leader never leaves one out that is required and up to date.
 
+use super::findings::Scrubs;
 use super::layout::{Answer, Ask, HOME_PIECE, Ring};
 use super::ring::pieces;
 use crate::cluster::{Identity, Refusal, Verdict};
@@ -68,6 +69,8 @@ pub(crate) struct Primary {
     changed: Signal,
     room: Notify,
     record: tokio::sync::Mutex<Seen<RegionRecord>>,
+    /// Held by the one that compares copies.
+    pub(super) scrubbing: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug, Default)]
@@ -80,6 +83,7 @@ struct State {
     /// The newest epoch, when this one is over.
     fenced: Option<u64>,
     stopped: bool,
+    scrubs: Scrubs,
 }
 
 #[derive(Debug, Clone)]
@@ -179,6 +183,7 @@ impl Primary {
             changed: Signal::default(),
             room: Notify::new(),
             record: tokio::sync::Mutex::new(record),
+            scrubbing: tokio::sync::Mutex::new(()),
         })
     }
 
@@ -213,6 +218,39 @@ impl Primary {
         self.tasks.spawn(async move { me.govern(governed).await });
         let (me, region) = (self.clone(), region.clone());
         self.tasks.spawn(async move { me.thin(region).await });
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) fn me(&self) -> &str {
+        &self.me.name
+    }
+
+    pub(super) fn beat(&self) -> Duration {
+        self.bounds.beat
+    }
+
+    /// Backups that have to have everything.
+    pub(super) fn required(&self) -> Vec<String> {
+        let state = self.state.lock();
+        let required = state.backups.iter().filter(|(_, backup)| backup.required);
+        required.map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Backups are told now what is committed.
+    pub(super) fn hasten(&self) {
+        self.room.notify_waiters();
+    }
+
+    pub(super) fn count_scrub(&self, more: Scrubs) {
+        self.state.lock().scrubs.add(more);
+    }
+
+    /// What all comparisons of copies found.
+    pub(crate) fn scrubs(&self) -> Scrubs {
+        self.state.lock().scrubs
     }
 
     /// No task of it goes on with the region.
@@ -453,10 +491,7 @@ impl Primary {
             self.members.changes(self.bounds.patience).await;
             return Ok(false);
         };
-        let address = &member.record.address;
-        let connection = timeout(self.bounds.patience, self.fabric.connect(address))
-            .await
-            .map_err(|_| self.no_answer(backup, "connect"))??;
+        let connection = self.connect(backup, &member.record.address).await?;
         let (mut position, ring) = match self.attach(region, &connection, backup).await? {
             Some(attached) => attached,
             None => self.install(region, &connection, backup).await?,
@@ -526,6 +561,19 @@ impl Primary {
         }
     }
 
+    pub(super) async fn connect(&self, backup: &str, address: &str) -> Result<Connection> {
+        let connection = timeout(self.bounds.patience, self.fabric.connect(address)).await;
+        Ok(connection.map_err(|_| self.no_answer(backup, "connect"))??)
+    }
+
+    /// A connection of its own to a backup that is a member now.
+    pub(super) async fn connect_to(&self, backup: &str) -> Result<Connection> {
+        match self.members.picture().members.get(backup) {
+            Some(member) => self.connect(backup, &member.record.address).await,
+            None => Err(self.no_answer(backup, "connect")),
+        }
+    }
+
     fn no_answer(&self, backup: &str, operation: &'static str) -> Error {
         Error::Net(bartender_net::Error::TimedOut {
             peer: backup.to_owned(),
@@ -534,7 +582,12 @@ impl Primary {
         })
     }
 
-    async fn ask(&self, connection: &Connection, ask: Ask, backup: &str) -> Result<Answer> {
+    pub(super) async fn ask(
+        &self,
+        connection: &Connection,
+        ask: Ask,
+        backup: &str,
+    ) -> Result<Answer> {
         let answered = timeout(self.bounds.patience, async {
             connection.send(ask.encode()).await?;
             loop {

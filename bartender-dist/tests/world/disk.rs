@@ -64,6 +64,24 @@ impl Disk {
         self.medium().fill_up(full);
     }
 
+    /// A page of the home decays, if there is one.
+    pub(crate) fn damage(&self, page: u64) -> bool {
+        let medium = self.medium();
+        let image = medium.image();
+        // Where the header says that the home starts.
+        let home = [0, 4096].into_iter().find_map(|block| {
+            let mut word = [0; 8];
+            (image.len() > 8192).then(|| image.read(block + 48, &mut word))?;
+            Some(u64::from_le_bytes(word)).filter(|&at| at != 0)
+        });
+        let at = home.map(|home| home + page * 4096);
+        let at = at.filter(|at| at + 4096 <= image.len());
+        if let Some(at) = at {
+            medium.damage(at, &[0xee; 4096]);
+        }
+        at.is_some()
+    }
+
     /// Whether anybody has it open.
     fn used(&self) -> bool {
         Arc::strong_count(&self.medium.lock().expect("no panic")) > 1

@@ -138,6 +138,8 @@ pub(crate) struct World {
     lag: Duration,
     unsure: Arc<AtomicBool>,
     stop: Arc<AtomicBool>,
+    /// The page that is damaged next, of those without words.
+    damaged: u64,
 }
 
 /// The last words, each of which needs a longer home.
@@ -171,6 +173,7 @@ impl World {
             lag: ms([100, 1500][network.draw(0..=1) as usize]),
             unsure: Arc::default(),
             stop: Arc::default(),
+            damaged: 16,
         };
         for i in 0..machines {
             let kind = if network.draw(0..=1) == 0 {
@@ -218,7 +221,8 @@ impl World {
         let options = NodeOptions::new(&machine.name, "test")
             .lease(LEASE)
             .beat(ms(20))
-            .lag(self.lag);
+            .lag(self.lag)
+            .scrub_every(Some(ms(2000)));
         let node = Node::start(
             options,
             &machine.name,
@@ -318,6 +322,29 @@ impl World {
         self.machines[i].disk.fill_up(full);
     }
 
+    /// A page of a machine's copy decays, which no program looks at, and no other machine's does.
+    pub(crate) fn damage(&mut self, i: usize) {
+        if self.machines[i].running.is_some() && self.machines[i].disk.damage(self.damaged) {
+            self.damaged += 1;
+        }
+    }
+
+    /// Pages with words decay in one copy; the others say how they should be.
+    async fn scrub(&self, primary: usize) -> std::result::Result<(), String> {
+        let pages = place(WORDS - FAR - 1) / 4096;
+        let i = self.network.draw(0..=self.machines.len() as u64 - 1) as usize;
+        for _ in 0..2 {
+            self.machines[i].disk.damage(self.network.draw(1..=pages));
+        }
+        let serving = self.serving(primary).ok_or("it served")?;
+        let before = serving.scrubs().repaired;
+        let report = serving.scrub().await.map_err(|e| e.to_string())?;
+        if !report.is_sound() || serving.scrubs().repaired == before {
+            return Err(format!("m{i} is damaged, and: {report:?}"));
+        }
+        Ok(())
+    }
+
     /// A machine dies, and its disk with it, if all that was answered is on two others at least.
     pub(crate) async fn lose(&mut self, i: usize) {
         let name = &self.machines[i].name;
@@ -381,6 +408,7 @@ impl World {
                 self.stop.store(true, Ordering::Relaxed);
                 sleep(ms(2000)).await;
                 if self.all_follow(i) {
+                    self.scrub(i).await?;
                     return self.compare(i);
                 }
                 self.stop.store(false, Ordering::Relaxed);
@@ -422,6 +450,14 @@ impl World {
         let mut ledger = self.ledger.lock().expect("no panic");
         let before = ledger.now();
         ledger.read(&words_of(region), before);
+        let word = |i| {
+            let mut word = [0; 8];
+            if place(i) + 8 <= home.size() {
+                home.read(place(i), &mut word);
+            }
+            u64::from_le_bytes(word)
+        };
+        ledger.read(&(0..WORDS).map(word).collect(), before);
         drop(ledger);
         for (i, machine) in self
             .machines
