@@ -11,7 +11,9 @@ use crate::coordinator::Coordinator;
 use crate::error::{Error, Result};
 use crate::member::Membership;
 use crate::records::{Policy, RegionId, RegionRecord, Seen};
-use crate::replica::{Answer, Ask, Bounds, Lag, Primary, Scrubbed, Scrubs, Slot, Trust, serve};
+use crate::replica::{
+    Answer, Ask, Bounds, Counts, Lag, Primary, Scrubbed, Scrubs, Slot, Trust, serve,
+};
 use crate::store::Store;
 use crate::tasks::{Tasks, blocking};
 use bartender_net::{Fabric, Received};
@@ -277,7 +279,12 @@ impl Node {
         let (served, receiver) = mpsc::channel(1);
         let hosted = Arc::new(Hosted {
             name: region.to_owned(),
-            slot: Slot::new(region, shared.store.clone(), shared.tasks.clone()),
+            slot: Slot::new(
+                region,
+                shared.store.clone(),
+                shared.counts(region),
+                shared.tasks.clone(),
+            ),
             wanted,
             primary: Mutex::default(),
             served,
@@ -332,6 +339,19 @@ impl Shared {
     fn slot(&self, region: &str) -> Option<Arc<Slot>> {
         let hosted = self.hosted.lock();
         hosted.get(region).map(|hosted| hosted.slot.clone())
+    }
+
+    /// Whether this node's copy of a region has to count, as far as it knows.
+    fn counts(&self, region: &str) -> Counts {
+        let (members, region) = (self.members.clone(), region.to_owned());
+        let me = self.options.name.clone();
+        Box::new(move |epoch| {
+            let picture = members.picture();
+            picture
+                .regions
+                .get(&region)
+                .is_none_or(|seen| seen.record.epoch != epoch || seen.record.in_sync.contains(&me))
+        })
     }
 
     fn bounds(&self) -> Bounds {

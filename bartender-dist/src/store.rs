@@ -15,6 +15,13 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     /// The region's; `Busy` while it is open otherwise.
     fn standby(&self, region: &str) -> Result<Option<Standby>>;
 
+    /// Puts a copy away that is damaged, so that there is none, and nothing of it is lost: for whoever wants to look at it.
+    ///
+    /// # Errors
+    ///
+    /// `Busy` while it is open; where that cannot be done.
+    fn set_aside(&self, region: &str) -> Result<()>;
+
     /// Starts a copy anew, over what there was.
     ///
     /// # Errors
@@ -42,7 +49,7 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     ) -> Result<Region>;
 }
 
-/// Copies in a folder, each a file: `NAME.region`.
+/// Copies in a folder, each a file: `NAME.region`. Damaged ones that were set aside: `NAME.region.damaged-N`.
 #[derive(Debug, Clone)]
 pub struct Folder {
     path: PathBuf,
@@ -74,6 +81,12 @@ impl Store for Folder {
             Err(Error::Unfinished { .. }) => Ok(None),
             Err(error) => Err(error.into()),
         }
+    }
+
+    fn set_aside(&self, region: &str) -> Result<()> {
+        let aside = Standby::set_aside(self.file(region))?;
+        tracing::error!(region, aside = %aside.display(), "a damaged copy has another name now");
+        Ok(())
     }
 
     fn install(&self, region: &str, header: &[u8]) -> Result<Installing> {

@@ -1,6 +1,9 @@
 //! Copies in files, damaged behind the back of those who keep them.
 
-use bartender_dist::{Embedded, Folder, Node, NodeOptions, Policy, Scrubbed, Serving, Wanted};
+use bartender_dist::{
+    Embedded, Folder, Hosting, Node, NodeOptions, Policy, Scrubbed, Serving, Wanted,
+};
+use bartender_net::Fabric;
 use bartender_net::sim::{Network, Settings, run};
 use bartender_pm::{Durability, Options, Record, Region};
 use std::future::Future;
@@ -15,9 +18,38 @@ const PAGE: u64 = 4096;
 const NAMES: [&str; 3] = ["a", "b", "c"];
 
 struct Cluster {
+    network: Network,
+    coordinator: Arc<Embedded>,
+    names: Vec<String>,
     nodes: Vec<Node>,
+    turns: Vec<Hosting>,
     serving: Serving,
     folder: tempfile::TempDir,
+}
+
+/// A machine with its copy in a folder.
+async fn start(
+    fabric: Arc<dyn Fabric>,
+    coordinator: &Arc<Embedded>,
+    names: &[String],
+    i: usize,
+    data: PathBuf,
+) -> (Node, Hosting) {
+    let mut options = Options::new();
+    options
+        .max_size(8 << 20)
+        .log_size(64 << 10)
+        .background(false);
+    let store = Arc::new(Folder::new(data, options));
+    let options = NodeOptions::new(&names[i], "test").scrub_every(None);
+    let node = Node::start(options, &names[i], fabric, coordinator.clone(), store).await;
+    let node = node.expect("starts");
+    let wanted = Wanted {
+        replicas: names.to_vec(),
+        policy: Policy::Block,
+    };
+    let turn = node.host(REGION, Some(wanted));
+    (node, turn)
 }
 
 impl Cluster {
@@ -27,24 +59,12 @@ impl Cluster {
         let coordinator = Arc::new(Embedded::volatile());
         let names: Vec<String> = NAMES[..machines].iter().map(|n| n.to_string()).collect();
         let (mut nodes, mut turns) = (Vec::new(), Vec::new());
-        for name in &names {
+        for (i, name) in names.iter().enumerate() {
             let data = folder.path().join(name);
             std::fs::create_dir(&data).expect("a folder");
-            let mut options = Options::new();
-            options
-                .max_size(8 << 20)
-                .log_size(64 << 10)
-                .background(false);
-            let store = Arc::new(Folder::new(data, options));
-            let options = NodeOptions::new(name, "test").scrub_every(None);
             let fabric = network.node(name);
-            let node = Node::start(options, name, fabric, coordinator.clone(), store).await;
-            let node = node.expect("starts");
-            let wanted = Wanted {
-                replicas: names.clone(),
-                policy: Policy::Block,
-            };
-            turns.push(node.host(REGION, Some(wanted)));
+            let (node, turn) = start(fabric, &coordinator, &names, i, data).await;
+            turns.push(turn);
             nodes.push(node);
             if turns.len() == 1 {
                 // The others find its record.
@@ -52,13 +72,22 @@ impl Cluster {
             }
         }
         let serving = turns[0].serve().await.expect("its turn");
-        while !serving.lags().iter().all(|lag| lag.live && lag.required) {
-            sleep(Duration::from_millis(20)).await;
-        }
-        Cluster {
+        let cluster = Cluster {
+            network: network.clone(),
+            coordinator,
+            names,
             nodes,
+            turns,
             serving,
             folder,
+        };
+        cluster.all_follow().await;
+        cluster
+    }
+
+    async fn all_follow(&self) {
+        while !(self.serving.lags().iter()).all(|lag| lag.live && lag.required) {
+            sleep(Duration::from_millis(20)).await;
         }
     }
 
@@ -254,5 +283,39 @@ fn copies_are_compared_while_they_change() {
         assert!(commits > 0, "nothing was committed meanwhile");
         assert!(report.is_sound(), "{report:?}");
         assert_eq!(places(&report), [("b", 40)]);
+    });
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "files")]
+fn a_copy_that_does_not_open_is_set_aside_and_made_anew() {
+    with(3, |mut cluster| async move {
+        for page in 0..8 {
+            cluster.write(page, 0, 1 + page as u8).await;
+        }
+        cluster.scrub().await;
+        // It dies, and both of its headers decay.
+        drop((cluster.nodes.pop(), cluster.turns.pop()));
+        cluster.network.kill("c");
+        sleep(Duration::from_secs(1)).await;
+        let (file, _) = cluster.home(2);
+        for copy in [0, 4096] {
+            file.write_all_at(&[0xee; 8], copy + 16).expect("ok");
+        }
+        let bytes = std::fs::read(cluster.file(2)).expect("a file");
+        let (names, data) = (&cluster.names, cluster.folder.path().join("c"));
+        let fabric = cluster.network.restart("c");
+        let again = start(fabric, &cluster.coordinator, names, 2, data).await;
+        cluster.write(3, 8, 9).await;
+        cluster.all_follow().await;
+        let report = cluster.scrub().await;
+        assert!(
+            report.is_sound() && report.repaired.is_empty(),
+            "{report:?}"
+        );
+        assert_eq!(report.members.len(), 3);
+        let aside = cluster.folder.path().join("c/bank.region.damaged-1");
+        assert_eq!(std::fs::read(aside).expect("it is kept"), bytes);
+        drop(again);
     });
 }

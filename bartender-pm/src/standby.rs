@@ -119,6 +119,16 @@ impl Standby {
         Standby::open_on(medium)
     }
 
+    /// Gives the file of a copy that is damaged another name, `NAME.damaged-N`, so that another can be made in its place. Returns that name.
+    /// Nothing is deleted.
+    ///
+    /// # Errors
+    ///
+    /// `Busy` if somebody has it open, `NotARegion` for what is no file, `Io`.
+    pub fn set_aside(path: impl AsRef<Path>) -> Result<std::path::PathBuf> {
+        mapped::set_aside(path.as_ref())
+    }
+
     /// Opens it on a medium of the caller's.
     ///
     /// # Errors

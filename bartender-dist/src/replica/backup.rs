@@ -9,14 +9,18 @@ use crate::tasks::{Tasks, blocking};
 use bartender_net::{Access, Connection, Fabric, MemoryRegion, Received, Roles};
 use bartender_pm::sync::{Mutex, MutexGuard};
 use bartender_pm::{Error, Installing, MAX_EPOCH, Position, Standby};
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+/// Whether the cluster's record, of this epoch, has this node's copy in sync; or may have, for all that the node knows.
+pub(crate) type Counts = Box<dyn Fn(u64) -> bool + Send + Sync>;
+
 /// The place of one copy: while it follows, the standby is in it.
-#[derive(Debug)]
 pub(crate) struct Slot {
     region: String,
     store: Arc<dyn Store>,
+    counts: Counts,
     copy: Mutex<Copy>,
     checkpointing: AtomicBool,
     tasks: Tasks,
@@ -34,11 +38,26 @@ struct Copy {
     reserved: bool,
 }
 
+impl fmt::Debug for Slot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Slot")
+            .field("region", &self.region)
+            .field("copy", &self.copy)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Slot {
-    pub(crate) fn new(region: &str, store: Arc<dyn Store>, tasks: Tasks) -> Arc<Slot> {
+    pub(crate) fn new(
+        region: &str,
+        store: Arc<dyn Store>,
+        counts: Counts,
+        tasks: Tasks,
+    ) -> Arc<Slot> {
         Arc::new(Slot {
             region: region.to_owned(),
             store,
+            counts,
             copy: Mutex::new(Copy::default()),
             checkpointing: AtomicBool::new(false),
             tasks,
@@ -74,8 +93,21 @@ impl Slot {
         if copy.reserved {
             return Err(failed("it is opened here, as the primary's".into()));
         }
-        self.open_locked(&mut copy)
-            .map_err(|error| failed(error.to_string()))?;
+        if let Err(error) = self.open_locked(&mut copy) {
+            if !is_damage(&error) {
+                return Err(failed(error.to_string()));
+            }
+            // A copy that counts may be the last one that is left, and only damaged. One that does not count is of no use to anybody but
+            // who looks into it: whoever is in sync, the primary at least, has everything. That it does not count
+            // is the coordinator's word of this very epoch: a primary that is over cannot have it made anew.
+            if (self.counts)(epoch) {
+                let why = error.to_string();
+                return Err(Answer::Damaged { why });
+            }
+            tracing::error!(region = self.region, %error, "a damaged copy is set aside, and made anew");
+            let aside = self.store.set_aside(&self.region);
+            aside.map_err(|error| failed(error.to_string()))?;
+        }
         copy.attached += 1;
         copy.epoch = epoch;
         Ok(copy.attached)
@@ -159,6 +191,15 @@ impl Slot {
             slot.checkpointing.store(false, Ordering::Release);
         });
     }
+}
+
+/// Whether a copy that does not open is damaged: not one that is used, nor something else in its place.
+fn is_damage(error: &crate::Error) -> bool {
+    use bartender_pm::Error::{Damaged, Truncated};
+    matches!(
+        error,
+        crate::Error::Region(Damaged { .. } | Truncated { .. })
+    )
 }
 
 /// What one connection is about.

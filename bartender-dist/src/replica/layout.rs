@@ -79,6 +79,8 @@ pub(crate) enum Answer {
     Digests { digests: Vec<Option<u128>> },
     /// Bytes of the home.
     Home { bytes: Bytes },
+    /// It has a copy that is damaged, and that counts: it is set aside once it does not.
+    Damaged { why: String },
 }
 
 /// [`Position`] as it travels.
@@ -321,6 +323,7 @@ impl Answer {
                 writer
             }
             Answer::Home { bytes } => Writer::kind(8).bytes(bytes),
+            Answer::Damaged { why } => Writer::kind(9).bytes(why.as_bytes()),
         }
         .end()
     }
@@ -367,6 +370,9 @@ impl Answer {
             },
             8 => Answer::Home {
                 bytes: reader.bytes()?,
+            },
+            9 => Answer::Damaged {
+                why: reader.string()?,
             },
             _ => return None,
         };
@@ -465,6 +471,7 @@ mod tests {
             Answer::Home {
                 bytes: Bytes::from(vec![1; 4096]),
             },
+            Answer::Damaged { why: "old".into() },
         ];
         for answer in answers {
             assert_eq!(Answer::decode(answer.encode()), Some(answer));

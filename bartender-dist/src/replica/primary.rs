@@ -633,7 +633,7 @@ impl Primary {
                 self.fence(region, current);
                 Err(Error::Region(self.fenced(current)))
             }
-            Answer::Failed { why } => {
+            Answer::Failed { why } | Answer::Damaged { why } => {
                 tracing::warn!(region = self.name, backup, why, "a backup refuses");
                 Err(refused(why))
             }
@@ -655,6 +655,11 @@ impl Primary {
         let answer = self.ask(connection, ask, backup).await?;
         if answer == Answer::Nothing {
             return Ok(None);
+        }
+        if let Answer::Damaged { why } = &answer {
+            tracing::error!(region = self.name, backup, why, "a copy is damaged");
+            // It sets it aside when it knows that it does not count.
+            self.remove(region, backup).await?;
         }
         let (mut position, mut ring) = self.attached(region, answer, backup)?;
         if position.uuid != region.uuid() && position.tail == 0 {

@@ -119,6 +119,15 @@ impl Store for Disk {
         }
     }
 
+    fn set_aside(&self, _region: &str) -> Result<()> {
+        self.idle()?;
+        let mut medium = self.medium.lock().expect("no panic");
+        *medium = SimMedium::new(SimKind::Dax, Image::default(), &SimMemory::new(1));
+        *medium = SimMedium::new(self.kind, Image::default(), &self.memory);
+        medium.fill_up(self.full.load(Ordering::Relaxed));
+        Ok(())
+    }
+
     fn install(&self, _region: &str, header: &[u8]) -> Result<Installing> {
         Ok(Standby::install_on(self.idle()?, header)?)
     }

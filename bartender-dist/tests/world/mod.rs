@@ -355,8 +355,16 @@ impl World {
             return;
         }
         self.kill(i).await;
-        if let Some(left) = &mut self.machines[i].left {
-            *left = Image::default();
+        let decays = self.network.draw(0..=1) == 0;
+        match &mut self.machines[i].left {
+            // Not all of it: neither header can be believed.
+            Some(left) if decays && left.len() > 8192 => {
+                for block in [0, 4096] {
+                    left.write(block + 16, &[0xee; 8]);
+                }
+            }
+            Some(left) => *left = Image::default(),
+            None => {}
         }
     }
 

@@ -296,6 +296,33 @@ impl Medium for MappedFile {
     }
 }
 
+/// Gives a file that nobody has open another name beside its own, durably, which it returns: `NAME.damaged-N`, never one that is taken.
+pub(crate) fn set_aside(path: &Path) -> Result<PathBuf> {
+    use rustix::fs::{CWD, RenameFlags};
+    let file = open_locked(path)?;
+    let stat = os::io(path, "examine", rustix::fs::fstat(&*file))?;
+    if rustix::fs::FileType::from_raw_mode(stat.st_mode) != rustix::fs::FileType::RegularFile {
+        return Err(crate::Error::NotARegion {
+            path: path.into(),
+            what: "it is no file, and cannot be set aside".into(),
+        });
+    }
+    let mut n = 1;
+    loop {
+        let mut name = path.file_name().unwrap_or_default().to_owned();
+        name.push(format!(".damaged-{n}"));
+        let aside = path.with_file_name(name);
+        match rustix::fs::renameat_with(CWD, path, CWD, &aside, RenameFlags::NOREPLACE) {
+            Err(rustix::io::Errno::EXIST) => n += 1,
+            other => {
+                os::io(path, "set aside", other)?;
+                sync_folder(path)?;
+                return Ok(aside);
+            }
+        }
+    }
+}
+
 /// Opens an existing file for reading and writing, locked.
 ///
 /// # Errors
@@ -330,11 +357,16 @@ pub(crate) fn publish(temporary: &Path, path: &Path) -> Result<bool> {
         }
         other => os::io(path, "name", other)?,
     }
+    sync_folder(path)?;
+    Ok(true)
+}
+
+/// The names in the folder of `path` are durable.
+fn sync_folder(path: &Path) -> Result<()> {
     let folder = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
     let folder_file = os::io(folder, "open", File::open(folder))?;
-    os::io(folder, "sync", folder_file.sync_all())?;
-    Ok(true)
+    os::io(folder, "sync", folder_file.sync_all())
 }
