@@ -20,11 +20,18 @@ struct Done {
     reads: u64,
     kills: u64,
     refused: u64,
+    histories: u64,
     digest: u64,
 }
 
-/// What happens to a cluster for some virtual seconds; then it has to come to rest.
-async fn schedule(network: Network, machines: usize, faults: u64) -> Result<Done, String> {
+/// What happens to a cluster for some virtual seconds; then it has to come to rest. With `leases` it is always the primary that
+/// is struck, by what lets its lease end while it knows nothing of that.
+async fn schedule(
+    network: Network,
+    machines: usize,
+    faults: u64,
+    leases: bool,
+) -> Result<Done, String> {
     let policy = match network.draw(0..=3) {
         0 => Policy::Degrade,
         _ => Policy::Block,
@@ -38,11 +45,15 @@ async fn schedule(network: Network, machines: usize, faults: u64) -> Result<Done
         let j = network.draw(0..=machines as u64 - 1) as usize;
         // Whoever is primary is worth more attention.
         let i = match (0..machines).find(|&i| world.serves(i)) {
-            Some(primary) if network.draw(0..=2) == 0 => primary,
+            Some(primary) if leases || network.draw(0..=2) == 0 => primary,
             _ => i,
         };
         let (a, b) = (format!("m{i}"), format!("m{j}"));
-        match network.draw(0..=23) {
+        let kind = match leases {
+            true => network.draw(23..=27),
+            false => network.draw(0..=28),
+        };
+        match kind {
             0..=2 => {
                 world.kill(i).await;
                 kills += 1;
@@ -79,6 +90,17 @@ async fn schedule(network: Network, machines: usize, faults: u64) -> Result<Done
                 lost = true;
                 world.lose(i).await;
             }
+            23..=25 => {
+                // Longer than its lease, as a rule; then it goes on where it was.
+                world.hold(i);
+                sleep(Duration::from_millis(network.draw(800..=2500))).await;
+                world.go_on(i);
+            }
+            26 | 27 => {
+                world.cut_coordinator(i, true);
+                sleep(Duration::from_millis(network.draw(800..=2500))).await;
+                world.cut_coordinator(i, false);
+            }
             _ => {
                 let slow = network.draw(0..=300);
                 network.change(|settings| settings.persist = 0..=slow);
@@ -95,11 +117,14 @@ async fn schedule(network: Network, machines: usize, faults: u64) -> Result<Done
             ledger.refused,
         )
     };
+    let history = world.history.clone();
     world.end().await;
     if std::env::var_os("BARTENDER_SIM_TRACE").is_some() {
         network.trace().iter().for_each(|line| println!("{line}"));
     }
     settled?;
+    let history = history.lock().expect("no panic");
+    history.check()?;
     match errors.first() {
         Some(error) => Err(format!("{error} (and {} more)", errors.len() - 1)),
         None => Ok(Done {
@@ -107,9 +132,14 @@ async fn schedule(network: Network, machines: usize, faults: u64) -> Result<Done
             reads,
             kills,
             refused,
+            histories: history.answered(),
             digest: network.digest(),
         }),
     }
+}
+
+fn strikes_leases(seed: u64) -> bool {
+    seed % 4 == 3
 }
 
 fn one(seed: u64) -> Result<Done, String> {
@@ -123,8 +153,9 @@ fn one(seed: u64) -> Result<Done, String> {
     }
     let machines = 3 + (seed % 5 / 3) as usize * 2;
     let faults = 12;
+    let leases = strikes_leases(seed);
     run(seed, settings, |network| {
-        schedule(network, machines, faults)
+        schedule(network, machines, faults, leases)
     })
     .map_err(|error| format!("seed {seed}: {error}"))
 }
@@ -140,6 +171,7 @@ fn explore(seeds: impl Iterator<Item = u64>, limit: Duration) -> (u64, Done) {
                 total.reads += done.reads;
                 total.kills += done.kills;
                 total.refused += done.refused;
+                total.histories += done.histories;
             }
             Err(error) => panic!("{error}"),
         }
@@ -202,6 +234,8 @@ async fn ends_well(mut world: World) {
     world.settle().await.expect("all are the same");
     let errors = world.ledger.lock().expect("no panic").errors.clone();
     assert_eq!(errors, Vec::<String>::new());
+    let history = world.history.lock().expect("no panic").check();
+    history.expect("it is linearizable");
     world.end().await;
 }
 
@@ -247,26 +281,41 @@ fn a_primary_whose_disk_is_full_refuses_what_needs_space_and_nothing_else() {
     });
 }
 
-fn is_caught(rule: &'static str) {
-    let caught = (0..400).find_map(|seed| mutant::with(rule, || one(seed)).err());
-    println!("{rule}: {}", caught.as_deref().unwrap_or("not caught"));
-    assert!(caught.is_some(), "nothing noticed that {rule}");
+/// What notices that a rule was switched off.
+fn is_caught(rule: &'static str, mut seeds: impl Iterator<Item = u64>) -> String {
+    let caught = seeds.find_map(|seed| mutant::with(rule, || one(seed)).err());
+    let caught = caught.unwrap_or_else(|| panic!("nothing noticed that {rule}"));
+    println!("{rule}: {caught}");
+    caught
 }
 
 #[test]
 #[cfg_attr(miri, ignore = "minutes")]
 fn acknowledging_before_all_have_it_is_noticed() {
-    is_caught("ack_early");
+    is_caught("ack_early", 0..400);
 }
 
 #[test]
 #[cfg_attr(miri, ignore = "minutes")]
 fn repairing_what_is_sound_from_what_is_damaged_is_noticed() {
-    is_caught("scrub_backwards");
+    is_caught("scrub_backwards", 0..400);
 }
 
 #[test]
 #[cfg_attr(miri, ignore = "minutes")]
 fn reading_after_the_lease_is_noticed() {
-    is_caught("no_lease_wait");
+    is_caught(
+        "no_lease_wait",
+        (0..1600).filter(|&seed| strikes_leases(seed)),
+    );
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "minutes")]
+fn reading_without_asking_for_the_lease_is_no_linearizable_history() {
+    let error = is_caught(
+        "stale_reads",
+        (0..1600).filter(|&seed| strikes_leases(seed)),
+    );
+    assert!(error.contains("not linearizable"), "{error}");
 }

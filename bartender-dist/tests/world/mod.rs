@@ -1,6 +1,8 @@
 //! A cluster of simulated machines that keep one region, and what happens to them.
 
+pub(crate) mod client;
 pub(crate) mod disk;
+pub(crate) mod history;
 pub(crate) mod ledger;
 
 use bartender_dist::coordinator::{
@@ -12,9 +14,10 @@ use bartender_dist::{
 use bartender_net::Boxed;
 use bartender_net::sim::Network;
 use bartender_pm::medium::sim::{Image, SimKind};
-use bartender_pm::{Durability, Record, Region};
-use disk::{Disk, MAX_SIZE};
-use ledger::{Ledger, WORDS, Words};
+use client::{Client, FAR, place, words_of};
+use disk::Disk;
+use history::History;
+use ledger::{Ledger, WORDS};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -134,32 +137,13 @@ pub(crate) struct World {
     coordinator: Arc<Embedded>,
     pub(crate) machines: Vec<Machine>,
     pub(crate) ledger: Arc<Mutex<Ledger>>,
+    pub(crate) history: Arc<Mutex<History>>,
     policy: Policy,
     lag: Duration,
     unsure: Arc<AtomicBool>,
     stop: Arc<AtomicBool>,
     /// The page that is damaged next, of those without words.
     damaged: u64,
-}
-
-/// The last words, each of which needs a longer home.
-const FAR: usize = 3;
-
-/// Words lie three to a page.
-fn place(i: usize) -> u64 {
-    match (WORDS - i) as u64 {
-        behind @ 1..=3 => MAX_SIZE - behind * (2 << 20),
-        _ => 4096 + (i as u64 / 3) * 4096 + (i as u64 % 3) * 520,
-    }
-}
-
-fn words_of(region: &Region) -> Words {
-    let word = |i| match place(i) {
-        place if place + 8 > region.size() => 0,
-        // SAFETY: inside the home; one thread.
-        place => unsafe { region.base().add(place as usize).cast::<u64>().read() },
-    };
-    (0..WORDS).map(word).collect()
 }
 
 impl World {
@@ -169,6 +153,7 @@ impl World {
             coordinator: Arc::new(Embedded::volatile()),
             machines: Vec::new(),
             ledger: Arc::new(Mutex::new(Ledger::new())),
+            history: Arc::default(),
             policy,
             lag: ms([100, 1500][network.draw(0..=1) as usize]),
             unsure: Arc::default(),
@@ -248,6 +233,7 @@ impl World {
                 serving: serving.clone(),
                 stopped: stopped.clone(),
                 ledger: self.ledger.clone(),
+                history: self.history.clone(),
                 lock: lock.clone(),
                 stop: self.stop.clone(),
             };
@@ -515,108 +501,5 @@ async fn serve(mut hosting: Hosting, slot: Arc<Mutex<Option<Arc<Serving>>>>) {
         *slot.lock().expect("no panic") = Some(serving.clone());
         serving.over().await;
         slot.lock().expect("no panic").take();
-    }
-}
-
-/// One of a machine's users.
-struct Client {
-    network: Network,
-    serving: Arc<Mutex<Option<Arc<Serving>>>>,
-    stopped: Arc<AtomicBool>,
-    ledger: Arc<Mutex<Ledger>>,
-    /// The lock of everything in the region.
-    lock: Arc<tokio::sync::Mutex<()>>,
-    stop: Arc<AtomicBool>,
-}
-
-impl Client {
-    async fn work(self) {
-        loop {
-            sleep(ms(self.network.draw(1..=60))).await;
-            if self.stop.load(Ordering::Relaxed) || self.stopped.load(Ordering::Relaxed) {
-                continue;
-            }
-            let Some(serving) = self.serving.lock().expect("no panic").clone() else {
-                continue;
-            };
-            let _ = match self.network.draw(0..=3) {
-                0 => self.read(&serving).await,
-                _ => self.write(&serving).await,
-            };
-        }
-    }
-
-    /// A machine that stands still does nothing.
-    async fn turn(&self) {
-        while self.stopped.load(Ordering::Relaxed) {
-            sleep(ms(5)).await;
-        }
-    }
-
-    async fn read(&self, serving: &Serving) -> Result<()> {
-        let before = self.ledger.lock().expect("no panic").now();
-        let _held = self.lock.lock().await;
-        serving.flush().await?;
-        self.turn().await;
-        serving.region().check_current()?;
-        let words = words_of(serving.region());
-        self.ledger.lock().expect("no panic").read(&words, before);
-        Ok(())
-    }
-
-    async fn write(&self, serving: &Serving) -> Result<()> {
-        let before = self.ledger.lock().expect("no panic").now();
-        let held = self.lock.lock().await;
-        self.turn().await;
-        let region = serving.region();
-        if region.free() < 8 << 10 {
-            serving.flush().await?;
-            return Ok(region.checkpoint()?);
-        }
-        let number = self.append(region).inspect_err(|error| {
-            if let Error::Region(bartender_pm::Error::Io { source, .. }) = error
-                && source.kind() == std::io::ErrorKind::StorageFull
-            {
-                self.ledger.lock().expect("no panic").refused += 1;
-            }
-        })?;
-        drop(held);
-        serving.flush().await?;
-        self.turn().await;
-        self.ledger
-            .lock()
-            .expect("no panic")
-            .answered(number, before);
-        Ok(())
-    }
-
-    fn append(&self, region: &Region) -> Result<u64> {
-        let mut changed = vec![0, 1];
-        for _ in 0..self.network.draw(0..=12) {
-            changed.push(self.network.draw(2..=(WORDS - FAR) as u64 - 1) as usize);
-        }
-        if self.network.draw(0..=15) == 0 {
-            let far = WORDS - 1 - self.network.draw(0..=FAR as u64 - 1) as usize;
-            region.extend(place(far) + 8)?;
-            changed.push(far);
-        }
-        let mut writer = region.writer()?;
-        let mut words = words_of(region);
-        let mut ledger = self.ledger.lock().expect("no panic");
-        let (number, before) = (ledger.draw(), words[0]);
-        changed.iter().for_each(|&i| words[i] = number);
-        words[1] = before;
-        let mut record = Record::new();
-        for &i in &changed {
-            // SAFETY: inside the home; one thread.
-            unsafe {
-                let at = region.base().add(place(i) as usize);
-                at.cast::<u64>().write(words[i]);
-            }
-            record.change(place(i), &words[i].to_le_bytes());
-        }
-        ledger.begin(number, before, words);
-        writer.append(&mut record, Durability::Eventual)?;
-        Ok(number)
     }
 }
