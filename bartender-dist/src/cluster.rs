@@ -18,6 +18,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 mod attempt;
+mod operate;
 
 use attempt::Attempt;
 

@@ -50,6 +50,8 @@ mod error;
 
 mod signal;
 
+mod wish;
+
 // What a cluster agrees on.
 pub mod coordinator;
 mod records;

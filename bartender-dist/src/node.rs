@@ -1,31 +1,29 @@
 //! A node: a member of a cluster that keeps copies of regions, takes over those whose primary is gone, and answers
 //! primaries elsewhere.
 //!
-//! For each region the node *hosts* one task decides what the node is: a backup, while somebody's lease as the primary runs; a bidder, when
-//! nobody's does and the node is in sync; the primary, when its bid was taken. The most advanced of
-//! the backups that answer bids first. What a bid needs is the coordinator's: that the old lease is over (so its
-//! holder has stopped reading), and that the record did not change.
+//! For each region the node *hosts* one task decides what the node is (see `node/host.rs`): a backup, while somebody's lease as the
+//! primary runs; a bidder, when nobody's does and the node is in sync; the primary, when its bid was taken. A node may host
+//! regions that nobody on it wants to use: it is their *keeper* then, and the primary only until somebody who wants to can be.
 
-use crate::cluster::{ClusterMap, Identity, NewRegion, Refusal, Verdict};
+mod host;
+
+use crate::cluster::ClusterMap;
 use crate::coordinator::Coordinator;
 use crate::error::{Error, Result};
 use crate::member::Membership;
-use crate::records::{Policy, RegionId, RegionRecord, Seen};
-use crate::replica::{
-    Answer, Ask, Bounds, Counts, Lag, Primary, Scrubbed, Scrubs, Slot, Trust, serve,
-};
+use crate::records::Policy;
+use crate::replica::{Bounds, Counts, Lag, Primary, Scrubbed, Scrubs, Slot, Trust, serve};
 use crate::store::Store;
-use crate::tasks::{Tasks, blocking};
-use bartender_net::{Fabric, Received};
+use crate::tasks::Tasks;
+use crate::wish::Wish;
+use bartender_net::Fabric;
 use bartender_pm::sync::Mutex;
 use bartender_pm::{Position, Region};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use tokio::sync::mpsc;
-use tokio::time::timeout;
+use std::time::Duration;
 
 /// How a node is started.
 #[derive(Debug, Clone)]
@@ -36,6 +34,7 @@ pub struct NodeOptions {
     beat: Duration,
     lag: Duration,
     scrub: (Option<Duration>, u64),
+    keep_all: bool,
 }
 
 impl NodeOptions {
@@ -48,6 +47,7 @@ impl NodeOptions {
             beat: Duration::from_millis(20),
             lag: Duration::from_secs(5),
             scrub: (Some(Duration::from_secs(86_400)), 16 << 20),
+            keep_all: false,
         }
     }
 
@@ -81,6 +81,12 @@ impl NodeOptions {
         self.scrub.1 = bytes_per_second;
         self
     }
+
+    /// Makes it a *memory node*: it keeps a copy of every region of the cluster whose record names it.
+    pub fn keep_all(mut self) -> Self {
+        self.keep_all = true;
+        self
+    }
 }
 
 /// How a region is made that the cluster does not have yet.
@@ -111,9 +117,24 @@ struct Shared {
 struct Hosted {
     name: String,
     slot: Arc<Slot>,
-    wanted: Option<Wanted>,
+    wanted: Mutex<Option<Wanted>>,
     primary: Mutex<Option<Arc<Primary>>>,
-    served: mpsc::Sender<Serving>,
+    wish: Arc<Wish>,
+    offer: Mutex<Offer>,
+}
+
+/// What whoever waits for a region may have.
+#[derive(Default)]
+enum Offer {
+    /// Nothing: this node is not its primary.
+    #[default]
+    Nothing,
+    /// This reign.
+    Reign(Region, Arc<Primary>),
+    /// Somebody has it.
+    Taken,
+    /// There will be none any more.
+    Left,
 }
 
 /// A region whose primary this node is: it may be read and committed to until it is fenced. Whoever has it drops it then.
@@ -205,6 +226,9 @@ impl Drop for Node {
         // Whoever waits for a commit has to know, and who waits for a turn that there will be none.
         let hosted = std::mem::take(&mut *self.shared.hosted.lock());
         for hosted in hosted.values() {
+            let offered = std::mem::replace(&mut *hosted.offer.lock(), Offer::Left);
+            drop(offered);
+            hosted.wish.changed.raise();
             if let Some(primary) = &*hosted.primary.lock() {
                 primary.stop();
             }
@@ -213,20 +237,84 @@ impl Drop for Node {
 }
 
 /// A region as a node waits for it.
-#[derive(Debug)]
 pub struct Hosting {
-    served: mpsc::Receiver<Serving>,
+    hosted: Arc<Hosted>,
+}
+
+impl fmt::Debug for Hosting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Hosting").field(&self.hosted.name).finish()
+    }
 }
 
 impl Hosting {
     /// Waits until this node is the region's primary. Call it again when that is [over](Serving::over) and the
-    /// [`Serving`] is dropped.
+    /// [`Serving`] is dropped. While nobody waits, and nobody has what was waited for, this node is the region's keeper only.
     ///
     /// # Errors
     ///
     /// `Left`.
     pub async fn serve(&mut self) -> Result<Serving> {
-        self.served.recv().await.ok_or(Error::Left)
+        let hosted = &self.hosted;
+        let mut changed = hosted.wish.changed.listen();
+        let _waiting = hosted.wish.wait();
+        loop {
+            if let Some(served) = hosted.take() {
+                return served;
+            }
+            changed.changed().await;
+        }
+    }
+}
+
+impl Hosted {
+    /// The reign that is offered, which is the caller's from now on.
+    fn take(&self) -> Option<Result<Serving>> {
+        let mut offer = self.offer.lock();
+        match std::mem::take(&mut *offer) {
+            Offer::Reign(region, primary) => {
+                *offer = Offer::Taken;
+                Some(Ok(Serving { region, primary }))
+            }
+            Offer::Left => {
+                *offer = Offer::Left;
+                Some(Err(Error::Left))
+            }
+            other => {
+                *offer = other;
+                None
+            }
+        }
+    }
+
+    fn offer(&self, region: &Region, primary: &Arc<Primary>) {
+        let mut offer = self.offer.lock();
+        if !matches!(*offer, Offer::Left) {
+            *offer = Offer::Reign(region.clone(), primary.clone());
+        }
+        drop(offer);
+        self.wish.changed.raise();
+    }
+
+    fn is_taken(&self) -> bool {
+        matches!(*self.offer.lock(), Offer::Taken)
+    }
+
+    /// Nobody may take it any more; whether nobody has.
+    fn retract(&self) -> bool {
+        let mut offer = self.offer.lock();
+        if matches!(*offer, Offer::Reign(..)) {
+            *offer = Offer::Nothing;
+        }
+        !matches!(*offer, Offer::Taken)
+    }
+
+    /// That reign is over, whoever had it.
+    fn no_offer(&self) {
+        let mut offer = self.offer.lock();
+        if !matches!(*offer, Offer::Left) {
+            *offer = Offer::Nothing;
+        }
     }
 }
 
@@ -264,6 +352,10 @@ impl Node {
                 server.tasks.spawn(serve(connection, fabric, find));
             }
         });
+        if shared.options.keep_all {
+            let keeper = shared.clone();
+            shared.tasks.spawn(async move { keeper.keep_all().await });
+        }
         Ok(Node { shared, address })
     }
 
@@ -273,28 +365,14 @@ impl Node {
     }
 
     /// Hosts a region from now on: keeps a copy if the cluster's record says so, and takes over when it can. With
-    /// `wanted` it is created if the cluster has no such region.
+    /// `wanted` it is created when somebody waits for it and the cluster has no such region.
     pub fn host(&self, region: &str, wanted: Option<Wanted>) -> Hosting {
-        let shared = self.shared.clone();
-        let (served, receiver) = mpsc::channel(1);
-        let hosted = Arc::new(Hosted {
-            name: region.to_owned(),
-            slot: Slot::new(
-                region,
-                shared.store.clone(),
-                shared.counts(region),
-                shared.tasks.clone(),
-            ),
-            wanted,
-            primary: Mutex::default(),
-            served,
-        });
-        let mut all = shared.hosted.lock();
-        all.insert(region.to_owned(), hosted.clone());
-        drop(all);
-        let host = shared.clone();
-        shared.tasks.spawn(async move { host.host(hosted).await });
-        Hosting { served: receiver }
+        let hosted = self.shared.hosted(region);
+        if wanted.is_some() {
+            *hosted.wanted.lock() = wanted;
+            hosted.wish.changed.raise();
+        }
+        Hosting { hosted }
     }
 
     /// How far the backups of a region are, if this node is its primary.
@@ -354,254 +432,47 @@ impl Shared {
         })
     }
 
+    /// What this node has of a region, from now on.
+    fn hosted(self: &Arc<Self>, region: &str) -> Arc<Hosted> {
+        let mut all = self.hosted.lock();
+        if let Some(hosted) = all.get(region) {
+            return hosted.clone();
+        }
+        let wish = Arc::new(Wish::default());
+        let (store, tasks) = (self.store.clone(), self.tasks.clone());
+        let hosted = Arc::new(Hosted {
+            name: region.to_owned(),
+            slot: Slot::new(region, store, self.counts(region), tasks, wish.clone()),
+            wanted: Mutex::default(),
+            primary: Mutex::default(),
+            wish,
+            offer: Mutex::default(),
+        });
+        all.insert(region.to_owned(), hosted.clone());
+        drop(all);
+        let (host, task) = (self.clone(), hosted.clone());
+        self.tasks.spawn(async move { host.host(task).await });
+        hosted
+    }
+
+    /// Hosts what the records say that it has a copy of.
+    async fn keep_all(self: Arc<Self>) {
+        loop {
+            let picture = self.members.picture();
+            for (region, seen) in &picture.regions {
+                if seen.record.replicas.contains(&self.options.name) {
+                    self.hosted(region);
+                }
+            }
+            self.members.changes(self.options.ttl).await;
+        }
+    }
+
     fn bounds(&self) -> Bounds {
         Bounds {
             beat: self.options.beat,
             patience: self.options.ttl,
             lag: self.options.lag,
         }
-    }
-
-    /// Decides what this node is for one region, for ever.
-    async fn host(self: Arc<Self>, hosted: Arc<Hosted>) {
-        loop {
-            match self.turn(&hosted).await {
-                Ok(()) => {}
-                Err(error) => {
-                    let region = &hosted.name;
-                    tracing::warn!(node = self.options.name, region, %error, "hosting");
-                    tokio::time::sleep(self.options.beat).await;
-                }
-            }
-        }
-    }
-
-    /// Looks once, and acts or waits for a change.
-    async fn turn(&self, hosted: &Arc<Hosted>) -> Result<()> {
-        let name = &hosted.name;
-        let picture = self.members.picture();
-        let (Some(me), true) = (self.members.alive(), picture.revision != 0) else {
-            self.members.changes(self.options.ttl).await;
-            return Ok(());
-        };
-        let Some(seen) = picture.regions.get(name) else {
-            return match &hosted.wanted {
-                Some(wanted) => self.create(hosted, wanted, me).await,
-                None => {
-                    self.members.changes(self.options.ttl).await;
-                    Ok(())
-                }
-            };
-        };
-        let reigns = picture.primaries.get(name);
-        if let Some(reign) = reigns
-            && (&reign.record.member, reign.record.incarnation) == (&me.name, me.incarnation)
-        {
-            // A bid whose answer was lost: nobody acts on it.
-            let map = &self.members.map;
-            map.abdicate(name, &me, reign.record.epoch).await?;
-            tokio::time::sleep(self.options.beat).await;
-            return Ok(());
-        }
-        if let Err(error) = blocking(|| hosted.slot.open()) {
-            // Whoever had it as the primary may still hold it.
-            tracing::debug!(node = self.options.name, region = name, %error, "not open");
-            tokio::time::sleep(self.options.beat).await;
-            return Ok(());
-        }
-        let mine_of_before = reigns.is_some_and(|reign| {
-            reign.record.member == me.name && reign.record.incarnation < me.incarnation
-        });
-        let in_sync = seen.record.in_sync.contains(&me.name);
-        if !in_sync || hosted.slot.position().is_none() || reigns.is_some() && !mine_of_before {
-            self.members.changes(self.options.ttl).await;
-            return Ok(());
-        }
-        self.bid(hosted, seen, me).await
-    }
-
-    /// A region that the cluster does not have: made here, then recorded.
-    async fn create(&self, hosted: &Arc<Hosted>, wanted: &Wanted, me: Identity) -> Result<()> {
-        let name = &hosted.name;
-        if let Err(error) = blocking(|| hosted.slot.open()) {
-            tracing::debug!(node = self.options.name, region = name, %error, "not open");
-            tokio::time::sleep(self.options.beat).await;
-            return Ok(());
-        }
-        // The copy first: a record without one would be of a region that is lost.
-        let uuid = match hosted.slot.position() {
-            None => blocking(|| self.store.create(name))?,
-            Some(position) if position.is_blank() => position.uuid,
-            Some(_) => {
-                return Err(Error::Unavailable {
-                    region: format!(
-                        "{name} (a copy is here, and the cluster knows no such region)"
-                    ),
-                    alive: 1,
-                    wanted: wanted.replicas.len(),
-                });
-            }
-        };
-        let new = NewRegion {
-            uuid: RegionId(uuid),
-            replicas: wanted.replicas.clone(),
-            in_sync: vec![me.name.clone()],
-            policy: wanted.policy,
-        };
-        match self.members.map.create_region(name, new, &me).await? {
-            Verdict::Done(seen) => self.reign(hosted, seen, me).await,
-            Verdict::Refused(_) => {
-                self.members.changes(self.options.beat).await;
-                Ok(())
-            }
-        }
-    }
-
-    /// Nobody's lease runs, and this node has everything: it bids, the most advanced first.
-    async fn bid(
-        &self,
-        hosted: &Arc<Hosted>,
-        seen: &Seen<RegionRecord>,
-        me: Identity,
-    ) -> Result<()> {
-        let name = &hosted.name;
-        let own = hosted.slot.position().map_or(0, |position| position.tail);
-        let rank = self.rank(name, &seen.record, own).await;
-        if rank > 0 {
-            // Those before it first.
-            tokio::time::sleep(self.options.beat * 2 * rank).await;
-            let now = self.members.picture();
-            if now.primaries.contains_key(name) || now.regions.get(name) != Some(seen) {
-                return Ok(());
-            }
-        }
-        let now = SystemTime::now().duration_since(UNIX_EPOCH);
-        let now = now.map_or(0, |since| since.as_millis() as u64);
-        match self.members.map.take_over(name, seen, &me, now).await? {
-            Verdict::Done(seen) => {
-                tracing::warn!(
-                    node = self.options.name,
-                    region = name,
-                    epoch = seen.record.epoch,
-                    "primary now"
-                );
-                self.reign(hosted, seen, me).await
-            }
-            Verdict::Refused(refusal) => {
-                if !matches!(refusal, Refusal::Passing) {
-                    self.members.changes(self.options.ttl).await;
-                }
-                Ok(())
-            }
-        }
-    }
-
-    /// How many backups that are in sync and answer are more advanced.
-    async fn rank(&self, name: &str, record: &RegionRecord, own: u64) -> u32 {
-        let picture = self.members.picture();
-        let me = &self.options.name;
-        let mut rank = 0;
-        for other in record.in_sync.iter().filter(|other| *other != me) {
-            let Some(member) = picture.members.get(other) else {
-                continue;
-            };
-            let asked = timeout(self.options.beat * 2, async {
-                let connection = self.fabric.connect(&member.record.address).await?;
-                let region = name.to_owned();
-                connection.send(Ask::Query { region }.encode()).await?;
-                Ok::<_, Error>(connection.recv().await?)
-            });
-            if let Ok(Ok(Received::Message(message))) = asked.await
-                && let Some(Answer::Attached { position, .. }) = Answer::decode(message)
-                && (position.tail, me) > (own, other)
-            {
-                rank += 1;
-            }
-        }
-        rank
-    }
-
-    /// This node is the primary: opens the region, brings the replicas in sync to the same log, and lets it be used until
-    /// that is over.
-    async fn reign(
-        &self,
-        hosted: &Arc<Hosted>,
-        seen: Seen<RegionRecord>,
-        me: Identity,
-    ) -> Result<()> {
-        let epoch = seen.record.epoch;
-        let reigned = self.reign_until_over(hosted, seen, me.clone()).await;
-        // Its lease may well go on: others need not wait for that.
-        while !self.members.is_over(me.incarnation) {
-            match self.members.map.abdicate(&hosted.name, &me, epoch).await {
-                Ok(()) => break,
-                Err(error) => {
-                    tracing::warn!(region = hosted.name, epoch, %error, "not abdicated");
-                    tokio::time::sleep(self.options.beat).await;
-                }
-            }
-        }
-        if reigned.is_err() {
-            // It cannot be opened here: others first, who may.
-            tokio::time::sleep(self.options.ttl).await;
-        }
-        reigned
-    }
-
-    async fn reign_until_over(
-        &self,
-        hosted: &Arc<Hosted>,
-        seen: Seen<RegionRecord>,
-        me: Identity,
-    ) -> Result<()> {
-        let name = &hosted.name;
-        let epoch = seen.record.epoch;
-        hosted.slot.close().await;
-        let primary = Primary::new(
-            name,
-            seen,
-            me,
-            self.members.clone(),
-            self.fabric.clone(),
-            self.tasks.clone(),
-            self.bounds(),
-        );
-        *hosted.primary.lock() = Some(primary.clone());
-        let opened = blocking(|| self.store.primary(name, epoch, primary.clone()));
-        let region = match opened {
-            Ok(region) => region,
-            Err(error) => {
-                primary.stop();
-                *hosted.primary.lock() = None;
-                return Err(error);
-            }
-        };
-        primary.start(&region).await;
-        let settled = primary.flush(&region).await;
-        let served = match settled {
-            Ok(()) => {
-                if let (Some(every), pace) = self.options.scrub {
-                    let (primary, region) = (primary.clone(), region.clone());
-                    self.tasks
-                        .spawn(async move { primary.scrub_on(&region, every, pace).await });
-                }
-                let serving = Serving {
-                    region,
-                    primary: primary.clone(),
-                };
-                hosted.served.send(serving).await.is_ok()
-            }
-            Err(error) => {
-                tracing::warn!(region = name, epoch, %error, "not served");
-                region.fence(epoch);
-                false
-            }
-        };
-        if served {
-            primary.over().await;
-        }
-        primary.stop();
-        *hosted.primary.lock() = None;
-        Ok(())
     }
 }

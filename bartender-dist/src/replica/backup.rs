@@ -6,6 +6,7 @@ use super::ring::Ring;
 use crate::error::Result;
 use crate::store::Store;
 use crate::tasks::{Tasks, blocking};
+use crate::wish::Wish;
 use bartender_net::{Access, Connection, Fabric, MemoryRegion, Received, Roles};
 use bartender_pm::sync::{Mutex, MutexGuard};
 use bartender_pm::{Error, Installing, MAX_EPOCH, Position, Standby};
@@ -24,6 +25,7 @@ pub(crate) struct Slot {
     copy: Mutex<Copy>,
     checkpointing: AtomicBool,
     tasks: Tasks,
+    wish: Arc<Wish>,
 }
 
 #[derive(Debug, Default)]
@@ -53,6 +55,7 @@ impl Slot {
         store: Arc<dyn Store>,
         counts: Counts,
         tasks: Tasks,
+        wish: Arc<Wish>,
     ) -> Arc<Slot> {
         Arc::new(Slot {
             region: region.to_owned(),
@@ -61,6 +64,7 @@ impl Slot {
             copy: Mutex::new(Copy::default()),
             checkpointing: AtomicBool::new(false),
             tasks,
+            wish,
         })
     }
 
@@ -278,6 +282,7 @@ fn answer(
                 Some(position) => Answer::Attached {
                     position,
                     ring: None,
+                    taker: slot.wish.is_there(),
                 },
             },
         },
@@ -341,6 +346,7 @@ impl Session {
                 Answer::Attached {
                     position,
                     ring: Some(remote),
+                    taker: self.slot.wish.is_there(),
                 }
             }
             Err(error) => Answer::Failed {
@@ -374,6 +380,7 @@ impl Session {
                 Answer::Attached {
                     position,
                     ring: Some(registered.remote()),
+                    taker: self.slot.wish.is_there(),
                 }
             }
             Ask::Install { header } => {

@@ -9,7 +9,7 @@ use bartender_pm::Position;
 use bytes::Bytes;
 
 /// Version of this page; part of [`Ask::Attach`].
-pub(crate) const VERSION: u32 = 2;
+pub(crate) const VERSION: u32 = 3;
 
 /// Longest message, in bytes.
 pub(crate) const MAX_MESSAGE: usize = 320 << 10;
@@ -63,8 +63,12 @@ pub(crate) enum Ask {
 /// What it answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Answer {
-    /// It follows: where it is, and where its ring is.
-    Attached { position: Place, ring: Option<Ring> },
+    /// It follows: where it is, where its ring is, and whether anybody waits there for the region: a *taker*.
+    Attached {
+        position: Place,
+        ring: Option<Ring>,
+        taker: bool,
+    },
     /// It has no copy.
     Nothing,
     /// Done.
@@ -300,8 +304,12 @@ impl Ask {
 impl Answer {
     pub(crate) fn encode(&self) -> Bytes {
         match self {
-            Answer::Attached { position, ring } => {
-                let writer = Writer::kind(1).place(position);
+            Answer::Attached {
+                position,
+                ring,
+                taker,
+            } => {
+                let writer = Writer::kind(1).place(position).u32(u32::from(*taker));
                 match ring {
                     None => writer.u64(0).u64(0).u64(0).u32(0),
                     Some(ring) => writer.u64(ring.key).u64(ring.base).u64(ring.len).u32(
@@ -337,6 +345,11 @@ impl Answer {
         let answer = match reader.u8()? {
             1 => {
                 let position = reader.place()?;
+                let taker = match reader.u32()? {
+                    0 => false,
+                    1 => true,
+                    _ => return None,
+                };
                 let (key, base, len) = (reader.u64()?, reader.u64()?, reader.u64()?);
                 let how = reader.u32()?;
                 let method = match how as u8 {
@@ -352,7 +365,11 @@ impl Answer {
                     access: Access::from_bits((how >> 8) as u8),
                     method,
                 });
-                Answer::Attached { position, ring }
+                Answer::Attached {
+                    position,
+                    ring,
+                    taker,
+                }
             }
             2 => Answer::Nothing,
             3 => Answer::Done,
@@ -455,10 +472,12 @@ mod tests {
             Answer::Attached {
                 position: place(),
                 ring: Some(ring),
+                taker: true,
             },
             Answer::Attached {
                 position: place(),
                 ring: None,
+                taker: false,
             },
             Answer::Nothing,
             Answer::Done,

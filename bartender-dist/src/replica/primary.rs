@@ -84,6 +84,8 @@ struct State {
     fenced: Option<u64>,
     stopped: bool,
     scrubs: Scrubs,
+    /// Follower tasks begun.
+    followers: u64,
 }
 
 #[derive(Debug, Clone)]
@@ -100,6 +102,12 @@ struct Backup {
     floor: u64,
     /// Since when it has not had everything.
     behind_since: Option<Instant>,
+    /// Whether somebody waits there for the region, as it said last.
+    taker: bool,
+    /// Which follower task it has: one that was removed and comes back has another.
+    number: u64,
+    /// The record may lack it, though commits wait for it.
+    doubtful: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -199,17 +207,7 @@ impl Primary {
         for backup in record.replicas.iter().filter(|name| **name != self.me.name) {
             let required = record.in_sync.contains(backup);
             let floor = if required { stream.start } else { u64::MAX };
-            let new = Backup {
-                required,
-                live: None,
-                acked: 0,
-                floor,
-                behind_since: Some(Instant::now()),
-            };
-            state.backups.insert(backup.clone(), new);
-            let (me, region, backup) = (self.clone(), region.clone(), backup.clone());
-            self.tasks
-                .spawn(async move { me.follow(region, backup).await });
+            self.begin(&mut state, region, backup, required, floor);
         }
         drop(state);
         self.set_floor(region);
@@ -251,6 +249,33 @@ impl Primary {
     /// What all comparisons of copies found.
     pub(crate) fn scrubs(&self) -> Scrubs {
         self.state.lock().scrubs
+    }
+
+    /// From now on there is that backup, and a task that follows it.
+    fn begin(
+        self: &Arc<Self>,
+        state: &mut State,
+        region: &Region,
+        backup: &str,
+        required: bool,
+        floor: u64,
+    ) {
+        state.followers += 1;
+        let number = state.followers;
+        let new = Backup {
+            required,
+            live: None,
+            acked: 0,
+            floor,
+            behind_since: Some(Instant::now()),
+            taker: false,
+            number,
+            doubtful: false,
+        };
+        state.backups.insert(backup.to_owned(), new);
+        let (me, region, backup) = (self.clone(), region.clone(), backup.to_owned());
+        self.tasks
+            .spawn(async move { me.follow(region, backup, number).await });
     }
 
     /// No task of it goes on with the region.
@@ -455,15 +480,18 @@ impl Primary {
     }
 
     /// Keeps one backup up to date for as long as this is the primary.
-    async fn follow(self: Arc<Self>, region: Region, backup: String) {
-        while self.is_over().is_none() {
+    async fn follow(self: Arc<Self>, region: Region, backup: String, number: u64) {
+        while !self.is_dismissed(&backup, number) {
             let followed = tokio::select! {
                 biased;
-                _ = self.over() => return,
-                followed = self.follow_once(&region, &backup) => followed,
+                _ = self.dismissed(&backup, number) => return,
+                followed = self.follow_once(&region, &backup, number) => followed,
             };
             if let Err(error) = &followed {
                 tracing::debug!(region = self.name, backup, %error, "not followed");
+            }
+            if self.is_dismissed(&backup, number) {
+                return;
             }
             self.backup(&backup, |b| {
                 b.live = None;
@@ -484,8 +512,23 @@ impl Primary {
         }
     }
 
+    /// Whether the follower task `number` is to end.
+    fn is_dismissed(&self, backup: &str, number: u64) -> bool {
+        let state = self.state.lock();
+        let now = state.backups.get(backup).map(|backup| backup.number);
+        now != Some(number) || self.ended(&state).is_some()
+    }
+
+    /// Ready when it is.
+    async fn dismissed(&self, backup: &str, number: u64) {
+        let mut changed = self.changed.listen();
+        while !self.is_dismissed(backup, number) {
+            changed.changed().await;
+        }
+    }
+
     /// Whether it ended because the backup was removed.
-    async fn follow_once(&self, region: &Region, backup: &str) -> Result<bool> {
+    async fn follow_once(&self, region: &Region, backup: &str, number: u64) -> Result<bool> {
         let picture = self.members.picture();
         let Some(member) = picture.members.get(backup) else {
             self.members.changes(self.bounds.patience).await;
@@ -501,7 +544,10 @@ impl Primary {
             let next = {
                 let mut state = self.state.lock();
                 let (written, leading) = (state.written, state.leading.clone());
-                let required = state.backups.get_mut(backup).expect("it is a backup");
+                let Some(required) = state.backups.get_mut(backup).filter(|b| b.number == number)
+                else {
+                    return Ok(true);
+                };
                 match leading {
                     _ if at < written => None,
                     Some(leading) if at < leading.end => Some(leading.bytes),
@@ -546,11 +592,13 @@ impl Primary {
             (position, _) = self.attached(region, answer, backup)?;
             let required = self.backup(backup, |b| {
                 b.floor = position.head;
-                b.required
+                (b.required, std::mem::take(&mut b.doubtful))
             });
             self.set_floor(region);
-            if required != Some(true) {
-                return Ok(true);
+            match required {
+                Some((true, false)) => {}
+                Some((true, true)) => self.admit(region, backup).await?,
+                _ => return Ok(true),
             }
             tokio::select! {
                 biased;
@@ -628,7 +676,14 @@ impl Primary {
                 ring.len,
                 region.ring()
             ))),
-            Answer::Attached { position, ring } => Ok((position, ring)),
+            Answer::Attached {
+                position,
+                ring,
+                taker,
+            } => {
+                self.backup(backup, |b| b.taker = taker);
+                Ok((position, ring))
+            }
             Answer::Fenced { current } => {
                 self.fence(region, current);
                 Err(Error::Region(self.fenced(current)))
@@ -754,6 +809,10 @@ impl Primary {
             if record.record.in_sync.iter().any(|name| name == backup) {
                 return Ok(());
             }
+            if !record.record.replicas.iter().any(|name| name == backup) {
+                // An operator's word; it is dropped in a moment.
+                return Err(self.no_answer(backup, "admission"));
+            }
             let map = &self.members.map;
             let verdict = map
                 .add_to_in_sync(&self.name, &record, &self.me, backup)
@@ -859,11 +918,74 @@ impl Primary {
         }
     }
 
-    /// Removes backups that are gone.
+    /// What the record says of its replicas, which operators change, holds here from now on.
+    fn adapt(self: &Arc<Self>, region: &Region, record: &RegionRecord) {
+        let mut state = self.state.lock();
+        let dropped: Vec<String> = {
+            let names = state.backups.keys();
+            names
+                .filter(|name| !record.replicas.contains(name))
+                .cloned()
+                .collect()
+        };
+        for name in &dropped {
+            // Not in sync by the record, so commits need not wait for it.
+            tracing::warn!(region = self.name, backup = name, "no replica any more");
+            if let Some(live) = state.backups.remove(name).and_then(|backup| backup.live) {
+                live.connection.close();
+            }
+        }
+        for name in record.replicas.iter().filter(|name| **name != self.me.name) {
+            match state.backups.get_mut(name) {
+                // Whether the record is to have it is its follower's to find out.
+                Some(backup) => backup.doubtful = backup.required && !record.in_sync.contains(name),
+                None => {
+                    tracing::info!(region = self.name, backup = name, "a replica from now on");
+                    self.begin(&mut state, region, name, false, u64::MAX);
+                }
+            }
+        }
+        drop(state);
+        self.set_floor(region);
+        self.changed.raise();
+    }
+
+    /// A backup that could take over at once, and where somebody waits for that.
+    pub(crate) async fn successor(&self) -> Option<String> {
+        let record = self.record.lock().await.record.clone();
+        let picture = self.members.picture();
+        let state = self.state.lock();
+        let fits = |(name, backup): &(&String, &Backup)| {
+            backup.taker
+                && backup.required
+                && backup.live.is_some()
+                && backup.acked >= state.written
+                && record.in_sync.contains(name)
+                && picture.members.contains_key(*name)
+        };
+        let found = state.backups.iter().find(fits);
+        found.map(|(name, _)| name.clone())
+    }
+
+    /// Removes backups that are gone, and follows what others change in the record.
     async fn thin(self: Arc<Self>, region: Region) {
+        let mut adapted = 0;
         while self.is_over().is_none() {
             let picture = self.members.picture();
-            let policy = self.record.lock().await.record.policy;
+            let policy = {
+                let mut record = self.record.lock().await;
+                if let Some(seen) = picture.regions.get(&self.name)
+                    && seen.record.epoch == self.epoch
+                    && seen.revision > record.revision
+                {
+                    *record = seen.clone();
+                }
+                if adapted != record.revision && self.is_over().is_none() {
+                    adapted = record.revision;
+                    self.adapt(&region, &record.record);
+                }
+                record.record.policy
+            };
             let gone: Vec<String> = {
                 let state = self.state.lock();
                 let is_gone = |(name, backup): &(&String, &Backup)| {

@@ -29,7 +29,13 @@ fn what_an_earlier_connection_still_says_changes_no_copy() {
     run(1, Settings::default(), |network| async move {
         let fabric = network.node("backup");
         let store = Arc::new(Folder::new(folder.path(), options));
-        let slot = Slot::new("bank", store, Box::new(|_| true), Tasks::default());
+        let slot = Slot::new(
+            "bank",
+            store,
+            Box::new(|_| true),
+            Tasks::default(),
+            Arc::default(),
+        );
         let find = |_: &str| Some(slot.clone());
         let ask = |session: &mut Option<Session>, ask| answer(session, ask, &*fabric, &find);
         let attach = |epoch| Ask::Attach {
@@ -91,6 +97,7 @@ fn a_damaged_copy_is_set_aside_when_it_does_not_count_and_only_then() {
         store.clone(),
         Box::new(move |_| said.load(Ordering::Relaxed)),
         Tasks::default(),
+        Arc::default(),
     );
     let damage = |at: u64| {
         use std::os::unix::fs::FileExt;

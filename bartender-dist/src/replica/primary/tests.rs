@@ -73,7 +73,11 @@ fn no_commit_is_answered_before_the_backups_are_known() {
                 access: Access::WRITE,
                 method: PersistMethod::Acknowledged,
             });
-            let answer = Answer::Attached { position, ring };
+            let answer = Answer::Attached {
+                position,
+                ring,
+                taker: false,
+            };
             let attached = primary.attached(&region, answer, "b");
             assert!(attached.is_err(), "a ring of {len} bytes");
         }
