@@ -48,6 +48,7 @@
 
 mod error;
 
+mod clock;
 mod signal;
 
 mod wish;

@@ -1,5 +1,6 @@
 //! This node as a member of its cluster: its lease, and the records as it last saw them.
 
+use crate::clock::Moment;
 use crate::cluster::{ClusterMap, Identity, Picture};
 use crate::error::Error;
 use crate::signal::Signal;
@@ -7,7 +8,6 @@ use crate::tasks::Tasks;
 use bartender_pm::sync::Mutex;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::Instant;
 
 /// One node's membership.
 #[derive(Debug)]
@@ -15,8 +15,8 @@ pub(crate) struct Membership {
     pub(crate) map: ClusterMap,
     pub(crate) name: String,
     pub(crate) ttl: Duration,
-    /// The life that goes on, and until when this machine may act for it, by its own clock.
-    life: Mutex<Option<(Identity, Instant)>>,
+    /// The life that goes on, since when its lease runs, and for how long this machine may act for it, by its own clock.
+    life: Mutex<Option<(Identity, Moment, Duration)>>,
     changed: Signal,
     picture: Mutex<Arc<Picture>>,
 }
@@ -53,8 +53,8 @@ impl Membership {
     /// The present life, if its lease has not ended.
     pub(crate) fn alive(&self) -> Option<Identity> {
         let life = self.life.lock();
-        let (identity, until) = life.as_ref()?;
-        (Instant::now() < *until || bartender_pm::mutant::is("no_lease_wait"))
+        let (identity, since, lasts) = life.as_ref()?;
+        (since.elapsed() < *lasts || bartender_pm::mutant::is("no_lease_wait"))
             .then(|| identity.clone())
     }
 
@@ -68,7 +68,7 @@ impl Membership {
     pub(crate) fn is_over(&self, incarnation: u64) -> bool {
         let life = self.life.lock();
         life.as_ref()
-            .is_none_or(|(me, _)| me.incarnation != incarnation)
+            .is_none_or(|(me, ..)| me.incarnation != incarnation)
     }
 
     /// The records, as they were seen last.
@@ -96,27 +96,27 @@ impl Membership {
     /// One life, from joining to the end of its lease.
     async fn live(&self, address: &str) -> Result<(), Error> {
         let coordinator = self.map.coordinator().clone();
-        let asked = Instant::now();
+        let asked = Moment::now();
         let lease = coordinator.grant(self.ttl).await?;
         let identity = self.map.join(&self.name, address, lease.id).await?;
-        let mut until = asked + lease.ttl - self.margin();
-        *self.life.lock() = Some((identity.clone(), until));
+        let lasts = lease.ttl.saturating_sub(self.margin());
+        *self.life.lock() = Some((identity.clone(), asked, lasts));
         self.changed.raise();
         loop {
             tokio::time::sleep(self.ttl / 4).await;
-            let asked = Instant::now();
+            let asked = Moment::now();
             let beat = coordinator.keep_alive(lease.id);
             match tokio::time::timeout(self.ttl / 4, beat).await {
                 Ok(Ok(ttl)) => {
-                    until = asked + ttl - self.margin();
-                    *self.life.lock() = Some((identity.clone(), until));
+                    let lasts = ttl.saturating_sub(self.margin());
+                    *self.life.lock() = Some((identity.clone(), asked, lasts));
                 }
                 Ok(Err(error @ Error::LeaseEnded { .. })) => return Err(error),
                 // It may be heard again.
                 Ok(Err(error)) => tracing::warn!(member = self.name, %error, "a beat was lost"),
                 Err(_) => tracing::warn!(member = self.name, "no answer to a beat"),
             }
-            if Instant::now() >= until {
+            if self.alive().is_none() {
                 // Others may act on its end; whoever acted for this life has to know.
                 self.changed.raise();
             }
@@ -140,5 +140,31 @@ impl Membership {
             self.changed.raise();
             watch.next().await?;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::tests::SUSPENDED;
+    use crate::{Coordinator, Embedded};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_machine_that_was_suspended_does_not_believe_in_its_lease() {
+        let coordinator: Arc<dyn Coordinator> = Arc::new(Embedded::volatile());
+        let map = ClusterMap::new(coordinator, "test").expect("a name");
+        let (tasks, ttl) = (Tasks::default(), Duration::from_secs(1));
+        let member = Membership::start(map, "a", "a".into(), ttl, &tasks);
+        tokio::time::sleep(ttl * 3).await;
+        let me = member.alive().expect("it has joined");
+        SUSPENDED.set(ttl);
+        let believed = member.alive().is_some();
+        // The coordinator was not, and has the last word.
+        tokio::time::sleep(ttl / 3).await;
+        let again = member.alive();
+        SUSPENDED.set(Duration::ZERO);
+        tasks.end();
+        assert!(!believed, "its lease may have ended");
+        assert_eq!(again.map(|me| me.incarnation), Some(me.incarnation));
     }
 }
