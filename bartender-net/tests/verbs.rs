@@ -324,6 +324,60 @@ fn a_peer_that_is_killed_in_the_middle_breaks_the_connection() {
     });
 }
 
+/// Takes the link of the first card down, or up again.
+fn link(state: &str) {
+    let device = std::env::var("BARTENDER_TEST_RDMA_LINK").unwrap();
+    let done = Command::new("ip")
+        .args(["link", "set", &device, state])
+        .status();
+    assert!(done.unwrap().success());
+}
+
+/// The control connection is over another link, and stays.
+#[test]
+fn a_peer_that_is_gone_without_a_word_is_noticed() {
+    if devices().is_none() || std::env::var("BARTENDER_TEST_RDMA_LINK").is_err() {
+        return;
+    }
+    run(|pair| {
+        Box::pin(async move {
+            // One has nothing under way, the other a wish whose answer never comes.
+            let (idle, _idle_far) = pair.connect().await;
+            let (asking, _asking_far) = pair.connect().await;
+            let memory = Arc::new(Stuck(Plain::new(64)));
+            let region = pair.far.register(memory.clone(), Access::ALL).unwrap();
+            let asked = asking.persist(region.remote(), vec![(0, 8)]);
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            link("down");
+            let start = Instant::now();
+            idle.closed().await;
+            println!("noticed after {:?}", start.elapsed());
+            assert!(asked.await.unwrap_err().effect_unknown());
+            println!("and what was asked after {:?}", start.elapsed());
+            link("up");
+        })
+    });
+}
+
+/// Memory whose barrier takes its time.
+struct Stuck(Arc<Plain>);
+
+// SAFETY: as what is inside.
+unsafe impl Memory for Stuck {
+    fn base(&self) -> NonNull<u8> {
+        self.0.base()
+    }
+
+    fn len(&self) -> u64 {
+        self.0.len()
+    }
+
+    fn persist(&self, _: &[(u64, u64)]) -> Result<(), String> {
+        std::thread::sleep(Duration::from_secs(20));
+        Ok(())
+    }
+}
+
 /// Not a test: what a read of 64 bytes takes, for who compares.
 #[test]
 fn read_latency() {

@@ -82,7 +82,10 @@ struct Inner {
     /// Parts of a message, and of a wish.
     message: Vec<u8>,
     wish: Vec<u8>,
-    wishes: Vec<Wish>,
+    /// In the order in which they came.
+    wishes: VecDeque<Wish>,
+    /// Whether somebody runs them.
+    runs_wishes: bool,
     next_wish: u64,
     /// An operation that will fail once all before it are told, and what was posted behind it.
     fault: Option<(Completer, Error, Vec<Posted>)>,
@@ -147,7 +150,8 @@ impl Shared {
                 credit: WINDOW,
                 message: Vec::new(),
                 wish: Vec::new(),
-                wishes: Vec::new(),
+                wishes: VecDeque::new(),
+                runs_wishes: false,
                 next_wish: 0,
                 fault: None,
                 closed: None,
@@ -202,13 +206,30 @@ impl Shared {
         count
     }
 
-    /// Barriers that the peer wants.
-    pub(super) fn wishes(&self) -> Vec<Wish> {
-        self.with(|inner| std::mem::take(&mut inner.wishes))
+    /// The first barrier that the peer wants, if nobody runs any. Who takes it runs those behind it, too.
+    pub(super) fn first_wish(&self) -> Option<Wish> {
+        self.with(|inner| {
+            if inner.runs_wishes {
+                return None;
+            }
+            let wish = inner.wishes.pop_front();
+            inner.runs_wishes = wish.is_some();
+            wish
+        })
     }
 
-    /// One was run.
-    pub(super) fn answer(&self, id: u64, outcome: Result<(), String>) {
+    /// Asks the peer's card for a sign of life. If there is none, the card gives up, and the connection falls.
+    pub(super) fn probe(&self) {
+        self.with(|inner| {
+            if inner.closed.is_none() && inner.answers.is_empty() {
+                inner.answers.push_back((wire::NOTHING, Vec::new()));
+                self.pump(inner);
+            }
+        });
+    }
+
+    /// One was run: the next.
+    pub(super) fn answer(&self, id: u64, outcome: Result<(), String>) -> Option<Wish> {
         let (failed, reason) = match &outcome {
             Ok(()) => (0, ""),
             Err(reason) => (1, reason.as_str()),
@@ -219,11 +240,17 @@ impl Shared {
         };
         let reason = &reason.as_bytes()[..reason.len().min(layout::MAX_REASON as usize)];
         let answer = [head.as_bytes(), reason].concat();
-        self.with(|inner| {
-            inner.answers.push_back((wire::ANSWER, answer));
-            self.pump(inner);
+        let next = self.with(|inner| {
+            if inner.closed.is_none() {
+                inner.answers.push_back((wire::ANSWER, answer));
+                self.pump(inner);
+            }
+            let next = inner.wishes.pop_front();
+            inner.runs_wishes = next.is_some();
+            next
         });
         self.kick.notify_one();
+        next
     }
 
     /// Whether the task has something to look for.
@@ -280,6 +307,7 @@ impl Shared {
             }
         }
         inner.answers.clear();
+        inner.wishes.clear();
     }
 }
 

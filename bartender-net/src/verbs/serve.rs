@@ -1,7 +1,7 @@
 //! The tasks: of a connection, which polls and runs barriers; of a listening end, which shakes hands.
 
 use super::Node;
-use super::link::Shared;
+use super::link::{Shared, Wish};
 use crate::error::{Error, Result};
 use crate::fabric::{Accept, Boxed, Connection};
 use bartender_pm::sync::Arc;
@@ -9,6 +9,7 @@ use std::io::{self, ErrorKind};
 use std::os::fd::OwnedFd;
 use std::pin::pin;
 use std::task::Poll;
+use std::time::Duration;
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, Interest};
 use tokio::net::TcpListener;
@@ -23,10 +24,15 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Control for S {}
 /// How often an empty queue is looked at, letting others run in between, before its file is waited for.
 const LOOKS: u32 = 64;
 
+/// After so much silence the peer's card is asked for a sign of life. A card that hears nothing gives up half a second later (some take
+/// two): together less than a lease.
+const SILENCE: Duration = Duration::from_millis(500);
+
 /// What the task waits for.
 enum News {
     Completions,
     Kick,
+    Silence,
     End,
 }
 
@@ -65,6 +71,8 @@ async fn work(shared: &Arc<Shared>, control: &mut impl Control) -> ErrorKind {
         }
         match news(shared, &file, control).await {
             News::Completions | News::Kick => empty = 0,
+            // A machine that lost its power says nothing, and what it had received and not answered waits for ever.
+            News::Silence => shared.probe(),
             News::End => {
                 // What had arrived before the peer closed is there.
                 while shared.poll() > 0 {}
@@ -74,12 +82,13 @@ async fn work(shared: &Arc<Shared>, control: &mut impl Control) -> ErrorKind {
     }
 }
 
-/// Waits for the queue's file, for a kick, or for the end of the control connection.
+/// Waits for the queue's file, for a kick, for a while, or for the end of the control connection.
 async fn news(shared: &Shared, file: &AsyncFd<OwnedFd>, control: &mut impl Control) -> News {
     let mut byte = [0];
     let mut ready = pin!(file.readable());
     let mut kick = pin!(shared.kick.notified());
     let mut end = pin!(control.read(&mut byte));
+    let mut silence = pin!(tokio::time::sleep(SILENCE));
     std::future::poll_fn(|context| {
         if let Poll::Ready(guard) = ready.as_mut().poll(context) {
             while shared.queue.take_event() {}
@@ -91,19 +100,43 @@ async fn news(shared: &Shared, file: &AsyncFd<OwnedFd>, control: &mut impl Contr
         if kick.as_mut().poll(context).is_ready() {
             return Poll::Ready(News::Kick);
         }
+        if silence.as_mut().poll(context).is_ready() {
+            return Poll::Ready(News::Silence);
+        }
         end.as_mut().poll(context).map(|_| News::End)
     })
     .await
 }
 
-/// Runs the barriers that the peer wants, where they may block.
+/// Has the barriers run that the peer wants, where they may block, one after the other in the order in which they came.
 fn barriers(shared: &Arc<Shared>) {
-    for wish in shared.wishes() {
-        let shared = shared.clone();
-        tokio::task::spawn_blocking(move || {
+    let Some(first) = shared.first_wish() else {
+        return;
+    };
+    let running = Running(Some(shared.clone()));
+    tokio::task::spawn_blocking(move || running.run(first));
+}
+
+/// Barriers that are being run. Where that does not come to its end, because one panics or the runtime goes away, the peer is not
+/// left waiting.
+struct Running(Option<Arc<Shared>>);
+
+impl Running {
+    fn run(mut self, first: Wish) {
+        let mut next = Some(first);
+        while let (Some(wish), Some(shared)) = (next, &self.0) {
             let (id, outcome) = wish.run();
-            shared.answer(id, outcome);
-        });
+            next = shared.answer(id, outcome);
+        }
+        self.0 = None;
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(shared) = self.0.take() {
+            shared.fall(ErrorKind::Other);
+        }
     }
 }
 
@@ -145,7 +178,7 @@ async fn accept_all(node: Arc<Node>, socket: TcpListener, sender: mpsc::Sender<C
             Err(error) => {
                 // Out of files, for instance; others may close theirs.
                 tracing::warn!("cannot accept: {error}");
-                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             }
         };

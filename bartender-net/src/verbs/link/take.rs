@@ -175,7 +175,7 @@ impl Shared {
                         .collect();
                     let granted = self.table.grant(head.key.get(), ranges);
                     let id = head.id.get();
-                    inner.wishes.push(Wish { id, granted });
+                    inner.wishes.push_back(Wish { id, granted });
                 }
             }
             wire::NOTHING => {}
