@@ -324,6 +324,28 @@ fn a_peer_that_is_killed_in_the_middle_breaks_the_connection() {
     });
 }
 
+/// The contract leaves that open.
+#[test]
+fn barriers_run_in_the_order_in_which_they_were_posted() {
+    run(|pair| {
+        Box::pin(async move {
+            let (connection, _far) = pair.connect().await;
+            let (memory, region) = pair.memory(4096);
+            let mut batch = connection.batch();
+            let persists: Vec<_> = (0..200)
+                .map(|i| batch.persist(region.remote(), vec![(8 * i, 8)]))
+                .collect();
+            batch.post();
+            for persist in persists {
+                persist.await.unwrap();
+            }
+            let persisted = memory.persisted.lock().unwrap();
+            let order = persisted.iter().map(|(ranges, _)| ranges[0].0 / 8);
+            assert!(order.eq(0..200), "{persisted:?}");
+        })
+    });
+}
+
 /// Takes the link of the first card down, or up again.
 fn link(state: &str) {
     let device = std::env::var("BARTENDER_TEST_RDMA_LINK").unwrap();

@@ -12,7 +12,7 @@ use bartender_dist::{
     Coordinator, Folder, Hosting, Lag, Node, NodeOptions, Policy, Scrubbed, Scrubs, Serving, Wanted,
 };
 use bartender_net::tls::Identity;
-use bartender_net::{TcpFabric, TcpOptions};
+use bartender_net::{Fabric, TcpFabric, TcpOptions};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
@@ -20,7 +20,42 @@ use std::ops::{Deref, Range};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::{Builder, Handle, Runtime};
+
+/// What members reach each other over: all of them the same.
+#[derive(Debug, Clone)]
+enum Wire {
+    Tcp,
+    #[cfg(all(feature = "rdma", target_os = "linux", target_pointer_width = "64"))]
+    Rdma(bartender_net::VerbsOptions),
+}
+
+impl Wire {
+    /// Attaches to it; without an identity nobody proves anything.
+    fn attach(
+        self,
+        handle: Handle,
+        identity: Option<&Identity>,
+    ) -> bartender_net::Result<Arc<dyn Fabric>> {
+        match self {
+            Wire::Tcp => {
+                let options = TcpOptions::default();
+                Ok(Arc::new(match identity {
+                    Some(identity) => TcpFabric::secure(handle, identity, options)?,
+                    None => TcpFabric::insecure(handle, options),
+                }))
+            }
+            #[cfg(all(feature = "rdma", target_os = "linux", target_pointer_width = "64"))]
+            Wire::Rdma(options) => {
+                use bartender_net::VerbsFabric;
+                Ok(Arc::new(match identity {
+                    Some(identity) => VerbsFabric::secure(handle, identity, options)?,
+                    None => VerbsFabric::insecure(handle, options)?,
+                }))
+            }
+        }
+    }
+}
 
 /// How a machine becomes a member of a cluster.
 #[derive(Debug, Clone)]
@@ -31,6 +66,7 @@ pub struct ClusterOptions {
     data: PathBuf,
     identity: Option<Identity>,
     insecure: bool,
+    wire: Wire,
     region: bartender_pm::Options,
 }
 
@@ -57,6 +93,15 @@ impl ClusterOptions {
     /// otherwise.
     pub fn insecure(mut self) -> Self {
         self.insecure = true;
+        self
+    }
+
+    /// Reaches the other members by RDMA instead of TCP, as they have to as well. [`listen`](Self::listen) says where they find it: at
+    /// an ordinary TCP address, whose connections prove who is there and tell where the cards are; the identity is for those, and what
+    /// then travels between the cards is not encrypted. Backups receive log in registered memory, as much as the log is long: mind `ulimit -l`.
+    #[cfg(all(feature = "rdma", target_os = "linux", target_pointer_width = "64"))]
+    pub fn rdma(mut self, options: bartender_net::VerbsOptions) -> Self {
+        self.wire = Wire::Rdma(options);
         self
     }
 
@@ -91,7 +136,8 @@ impl ClusterOptions {
     ///
     /// # Errors
     ///
-    /// `BadOption` without identity and without [`insecure`](Self::insecure); the network's; the coordinator's.
+    /// `BadOption` without identity and without [`insecure`](Self::insecure); the network's, which for RDMA says what is missing:
+    /// libibverbs, the device, or that its link is down; the coordinator's.
     pub fn join<F>(self, connect: impl FnOnce() -> F) -> Result<Cluster>
     where
         F: Future<Output = bartender_dist::Result<Arc<dyn Coordinator>>>,
@@ -105,22 +151,21 @@ impl ClusterOptions {
             .build()
             .map_err(|error| bad("cluster", format!("no threads for it: {error}")))?;
         let handle = runtime.handle().clone();
-        let fabric = match &self.identity {
-            Some(identity) => TcpFabric::secure(handle, identity, TcpOptions::default())
-                .map_err(bartender_dist::Error::from)?,
-            None if self.insecure => TcpFabric::insecure(handle, TcpOptions::default()),
-            None => {
-                let what = "none was given; `insecure` goes without".into();
-                return Err(bad("identity", what));
-            }
-        };
+        if self.identity.is_none() && !self.insecure {
+            let what = "none was given; `insecure` goes without".into();
+            return Err(bad("identity", what));
+        }
+        let fabric = self
+            .wire
+            .attach(handle, self.identity.as_ref())
+            .map_err(bartender_dist::Error::from)?;
         let store = Folder::new(self.data, self.region);
         let node = runtime.block_on(async {
             let coordinator = connect().await?;
             Node::start(
                 self.node,
                 &self.listen,
-                Arc::new(fabric),
+                fabric,
                 coordinator,
                 Arc::new(store),
             )
@@ -189,6 +234,7 @@ impl Cluster {
             data: PathBuf::from("."),
             identity: None,
             insecure: false,
+            wire: Wire::Tcp,
             region: bartender_pm::Options::new(),
         }
     }
@@ -211,6 +257,12 @@ impl Cluster {
     /// How far the backups of a region are, if this machine is its primary.
     pub fn lags(&self, region: &str) -> Option<Vec<Lag>> {
         self.inner.node()?.lags(region)
+    }
+
+    /// Takes this machine's copy of a region home, as far as it is committed, and gives a picture of that, while it follows.
+    #[doc(hidden)]
+    pub fn home(&self, region: &str) -> Option<Arc<bartender_pm::Frozen>> {
+        self.inner.node()?.home(region)
     }
 
     /// Leaves the cluster: heaps that are open are fenced, who waits for one gets [`bartender_dist::Error::Left`]. Close heaps first, so

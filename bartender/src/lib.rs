@@ -116,6 +116,8 @@ pub mod testing;
 pub use bartender_derive::{Persist, PlainData};
 #[cfg(feature = "cluster")]
 pub use bartender_dist::{Coordinator, Embedded, Lag, Policy, Scrubbed, Scrubs};
+#[cfg(all(feature = "rdma", target_os = "linux", target_pointer_width = "64"))]
+pub use bartender_net::VerbsOptions;
 pub use bartender_pm::Durability;
 #[cfg(feature = "cluster")]
 pub use cluster::{Cluster, ClusterOptions, Replicated};

@@ -13,10 +13,14 @@ use crate::{capi, chores, etcd, instructions, miri, tsan};
 const FEATURE_SETS: &[(&str, &[&str])] = &[
     ("clippy", &["--workspace", "--all-targets"]),
     ("clippy, no features", &["-p", "bartender-pm"]),
-    // Its tests need cards: `cargo xtask vm test-rdma`.
+    // Their tests need cards: `cargo xtask vm test-rdma` and `vm failover`.
     (
         "clippy, RDMA",
         &["-p", "bartender-net", "--all-targets", "--features", "rdma"],
+    ),
+    (
+        "clippy, clusters over RDMA",
+        &["-p", "bartender", "--all-targets", "--features", "rdma"],
     ),
     (
         "clippy, benches with all peers",

@@ -55,6 +55,8 @@ Usage: cargo xtask COMMAND [ARGUMENT...]
     vm test-rdma [FILTER...] the verbs backend over two emulated cards, and what
                         a read takes beside ib_read_lat
     vm powercut [N]     pulls the plug of a machine that commits, N times
+    vm failover [N]     pulls the plug of a cluster's primary, which reaches its
+                        backup by RDMA, N times
   help            this text
 
 CARGO_TARGET_DIR is respected. LOOM_MAX_PREEMPTIONS bounds the models (default 2).

@@ -4,7 +4,8 @@
 //! host's files, so binaries built on the host run in it unchanged: [`setup`]
 //! fetches what it is made of, [`machine`] boots it for one command, [`suite`]
 //! runs the tests that are about persistent memory in it, [`rdma`] those of the
-//! verbs backend over two emulated cards, and [`powercut`] pulls its plug. Everything it keeps lies in `vm` in the target folder.
+//! verbs backend over two emulated cards, [`powercut`] pulls its plug, and [`failover`] that of one of two, which keep a
+//! cluster. Everything it keeps lies in `vm` in the target folder.
 //!
 //! `CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="target/debug/xtask vm"` (as an
 //! absolute path) lets `cargo test` run its programs there, a boot for each.
@@ -15,6 +16,7 @@
 //! the crash simulator's work.
 
 mod archive;
+mod failover;
 mod machine;
 mod powercut;
 mod rdma;
@@ -28,23 +30,29 @@ const DAX_FOLDER: &str = "/run/pmem";
 /// And the second: a device.
 const DAX_DEVICE: &str = "/dev/dax1.0";
 
-/// `cargo xtask vm setup | test | test-rdma | powercut | COMMAND`; the status to exit with.
+/// `cargo xtask vm setup | test | test-rdma | powercut | failover | COMMAND`; the status to exit with.
 pub(crate) fn run(arguments: &[String]) -> Result<u8, Failure> {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words.as_slice() {
-        [] => Err("vm: say `setup`, `test`, `test-rdma`, `powercut` or a command to run".into()),
+        [] => Err(
+            "vm: say `setup`, `test`, `test-rdma`, `powercut`, `failover` or a command to run"
+                .into(),
+        ),
         ["setup"] => setup::install().map(|()| 0),
         ["test", filters @ ..] => suite::run(filters),
         ["test-rdma", filters @ ..] => rdma::run(filters),
         ["powercut"] => powercut::run(powercut::ROUNDS).map(|()| 0),
-        ["powercut", rounds] => {
-            let rounds = rounds
-                .parse()
-                .map_err(|_| format!("vm: {rounds} is no number of rounds"))?;
-            powercut::run(rounds).map(|()| 0)
-        }
+        ["powercut", rounds] => powercut::run(number(rounds)?).map(|()| 0),
+        ["failover"] => failover::run(failover::ROUNDS).map(|()| 0),
+        ["failover", rounds] => failover::run(number(rounds)?).map(|()| 0),
         ["--", command @ ..] | command => machine::run(command),
     }
+}
+
+fn number(rounds: &str) -> Result<u32, Failure> {
+    rounds
+        .parse()
+        .map_err(|_| format!("vm: {rounds} is no number of rounds"))
 }
 
 /// `text` as one word of a shell command.

@@ -105,7 +105,6 @@ macro_rules! contract {
             messages_come_in_order_and_whole,
             messages_and_immediates_come_in_the_order_of_posting,
             persist_sees_the_writes_before_it,
-            barriers_run_in_the_order_in_which_they_were_posted,
             a_barrier_that_fails_is_told,
             a_batch_completes_in_order,
             thousands_of_operations_are_in_flight,

@@ -177,22 +177,6 @@ pub async fn persist_sees_the_writes_before_it(pair: Pair) {
     connection.persist(remote, vec![]).await.unwrap();
 }
 
-pub async fn barriers_run_in_the_order_in_which_they_were_posted(pair: Pair) {
-    let (connection, _far) = pair.connect().await;
-    let (memory, region) = pair.memory(4096);
-    let mut batch = connection.batch();
-    let persists: Vec<_> = (0..200)
-        .map(|i| batch.persist(region.remote(), vec![(8 * i, 8)]))
-        .collect();
-    batch.post();
-    for persist in persists {
-        persist.await.unwrap();
-    }
-    let persisted = memory.persisted.lock().unwrap();
-    let order = persisted.iter().map(|(ranges, _)| ranges[0].0 / 8);
-    assert!(order.eq(0..200), "{persisted:?}");
-}
-
 pub async fn a_barrier_that_fails_is_told(pair: Pair) {
     let (connection, _far) = pair.connect().await;
     let (memory, region) = pair.memory(64);

@@ -44,6 +44,16 @@ pub(super) struct Machine {
     folder: PathBuf,
     boot_limit: Duration,
     limit: Duration,
+    cable: Option<Cable>,
+}
+
+/// One end of a cable between two machines: what one sends goes to the other's port of this host in datagrams, so either may be gone.
+#[derive(Clone, Copy)]
+pub(super) struct Cable {
+    /// The last number of the card's hardware address.
+    pub(super) number: u8,
+    pub(super) near: u16,
+    pub(super) far: u16,
 }
 
 impl Machine {
@@ -64,7 +74,13 @@ impl Machine {
             folder,
             boot_limit: seconds("VM_BOOT_LIMIT", 240)?,
             limit: seconds("VM_LIMIT", 1800)?,
+            cable: None,
         })
+    }
+
+    /// Gives it a network card, `eth0` to the guest.
+    pub(super) fn plug_in(&mut self, cable: Cable) {
+        self.cable = Some(cable);
     }
 
     /// Forgets what the NVDIMMs hold.
@@ -126,7 +142,8 @@ impl Machine {
         self.folder.join(format!("nvdimm{i}"))
     }
 
-    fn output(&self) -> PathBuf {
+    /// A folder of both, which the guest calls `/run/out`.
+    pub(super) fn output(&self) -> PathBuf {
         self.folder.join("out")
     }
 
@@ -206,6 +223,14 @@ impl Machine {
         let output = path(self.output());
         qemu.arg("-virtfs")
             .arg(format!("local,path={output},mount_tag=out,{shared}"));
+        if let Some(Cable { number, near, far }) = self.cable {
+            qemu.arg("-netdev").arg(format!(
+                "socket,id=cable,udp=127.0.0.1:{far},localaddr=127.0.0.1:{near}"
+            ));
+            qemu.arg("-device").arg(format!(
+                "virtio-net-pci,netdev=cable,mac=52:54:00:00:00:{number:02x}"
+            ));
+        }
         qemu.arg("-chardev")
             .arg(format!("file,id=console,path={}", path(self.console())));
         qemu.args(["-serial", "chardev:console"]);
