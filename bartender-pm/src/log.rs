@@ -34,6 +34,11 @@
 //! *A replicated stream.* The leader hands the batch to [`Replication`], which
 //! writes it here and elsewhere at once, and finishes it when every replica has
 //! it: `tail` and `durable` then mean all of them.
+//!
+//! *Links settle nothing.* Each epoch of a replicated stream opens with a link, a record without ranges. Until a record with
+//! ranges behind it is on every replica, `tail` stays before it, the home is not taken to it, and no record says that it is durable. So
+//! whoever finds links at the end of its log knows that nobody holds on to them, and puts its own in their place: reigns
+//! that fail take no space.
 
 mod sealed;
 
@@ -152,6 +157,8 @@ struct Batch {
     start: u64,
     /// Number of the last of them.
     last: u64,
+    /// Number and end of the last of them that settles something: of a replicated stream, the last with ranges.
+    settles: Option<(u64, u64)>,
     /// How many they are.
     records: usize,
     /// How many the last written batch had.
@@ -173,6 +180,8 @@ pub(crate) struct Log {
     next: Apart,
     /// On a stream, the last durable number.
     durable: AtomicU64,
+    /// On a stream, the number up to which the home may take it: that of the record which ends at `tail`.
+    settled: AtomicU64,
     /// Who ships the stream to other machines, if anybody does.
     replication: Option<Arc<dyn Replication>>,
     /// Lowest start, in the stream, of what a replica has not taken home: its ring is as long as
@@ -231,6 +240,7 @@ impl Log {
             opened_at: start,
             next: Apart(AtomicU64::new(next)),
             durable: AtomicU64::new(next - 1),
+            settled: AtomicU64::new(next - 1),
             replication: None,
             floor: AtomicU64::new(u64::MAX),
             shared_lane: Mutex::new(()),
@@ -263,6 +273,7 @@ impl Log {
         }
         self.replication = replication;
         self.durable = AtomicU64::new(committed);
+        self.settled = AtomicU64::new(committed);
         self.lanes[0].tail = AtomicU64::new(end);
         self
     }
@@ -285,6 +296,7 @@ impl Log {
     /// have it. Only while nobody leads a batch below it.
     pub(crate) fn settle(&self, seq: u64, end: u64) {
         self.lanes[0].tail.fetch_max(end, Ordering::AcqRel);
+        self.settled.fetch_max(seq, Ordering::AcqRel);
         self.durable.fetch_max(seq, Ordering::AcqRel);
         self.written.advance();
     }
@@ -340,11 +352,19 @@ impl Log {
         self.next.0.load(Ordering::Acquire) - 1
     }
 
+    /// Everything up to this number is durable.
+    pub(crate) fn durable_seq(&self) -> u64 {
+        match self.style {
+            LogStyle::Stream => self.durable.load(Ordering::Acquire),
+            LogStyle::Lanes => self.horizon(),
+        }
+    }
+
     /// Every record with this number or a lower one is durable and inside its
-    /// lane's tail.
+    /// lane's tail: the home may take it.
     pub(crate) fn horizon(&self) -> u64 {
         if self.style == LogStyle::Stream {
-            return self.durable.load(Ordering::Acquire);
+            return self.settled.load(Ordering::Acquire);
         }
         // Order matters, see the module's text.
         let next = self.next.0.load(Ordering::Acquire);
@@ -439,6 +459,9 @@ impl Log {
             .extend_from_slice(record.seal(self.epoch, seq, at, durable_upto));
         debug_assert!(batch.bytes.len().is_multiple_of(RECORD_ALIGN as usize));
         batch.last = seq;
+        if self.replication.is_none() || !record.is_empty() {
+            batch.settles = Some((seq, at + need));
+        }
         batch.records += 1;
         self.joined.store(batch.records as u64, Ordering::Relaxed);
         Ok(seq)
@@ -527,7 +550,7 @@ impl Log {
     ) -> Sealed<'l> {
         let spare = std::mem::take(&mut batch.spare);
         let bytes = std::mem::replace(&mut batch.bytes, spare);
-        let (start, last) = (batch.start, batch.last);
+        let (start, last, settles) = (batch.start, batch.last, batch.settles.take());
         batch.start += bytes.len() as u64;
         batch.cohort = std::mem::take(&mut batch.records);
         self.joined.store(0, Ordering::Relaxed);
@@ -537,6 +560,7 @@ impl Log {
             bytes: Arc::new(bytes),
             start,
             last,
+            settles,
             finished: false,
         }
     }

@@ -434,12 +434,15 @@ impl Options {
         let clean = header.flags & FLAG_CLEAN != 0;
         let style = self.style(&*medium);
         let replica = header.flags & FLAG_REPLICA != 0;
-        let recovered = if clean {
+        let mut recovered = if clean {
             recover::Recovered::of_empty_log(&header)
         } else {
             recover::recover(&*medium, &header, home_size, style, replica)?
         };
         header.generation += 1;
+        if self.replicated.is_some() && replica && !crate::mutant::is("keep_links") {
+            recovered.drop_links();
+        }
         if let Some(as_primary) = &self.replicated {
             header.epoch = as_primary.epoch;
             header.flags |= FLAG_REPLICA;

@@ -200,6 +200,11 @@ impl<'a> Parsed<'a> {
             || crate::mutant::is("no_link")
     }
 
+    /// Whether it has ranges: it is more than a link.
+    pub(crate) fn carries(&self) -> bool {
+        !self.body.is_empty()
+    }
+
     /// Bytes it takes in the log.
     pub(crate) fn size(&self) -> u64 {
         u64::from(self.header.len).next_multiple_of(RECORD_ALIGN)

@@ -45,6 +45,26 @@ pub(crate) struct Recovered {
 }
 
 impl Recovered {
+    /// Takes links off the end of a replicated stream: nobody holds on to them, and another takes their place.
+    pub(crate) fn drop_links(&mut self) {
+        let (mut number, mut end) = self.committed;
+        let mut before = self.committed_before;
+        let (mut at, mut kept) = (0, 0);
+        while let Some(record) = self.behind.get(at..).and_then(Parsed::again) {
+            at += record.size() as usize;
+            if record.carries() {
+                kept = at;
+                number = record.header.seq;
+                before = (u64::from(record.header.epoch), record.header.crc);
+            }
+        }
+        self.behind.truncate(kept);
+        end += kept as u64;
+        self.lanes[0].tail.store(end, Ordering::Relaxed);
+        self.next = number + 1;
+        self.before = before;
+    }
+
     /// Of a region that was closed.
     pub(crate) fn of_empty_log(header: &Header) -> Recovered {
         let lane = |i| {

@@ -212,7 +212,7 @@ impl Region {
 
     /// Everything up to this number is durable.
     pub fn durable_seq(&self) -> u64 {
-        self.shared.log.horizon()
+        self.shared.log.durable_seq()
     }
 
     /// Largest record that [`Writer::append`] takes, in bytes.

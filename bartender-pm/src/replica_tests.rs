@@ -647,18 +647,20 @@ fn an_old_record_behind_a_new_one() -> Check<u64> {
 
     let sim = medium(0, Image::default());
     let region = options(1).open_on(sim.clone()).map_err(text)?;
-    let link = region.try_lead().expect("an epoch opens with a link");
-    link.write_local().map_err(text)?;
-    link.finish(Ok(())).map_err(text)?;
+    // The link of epoch 1 gives way to none.
+    write(&region, 6, 1, 8);
+    let first = region.try_lead().expect("an epoch opens with a link");
+    first.write_local().map_err(text)?;
+    first.finish(Ok(())).map_err(text)?;
     let base = sim.image();
     write(&region, 2, 1, 8);
-    write(&region, 4, 1, 344);
+    write(&region, 4, 1, 280);
     let with_a = dies(region, sim);
 
     // Its home address is that of the first memory, like everybody's.
     let sim = medium(0, base);
     let region = options(2).open_on(sim.clone()).map_err(text)?;
-    write(&region, 5, 2, 344);
+    write(&region, 5, 2, 280);
     write(&region, 3, 2, 8);
     let with_b = dies(region, sim);
 
@@ -851,4 +853,54 @@ fn nothing_is_allocated_for_a_header_that_cannot_be() {
         assert!(refused.is_err(), "change {i}");
         assert!(sim.image().is_empty(), "change {i}");
     }
+}
+
+/// A primary that dies before anybody else has its log.
+#[derive(Debug)]
+struct Dies;
+
+impl Replication for Dies {
+    fn lead(&self, batch: Sealed<'_>) -> Result<()> {
+        batch.write_local()?;
+        let (epoch, current) = (0, 0);
+        batch.finish(Err(Error::Fenced { epoch, current }))
+    }
+}
+
+fn reigns_that_fail(reigns: u64) -> Check {
+    let memory = SimMemory::new(MAX_SIZE);
+    let mut image = Image::default();
+    for epoch in 1..=reigns {
+        let sim = SimMedium::new(SimKind::Disk, image, &memory);
+        let mut options = options(epoch);
+        options.replicated(epoch, Arc::new(Dies));
+        let region = options.open_on(sim.clone());
+        let region = region.map_err(|error| format!("epoch {epoch}: {error}"))?;
+        assert_eq!(
+            words_of(&region)[0],
+            u64::from(epoch > 1),
+            "nothing is lost"
+        );
+        if epoch == 1 {
+            // As much as goes in, and nobody has it.
+            while region.free() >= 128 {
+                let mut record = Record::new();
+                record.change(place(0), &1u64.to_le_bytes());
+                let mut writer = region.writer().unwrap();
+                writer.append(&mut record, Durability::Eventual).unwrap();
+            }
+        }
+        assert!(region.sync().is_err());
+        drop(region);
+        image = sim.image();
+    }
+    Ok(())
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "copies megabytes")]
+fn reigns_that_fail_on_a_full_log_are_tried_again_for_ever() {
+    reigns_that_fail(300).expect("each opens");
+    let kept = mutant::with("keep_links", || reigns_that_fail(300));
+    assert!(kept.expect_err("it is noticed").contains("log"));
 }

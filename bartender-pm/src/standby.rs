@@ -22,6 +22,10 @@
 //! old one behind that is not taken for its continuation: within an epoch one primary wrote the stream, epochs never step back, and
 //! each opens with a *link*, a record that names the checksum of the one before it.
 //!
+//! *Links.* A link carries nothing, and `committed` does not move to the end of one before a record with ranges behind it is on every
+//! replica that counts. So whoever becomes primary and has links at the end of its log puts its own in their place: no replica
+//! has them below `committed`, and a reign that failed leaves nothing behind (`log.rs`).
+//!
 //! *Fencing.* The epoch that was promised is in the header, durably, before the promise is answered. Bytes of a
 //! lower epoch are refused from then on, after restarts too.
 
@@ -104,6 +108,19 @@ struct Before {
     epoch: u64,
     number: u64,
     crc: u32,
+    /// Whether it has ranges: a link alone settles nothing.
+    carries: bool,
+}
+
+impl Before {
+    fn of(record: &Parsed<'_>) -> Before {
+        Before {
+            epoch: u64::from(record.header.epoch),
+            number: record.header.seq,
+            crc: record.header.crc,
+            carries: record.carries(),
+        }
+    }
 }
 
 impl Standby {
@@ -177,7 +194,12 @@ impl Standby {
         let (number, end) = recovered.committed;
         let tail = end + recovered.behind.len() as u64;
         let (epoch, crc) = recovered.committed_before;
-        let committed = Before { epoch, number, crc };
+        let committed = Before {
+            epoch,
+            number,
+            crc,
+            carries: true,
+        };
         // Of every epoch to come: which ones are taken is decided where bytes are received.
         let log = Log::new(
             LogStyle::Stream,
@@ -341,13 +363,12 @@ impl Standby {
     }
 
     fn commit_locked(&self, receiving: &mut Receiving, upto: u64) {
-        let mut end = None;
-        while let Some(&(to, record)) = receiving.recent.front().filter(|r| r.0 <= upto) {
+        let known = receiving.recent.partition_point(|r| r.0 <= upto);
+        let settled = receiving.recent.range(..known).rposition(|r| r.1.carries);
+        if let Some(i) = settled {
+            let (end, record) = receiving.recent[i];
             receiving.committed = record;
-            end = Some(to);
-            receiving.recent.pop_front();
-        }
-        if let Some(end) = end {
+            receiving.recent.drain(..=i);
             self.log.settle(receiving.committed.number, end);
             if receiving.expected < end {
                 receiving.expected = end;
@@ -382,7 +403,9 @@ impl Standby {
         let mut from = 0;
         while from < bytes.len() {
             let offset = at + from as u64;
-            let Before { epoch, number, crc } = taken.last;
+            let Before {
+                epoch, number, crc, ..
+            } = taken.last;
             let Some(record) = Parsed::parse(&bytes[from..], offset, epoch..=receiving.epoch)
             else {
                 return Err(format!("there is no whole record at {offset}"));
@@ -412,11 +435,7 @@ impl Standby {
                 }
                 taken.home_end = taken.home_end.max(end);
             }
-            taken.last = Before {
-                epoch: u64::from(record.header.epoch),
-                number: record.header.seq,
-                crc: record.header.crc,
-            };
+            taken.last = Before::of(&record);
             taken.durable_upto = taken.durable_upto.max(record.header.durable_upto);
             from += record.size() as usize;
             let end = at + from as u64;
@@ -529,12 +548,7 @@ fn records(stream: &[u8], at: u64) -> VecDeque<(u64, Before)> {
     let mut from = 0;
     while let Some(record) = stream.get(from..).and_then(Parsed::again) {
         from += record.size() as usize;
-        let before = Before {
-            epoch: u64::from(record.header.epoch),
-            number: record.header.seq,
-            crc: record.header.crc,
-        };
-        records.push_back((at + from as u64, before));
+        records.push_back((at + from as u64, Before::of(&record)));
     }
     records
 }

@@ -45,6 +45,7 @@ pub struct Sealed<'l> {
     pub(super) bytes: Arc<Vec<u8>>,
     pub(super) start: u64,
     pub(super) last: u64,
+    pub(super) settles: Option<(u64, u64)>,
     pub(super) finished: bool,
 }
 
@@ -93,7 +94,10 @@ impl Sealed<'_> {
         let log = self.log;
         let written = match written {
             Ok(()) => {
-                log.lanes[0].tail.store(self.end(), Ordering::Release);
+                if let Some((seq, end)) = self.settles {
+                    log.lanes[0].tail.store(end, Ordering::Release);
+                    log.settled.store(seq, Ordering::Release);
+                }
                 log.durable.store(self.last, Ordering::Release);
                 Ok(())
             }
