@@ -160,14 +160,13 @@ impl Serving {
         self.primary.over().await;
     }
 
-    /// Makes what was appended durable on all replicas, without blocking a thread. It is not to be cancelled: if it led a
-    /// batch, whether that is durable is unknown then, and this reign is over.
+    /// Makes what was appended durable on all replicas, without blocking a thread. May be cancelled: it goes on then, for others who wait.
     ///
     /// # Errors
     ///
     /// The region's; `Fenced`.
     pub async fn flush(&self) -> Result<()> {
-        Ok(self.primary.flush(&self.region).await?)
+        Ok(self.primary.flush_apart(&self.region).await?)
     }
 
     /// How far the backups are.

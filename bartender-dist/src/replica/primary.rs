@@ -38,7 +38,7 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, timeout};
 
 /// Bytes of log sent at once to a backup that is behind.
@@ -326,7 +326,23 @@ impl Primary {
         self.changed.raise();
     }
 
-    /// Makes everything that was appended durable everywhere, without blocking a thread.
+    /// As [`flush`](Self::flush), by a task of its own: who waits may go away, and whoever leads a batch has to finish it.
+    pub(crate) async fn flush_apart(self: &Arc<Self>, region: &Region) -> bartender_pm::Result<()> {
+        if region.durable_seq() >= region.last_seq() {
+            return Ok(());
+        }
+        let (done, flushed) = oneshot::channel();
+        let (me, region) = (self.clone(), region.clone());
+        self.tasks.spawn(async move {
+            let _ = done.send(me.flush(&region).await);
+        });
+        flushed
+            .await
+            .unwrap_or_else(|_| Err(self.fenced(self.epoch)))
+    }
+
+    /// Makes everything that was appended durable everywhere, without blocking a thread. Not to be cancelled: if it led a batch, whether
+    /// that is durable is unknown then, and the region is poisoned.
     pub(crate) async fn flush(&self, region: &Region) -> bartender_pm::Result<()> {
         let last = region.last_seq();
         let mut changed = self.changed.listen();

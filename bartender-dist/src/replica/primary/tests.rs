@@ -87,3 +87,41 @@ fn no_commit_is_answered_before_the_backups_are_known() {
         assert!(region.durable_seq() < region.last_seq());
     });
 }
+
+#[test]
+#[cfg_attr(miri, ignore = "files")]
+fn who_waits_for_commits_may_go_away() {
+    for apart in [true, false] {
+        let folder = tempfile::tempdir().unwrap();
+        run(1, Settings::default(), |network| async move {
+            let fabric = network.node("a");
+            let coordinator: Arc<dyn Coordinator> = Arc::new(Embedded::volatile());
+            let map = ClusterMap::new(coordinator, "test").unwrap();
+            let (tasks, second) = (Tasks::default(), Duration::from_secs(1));
+            let members = Membership::start(map, "a", "a".into(), second, &tasks);
+            let me = Identity {
+                name: "a".into(),
+                incarnation: 1,
+                lease: LeaseId(1),
+            };
+            let bounds = Bounds {
+                beat: Duration::from_millis(20),
+                patience: second,
+                lag: second,
+            };
+            let primary = Primary::new("bank", record(), me, members, fabric, tasks, bounds);
+            let mut options = Options::new();
+            options.max_size(4 << 20).log_size(64 << 10);
+            options.background(false).replicated(1, primary.clone());
+            let region = options.open(folder.path().join("bank")).unwrap();
+            let waited = if apart {
+                timeout(second, primary.flush_apart(&region)).await
+            } else {
+                timeout(second, primary.flush(&region)).await
+            };
+            assert!(waited.is_err(), "there is nobody else");
+            assert_eq!(region.check_usable().is_ok(), apart);
+            primary.stop();
+        });
+    }
+}
