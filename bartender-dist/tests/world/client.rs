@@ -65,6 +65,16 @@ pub(crate) fn words_of(region: &Region) -> Words {
     (0..WORDS).map(|i| load(region, place(i))).collect()
 }
 
+/// What a last look at everything finds.
+pub(crate) fn look(region: &Region, history: &mut History) {
+    for (i, object) in history.registers.iter_mut().enumerate() {
+        let number = object.call(Register::Read(None));
+        object.answer(number, Register::Read(Some(load(region, register(i)))));
+    }
+    let number = history.bank.call(Bank::Look(None));
+    (history.bank).answer(number, Bank::Look(Some(balances(region))));
+}
+
 fn balances(region: &Region) -> Balances {
     std::array::from_fn(|i| load(region, account(i)).wrapping_add(FIRST))
 }
@@ -75,6 +85,7 @@ pub(crate) struct Client {
     pub(crate) serving: Arc<Mutex<Option<Arc<Serving>>>>,
     pub(crate) stopped: Arc<AtomicBool>,
     pub(crate) ledger: Arc<Mutex<Ledger>>,
+    /// Closed when the cluster comes to rest: it is to be searched.
     pub(crate) history: Arc<Mutex<History>>,
     /// The lock of everything in the region.
     pub(crate) lock: Arc<tokio::sync::Mutex<()>>,
@@ -91,7 +102,12 @@ impl Client {
             let Some(serving) = self.serving.lock().expect("no panic").clone() else {
                 continue;
             };
-            let _ = match self.network.draw(0..=7) {
+            let most = if self.history.lock().expect("no panic").closed {
+                3
+            } else {
+                7
+            };
+            let _ = match self.network.draw(0..=most) {
                 0 => self.read(&serving).await,
                 1..=3 => self.write(&serving).await,
                 4..=6 => self.register(&serving).await,
@@ -179,9 +195,10 @@ impl Client {
                 let held = self.lock.lock().await;
                 self.turn().await;
                 self.room(serving).await?;
-                if load(region, register(i)) != from {
+                let there = load(region, register(i));
+                if there != from {
                     self.settled(serving).await?;
-                    answer(number, swap(Some(false)));
+                    answer(number, Register::Read(Some(there)));
                     return Ok(());
                 }
                 put(region, &[(register(i), value)])?;
@@ -218,9 +235,10 @@ impl Client {
         let held = self.lock.lock().await;
         self.turn().await;
         self.room(serving).await?;
-        let Some(after) = Bank::moved(balances(region), from, to, amount) else {
+        let there = balances(region);
+        let Some(after) = Bank::moved(there, from, to, amount) else {
             self.settled(serving).await?;
-            history().bank.answer(number, transfer(Some(false)));
+            history().bank.answer(number, Bank::Look(Some(there)));
             return Ok(());
         };
         put(
