@@ -53,6 +53,10 @@ mod signal;
 
 mod wish;
 
+mod status;
+
+pub mod metrics;
+
 // What a cluster agrees on.
 pub mod coordinator;
 mod records;
@@ -69,6 +73,8 @@ mod replica;
 
 mod node;
 
+mod report;
+
 pub use cluster::{ClusterMap, Identity, NewRegion, Picture, Refusal, Verdict};
 pub use coordinator::Coordinator;
 pub use coordinator::client::RemoteCoordinator;
@@ -80,4 +86,6 @@ pub use error::{Error, Result};
 pub use node::{Hosting, Node, NodeOptions, Serving, Wanted};
 pub use records::{Member, Policy, Primary, RegionId, RegionRecord, Seen};
 pub use replica::{Lag, Repaired, Scrubbed, Scrubs, Undecided, Unrepaired};
+pub use report::{ClusterStatus, MemberStatus, RegionReport, cluster_status, node_status};
+pub use status::{BackupStatus, NodeStatus, RegionCounts, RegionStatus, Role};
 pub use store::{Folder, Store};

@@ -6,8 +6,10 @@ use crate::error::Error;
 use crate::signal::Signal;
 use crate::tasks::Tasks;
 use bartender_pm::sync::Mutex;
+use bartender_pm::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
 use std::time::Duration;
+use tracing::Instrument;
 
 /// One node's membership.
 #[derive(Debug)]
@@ -19,6 +21,8 @@ pub(crate) struct Membership {
     life: Mutex<Option<(Identity, Moment, Duration)>>,
     changed: Signal,
     picture: Mutex<Arc<Picture>>,
+    /// Beats that were not answered.
+    lost: AtomicU64,
 }
 
 impl Membership {
@@ -37,6 +41,7 @@ impl Membership {
             life: Mutex::new(None),
             changed: Signal::default(),
             picture: Mutex::default(),
+            lost: AtomicU64::new(0),
         });
         let keeper = membership.clone();
         tasks.spawn(async move { keeper.keep(address).await });
@@ -71,6 +76,11 @@ impl Membership {
             .is_none_or(|(me, ..)| me.incarnation != incarnation)
     }
 
+    /// Beats that were not answered.
+    pub(crate) fn beats_lost(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
+    }
+
     /// The records, as they were seen last.
     pub(crate) fn picture(&self) -> Arc<Picture> {
         self.picture.lock().clone()
@@ -84,7 +94,8 @@ impl Membership {
 
     async fn keep(&self, address: String) {
         loop {
-            if let Err(error) = self.live(&address).await {
+            let span = tracing::info_span!("member", name = self.name);
+            if let Err(error) = self.live(&address).instrument(span).await {
                 tracing::warn!(member = self.name, %error, "not a member");
             }
             *self.life.lock() = None;
@@ -113,8 +124,14 @@ impl Membership {
                 }
                 Ok(Err(error @ Error::LeaseEnded { .. })) => return Err(error),
                 // It may be heard again.
-                Ok(Err(error)) => tracing::warn!(member = self.name, %error, "a beat was lost"),
-                Err(_) => tracing::warn!(member = self.name, "no answer to a beat"),
+                Ok(Err(error)) => {
+                    self.lost.fetch_add(1, Ordering::Relaxed);
+                    tracing::warn!(member = self.name, %error, "a beat was lost");
+                }
+                Err(_) => {
+                    self.lost.fetch_add(1, Ordering::Relaxed);
+                    tracing::warn!(member = self.name, "no answer to a beat");
+                }
             }
             if self.alive().is_none() {
                 // Others may act on its end; whoever acted for this life has to know.

@@ -11,19 +11,25 @@ use crate::cluster::ClusterMap;
 use crate::coordinator::Coordinator;
 use crate::error::{Error, Result};
 use crate::member::Membership;
+use crate::metrics;
 use crate::records::Policy;
-use crate::replica::{Bounds, Counts, Lag, Primary, Scrubbed, Scrubs, Slot, Trust, serve};
+use crate::replica::{Answers, Bounds, Counts, Lag, Primary, Scrubbed, Scrubs, Slot, Trust, serve};
+use crate::status::{NodeStatus, RegionCounts, RegionStatus, Role};
 use crate::store::Store;
 use crate::tasks::Tasks;
 use crate::wish::Wish;
 use bartender_net::Fabric;
 use bartender_pm::sync::Mutex;
+use bartender_pm::sync::atomic::{AtomicU64, Ordering};
 use bartender_pm::{Position, Region};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
+
+/// How often metrics are set.
+const MEASURED: Duration = Duration::from_secs(1);
 
 /// How a node is started.
 #[derive(Debug, Clone)]
@@ -111,6 +117,8 @@ struct Shared {
     store: Arc<dyn Store>,
     tasks: Tasks,
     hosted: Mutex<BTreeMap<String, Arc<Hosted>>>,
+    /// Peers that were refused.
+    refused: AtomicU64,
 }
 
 /// One region on this node.
@@ -121,6 +129,8 @@ struct Hosted {
     primary: Mutex<Option<Arc<Primary>>>,
     wish: Arc<Wish>,
     offer: Mutex<Offer>,
+    /// What reigns that are over have counted.
+    counts: Mutex<RegionCounts>,
 }
 
 /// What whoever waits for a region may have.
@@ -308,6 +318,13 @@ impl Hosted {
         !matches!(*offer, Offer::Taken)
     }
 
+    /// That reign's primary is no more.
+    fn ended(&self, primary: &Primary) {
+        let mut now = self.primary.lock();
+        *now = None;
+        self.counts.lock().add(primary.counts());
+    }
+
     /// That reign is over, whoever had it.
     fn no_offer(&self) {
         let mut offer = self.offer.lock();
@@ -342,20 +359,42 @@ impl Node {
             store,
             tasks,
             hosted: Mutex::default(),
+            refused: AtomicU64::new(0),
         });
         let server = shared.clone();
         shared.tasks.spawn(async move {
             while let Ok(connection) = listener.accept().await {
-                let (fabric, finder) = (server.fabric.clone(), server.clone());
-                let find = move |name: &str| finder.slot(name);
-                server.tasks.spawn(serve(connection, fabric, find));
+                let (fabric, node) = (server.fabric.clone(), server.clone());
+                server.tasks.spawn(serve(connection, fabric, node));
             }
         });
+        let measured = shared.clone();
+        shared.tasks.spawn(async move { measured.measure().await });
         if shared.options.keep_all {
             let keeper = shared.clone();
             shared.tasks.spawn(async move { keeper.keep_all().await });
         }
         Ok(Node { shared, address })
+    }
+
+    /// What it is for which region, and what it has counted.
+    pub fn status(&self) -> NodeStatus {
+        self.shared.status()
+    }
+
+    /// Leaves the cluster: it acts for no region any more, and its lease ends at once, so that nobody waits for it. What
+    /// reigned here and was not [flushed](Serving::flush) is as after a crash.
+    pub async fn leave(self) {
+        let shared = self.shared.clone();
+        let life = shared.members.alive();
+        // Stops everything: from here on nothing acts for the lease.
+        drop(self);
+        if let Some(me) = life {
+            let revoked = shared.members.map.coordinator().revoke(me.lease);
+            if let Err(error) = revoked.await {
+                tracing::warn!(%error, "others wait until the lease ends");
+            }
+        }
     }
 
     /// Where it listens.
@@ -446,6 +485,7 @@ impl Shared {
             primary: Mutex::default(),
             wish,
             offer: Mutex::default(),
+            counts: Mutex::default(),
         });
         all.insert(region.to_owned(), hosted.clone());
         drop(all);
@@ -467,11 +507,69 @@ impl Shared {
         }
     }
 
+    /// Keeps the metrics true.
+    async fn measure(self: Arc<Self>) {
+        let mut before = BTreeSet::new();
+        loop {
+            metrics::publish(&self.status(), &mut before);
+            tokio::time::sleep(MEASURED).await;
+        }
+    }
+
     fn bounds(&self) -> Bounds {
         Bounds {
             beat: self.options.beat,
             patience: self.options.ttl,
             lag: self.options.lag,
         }
+    }
+}
+
+impl Hosted {
+    fn status(&self) -> RegionStatus {
+        let mut status = RegionStatus {
+            region: self.name.clone(),
+            taker: self.wish.is_there(),
+            counts: *self.counts.lock(),
+            ..RegionStatus::default()
+        };
+        let primary = self.primary.lock().clone();
+        if let Some(primary) = primary {
+            status.role = match self.is_taken() {
+                true => Role::Primary,
+                false => Role::Keeper,
+            };
+            status.epoch = primary.epoch;
+            (status.durable, status.committed) = primary.written();
+            status.counts.add(primary.counts());
+            status.backups = primary.backups();
+        } else if let Some(position) = self.slot.position() {
+            status.role = Role::Backup;
+            status.epoch = position.epoch;
+            status.committed = position.committed;
+            status.durable = position.tail;
+        }
+        status
+    }
+}
+
+impl Answers for Shared {
+    fn find(&self, region: &str) -> Option<Arc<Slot>> {
+        self.slot(region)
+    }
+
+    fn status(&self) -> NodeStatus {
+        let hosted: Vec<Arc<Hosted>> = self.hosted.lock().values().cloned().collect();
+        NodeStatus {
+            node: self.options.name.clone(),
+            incarnation: self.members.alive().map(|me| me.incarnation),
+            beats_lost: self.members.beats_lost(),
+            refused: self.refused.load(Ordering::Relaxed),
+            regions: hosted.iter().map(|hosted| hosted.status()).collect(),
+        }
+    }
+
+    fn refused(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
     }
 }

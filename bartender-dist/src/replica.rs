@@ -16,7 +16,7 @@ mod ring;
 mod primary;
 mod scrub;
 
-pub(crate) use backup::{Counts, Slot, serve};
+pub(crate) use backup::{Answers, Counts, Slot, serve};
 pub(crate) use findings::Trust;
 pub use findings::{Repaired, Scrubbed, Scrubs, Undecided, Unrepaired};
 pub(crate) use layout::{Answer, Ask};

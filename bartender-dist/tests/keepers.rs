@@ -7,10 +7,11 @@
 mod disk;
 
 use bartender_dist::{
-    ClusterMap, Embedded, Hosting, Node, NodeOptions, Policy, RegionRecord, Serving, Verdict,
-    Wanted,
+    ClusterMap, Embedded, Hosting, Node, NodeOptions, Policy, RegionRecord, Role, Serving, Verdict,
+    Wanted, cluster_status, node_status,
 };
 use bartender_net::sim::{Network, Settings, run};
+use bartender_net::{Fabric, Roles};
 use bartender_pm::medium::sim::{Image, SimKind};
 use bartender_pm::{Durability, Record, mutant};
 use disk::Disk;
@@ -321,4 +322,47 @@ fn a_dead_machine_is_replaced_while_its_region_is_used() {
             assert!(without.is_err(), "{without:?}");
         });
     }
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "minutes")]
+fn the_status_says_who_is_what_and_who_does_not_answer() {
+    story(1, |mut cluster| async move {
+        let (_hosting, serving) = app_and_nodes(&mut cluster).await;
+        set(&serving, 8).await;
+        sleep(LEASE).await;
+        let patience = Duration::from_secs(1);
+        let network = cluster.network.clone();
+        let operator: Arc<dyn Fabric> = network.node_with_roles("operator", Roles::READER);
+        let status = cluster_status(&cluster.map(), &operator, patience).await;
+        let status = status.expect("sound");
+        assert_eq!(status.regions[0].reigning.as_deref(), Some("app"));
+        let app = status.of("app", REGION).expect("it answers");
+        assert_eq!(app.role, Role::Primary);
+        assert!(
+            app.counts.commits >= 2 && app.counts.installed >= 2,
+            "{app:?}"
+        );
+        assert_eq!(app.committed, serving.region().committed());
+        for name in ["k1", "k2"] {
+            let own = status.of(name, REGION).expect("it answers");
+            assert_eq!((own.role, own.taker), (Role::Backup, false));
+            assert_eq!(own.committed, app.committed);
+            let seen = status.backup(&status.regions[0], name).expect("known");
+            assert!(
+                seen.live && seen.required && seen.lag_bytes == 0,
+                "{seen:?}"
+            );
+        }
+        network.partition(&["operator"], &["k1"]);
+        let status = cluster_status(&cluster.map(), &operator, patience).await;
+        let silent = |name| {
+            let members = &status.as_ref().expect("sound").members;
+            let member = members.iter().find(|m| m.name == name);
+            member.expect("a member").silent.is_some()
+        };
+        assert_eq!((silent("k1"), silent("k2")), (true, false));
+        let nobody = network.node_with_roles("nobody", Roles::NONE);
+        assert!(node_status(&*nobody, "k2", patience).await.is_err());
+    });
 }

@@ -13,6 +13,10 @@ use crate::{capi, chores, etcd, instructions, miri, tsan};
 const FEATURE_SETS: &[(&str, &[&str])] = &[
     ("clippy", &["--workspace", "--all-targets"]),
     ("clippy, no features", &["-p", "bartender-pm"]),
+    (
+        "clippy, command-line tool",
+        &["-p", "bartender", "--all-targets", "--features", "cli"],
+    ),
     // Their tests need cards: `cargo xtask vm test-rdma` and `vm failover`.
     (
         "clippy, RDMA",

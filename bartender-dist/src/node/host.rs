@@ -30,6 +30,7 @@ use std::cmp::Reverse;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::time::timeout;
+use tracing::Instrument;
 
 impl Shared {
     /// Decides what this node is for one region, for ever.
@@ -99,7 +100,8 @@ impl Shared {
             self.members.changes(self.options.ttl).await;
             return Ok(());
         }
-        self.bid(hosted, seen, me).await
+        let span = tracing::info_span!("bid", region = name, epoch = seen.record.epoch);
+        self.bid(hosted, seen, me).instrument(span).await
     }
 
     /// A region that the cluster does not have: made here, then recorded.
@@ -159,8 +161,10 @@ impl Shared {
         }
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         let now = now.map_or(0, |since| since.as_millis() as u64);
+        let from_another = seen.record.primary != me.name;
         match self.members.map.take_over(name, seen, &me, now).await? {
             Verdict::Done(seen) => {
+                hosted.counts.lock().failovers += u64::from(from_another);
                 tracing::warn!(
                     node = self.options.name,
                     region = name,
@@ -219,7 +223,9 @@ impl Shared {
         me: Identity,
     ) -> Result<()> {
         let epoch = seen.record.epoch;
-        let reigned = self.reign_until_over(hosted, seen, me.clone()).await;
+        let span = tracing::info_span!("reign", region = hosted.name, epoch);
+        let reigned = self.reign_until_over(hosted, seen, me.clone());
+        let reigned = reigned.instrument(span).await;
         // Its lease may well go on: others need not wait for that.
         while !self.members.is_over(me.incarnation) {
             match self.members.map.abdicate(&hosted.name, &me, epoch).await {
@@ -261,7 +267,7 @@ impl Shared {
             Ok(region) => region,
             Err(error) => {
                 primary.stop();
-                *hosted.primary.lock() = None;
+                hosted.ended(&primary);
                 return Err(error);
             }
         };
@@ -283,7 +289,7 @@ impl Shared {
         }
         primary.stop();
         hosted.no_offer();
-        *hosted.primary.lock() = None;
+        hosted.ended(&primary);
         Ok(())
     }
 

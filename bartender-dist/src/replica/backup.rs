@@ -1,9 +1,10 @@
 //! A node's copy of a region, and how it answers the primary.
 
 use super::digest;
-use super::layout::{Answer, Ask};
+use super::layout::{Answer, Ask, MAX_MESSAGE};
 use super::ring::Ring;
 use crate::error::Result;
+use crate::status::NodeStatus;
 use crate::store::Store;
 use crate::tasks::{Tasks, blocking};
 use crate::wish::Wish;
@@ -215,22 +216,31 @@ struct Session {
     ring: Option<(Arc<Ring>, MemoryRegion)>,
 }
 
-/// Answers a primary, or another backup, until it goes. `find` gives the node's copy of a region.
-pub(crate) async fn serve(
-    connection: Connection,
-    fabric: Arc<dyn Fabric>,
-    find: impl Fn(&str) -> Option<Arc<Slot>> + Send,
-) {
+/// What a node's connections are answered from.
+pub(crate) trait Answers: Send + Sync {
+    /// The node's copy of a region.
+    fn find(&self, region: &str) -> Option<Arc<Slot>>;
+    /// What it says of itself.
+    fn status(&self) -> NodeStatus;
+    /// A peer was refused.
+    fn refused(&self);
+}
+
+/// Answers a primary, another backup, or whoever wants to know how the node is, until it goes.
+pub(crate) async fn serve(connection: Connection, fabric: Arc<dyn Fabric>, node: Arc<dyn Answers>) {
     let mut session: Option<Session> = None;
+    let find = |name: &str| node.find(name);
     while let Ok(received) = connection.recv().await {
         let Received::Message(message) = received else {
             continue;
         };
         let roles = connection.peer().roles;
         let answer = match Ask::decode(message) {
+            Ok(Ask::Status) if roles != Roles::NONE => status(&*node),
             // Whoever is in sync asks how far others are; only a primary writes.
             Ok(ask) if !roles.contains(Roles::WRITER) => {
                 let peer = &connection.peer().name;
+                node.refused();
                 tracing::warn!(
                     peer,
                     ?ask,
@@ -239,6 +249,12 @@ pub(crate) async fn serve(
                 Answer::Failed {
                     why: "your certificate has no role `writer`".into(),
                 }
+            }
+            Ok(ask @ Ask::Attach { .. }) => {
+                let peer = &connection.peer().name;
+                let span = tracing::info_span!("attach", peer, ?ask);
+                let _inside = span.enter();
+                blocking(|| answer(&mut session, ask, &*fabric, &find))
             }
             Ok(ask) => blocking(|| answer(&mut session, ask, &*fabric, &find)),
             Err(why) => {
@@ -249,6 +265,21 @@ pub(crate) async fn serve(
         if connection.send(answer.encode()).await.is_err() {
             return;
         }
+    }
+}
+
+fn status(node: &dyn Answers) -> Answer {
+    match serde_json::to_vec(&node.status()) {
+        Ok(json) if json.len() < MAX_MESSAGE - 16 => Answer::Status { json: json.into() },
+        Ok(json) => Answer::Failed {
+            why: format!(
+                "{} bytes of status are more than one message holds",
+                json.len()
+            ),
+        },
+        Err(error) => Answer::Failed {
+            why: error.to_string(),
+        },
     }
 }
 

@@ -58,6 +58,8 @@ pub(crate) enum Ask {
     Read { of: AsOf, offset: u64, len: u64 },
     /// Its home is damaged there, and this is what it should hold.
     Repair { of: AsOf, offset: u64, bytes: Bytes },
+    /// What are you for which region? Asked by anybody who may read.
+    Status,
 }
 
 /// What it answers.
@@ -85,6 +87,8 @@ pub(crate) enum Answer {
     Home { bytes: Bytes },
     /// It has a copy that is damaged, and that counts: it is set aside once it does not.
     Damaged { why: String },
+    /// A [`NodeStatus`](crate::NodeStatus) as JSON.
+    Status { json: Bytes },
 }
 
 /// [`Position`] as it travels.
@@ -235,6 +239,7 @@ impl Ask {
                 .u64(*offset)
                 .u64(*step)
                 .u64(*count),
+            Ask::Status => Writer::kind(10).u32(VERSION),
             Ask::Read { of, offset, len } => Writer::kind(8).moment(of).u64(*offset).u64(*len),
             Ask::Repair { of, offset, bytes } => {
                 Writer::kind(9).moment(of).u64(*offset).bytes(bytes)
@@ -250,7 +255,7 @@ impl Ask {
         }
         let mut reader = Reader(message);
         let kind = reader.u8();
-        if matches!(kind, Some(1 | 6..=9)) {
+        if matches!(kind, Some(1 | 6..=10)) {
             match reader.u32() {
                 Some(VERSION) => {}
                 Some(other) => return Err(format!("version {other}, this is {VERSION}")),
@@ -288,6 +293,7 @@ impl Ask {
                     offset: reader.u64()?,
                     len: reader.u64()?,
                 },
+                10 => Ask::Status,
                 9 => Ask::Repair {
                     of: reader.moment()?,
                     offset: reader.u64()?,
@@ -331,6 +337,7 @@ impl Answer {
                 writer
             }
             Answer::Home { bytes } => Writer::kind(8).bytes(bytes),
+            Answer::Status { json } => Writer::kind(10).bytes(json),
             Answer::Damaged { why } => Writer::kind(9).bytes(why.as_bytes()),
         }
         .end()
@@ -387,6 +394,9 @@ impl Answer {
             },
             8 => Answer::Home {
                 bytes: reader.bytes()?,
+            },
+            10 => Answer::Status {
+                json: reader.bytes()?,
             },
             9 => Answer::Damaged {
                 why: reader.string()?,
@@ -458,6 +468,7 @@ mod tests {
                 bytes: Bytes::from(vec![1; 4096]),
             },
         ];
+        assert_eq!(Ask::decode(Ask::Status.encode()), Ok(Ask::Status));
         for ask in asks {
             assert_eq!(Ask::decode(ask.encode()), Ok(ask));
         }
@@ -491,6 +502,9 @@ mod tests {
                 bytes: Bytes::from(vec![1; 4096]),
             },
             Answer::Damaged { why: "old".into() },
+            Answer::Status {
+                json: Bytes::from_static(b"{}"),
+            },
         ];
         for answer in answers {
             assert_eq!(Answer::decode(answer.encode()), Some(answer));

@@ -26,6 +26,7 @@ use crate::error::{Error, Result};
 use crate::member::Membership;
 use crate::records::{Policy, RegionRecord, Seen};
 use crate::signal::Signal;
+use crate::status::{BackupStatus, RegionCounts};
 use crate::tasks::{Tasks, block_on, blocking};
 use bartender_net::{Connection, Fabric, Pending, Received};
 use bartender_pm::sync::Mutex;
@@ -40,6 +41,7 @@ use std::task::Poll;
 use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, timeout};
+use tracing::Instrument;
 
 /// Bytes of log sent at once to a backup that is behind.
 const PIECE: u64 = 1 << 20;
@@ -86,6 +88,9 @@ struct State {
     scrubs: Scrubs,
     /// Follower tasks begun.
     followers: u64,
+    /// The last number that was shipped.
+    shipped: u64,
+    counts: RegionCounts,
 }
 
 #[derive(Debug, Clone)]
@@ -204,6 +209,7 @@ impl Primary {
         // Not the stream's end: the region's own thread may lead already.
         state.written = region.opened_at();
         state.started = true;
+        state.shipped = region.durable_seq();
         for backup in record.replicas.iter().filter(|name| **name != self.me.name) {
             let required = record.in_sync.contains(backup);
             let floor = if required { stream.start } else { u64::MAX };
@@ -273,9 +279,10 @@ impl Primary {
             doubtful: false,
         };
         state.backups.insert(backup.to_owned(), new);
+        let span = tracing::info_span!("follow", region = self.name, epoch = self.epoch, backup);
         let (me, region, backup) = (self.clone(), region.clone(), backup.to_owned());
         self.tasks
-            .spawn(async move { me.follow(region, backup, number).await });
+            .spawn(me.follow(region, backup, number).instrument(span));
     }
 
     /// No task of it goes on with the region.
@@ -375,6 +382,40 @@ impl Primary {
         state.backups.iter().map(lag).collect()
     }
 
+    /// What it has counted.
+    pub(crate) fn counts(&self) -> RegionCounts {
+        let state = self.state.lock();
+        RegionCounts {
+            repaired: state.scrubs.repaired,
+            ..state.counts
+        }
+    }
+
+    /// Up to where the log is written here, and is on all that are required.
+    pub(crate) fn written(&self) -> (u64, u64) {
+        let state = self.state.lock();
+        let required = state.backups.values().filter(|backup| backup.required);
+        let acked = required.map(|backup| backup.acked).min();
+        let committed = acked.map_or(state.written, |acked| acked.min(state.written));
+        (state.written, committed)
+    }
+
+    /// How far its backups are, for people.
+    pub(crate) fn backups(&self) -> Vec<BackupStatus> {
+        let state = self.state.lock();
+        let backups = state.backups.iter().map(|(name, backup)| BackupStatus {
+            node: name.clone(),
+            required: backup.required,
+            live: backup.live.is_some(),
+            taker: backup.taker,
+            lag_bytes: state.written.saturating_sub(backup.acked),
+            lag_seconds: backup
+                .behind_since
+                .map_or(0.0, |since| since.elapsed().as_secs_f64()),
+        });
+        backups.collect()
+    }
+
     /// Ready when it has started, or is over.
     async fn started(&self) {
         let mut changed = self.changed.listen();
@@ -402,6 +443,10 @@ impl Primary {
                 }
                 backup.behind_since.get_or_insert_with(Instant::now);
             }
+            state.counts.commits += batch.last().saturating_sub(state.shipped);
+            state.counts.batches += 1;
+            state.counts.bytes += end - start;
+            state.shipped = batch.last();
             state.leading = Some(Leading { bytes, end });
         }
         let written = batch.write_local();
@@ -553,7 +598,11 @@ impl Primary {
         let connection = self.connect(backup, &member.record.address).await?;
         let (mut position, ring) = match self.attach(region, &connection, backup).await? {
             Some(attached) => attached,
-            None => self.install(region, &connection, backup).await?,
+            None => {
+                let span = tracing::info_span!("install");
+                let installed = self.install(region, &connection, backup);
+                installed.instrument(span).await?
+            }
         };
         let mut at = position.committed;
         loop {
@@ -785,6 +834,7 @@ impl Primary {
         let picture = blocking(|| region.picture())?;
         self.backup(backup, |b| b.floor = picture.head);
         tracing::info!(region = self.name, backup, "a new copy is made");
+        self.state.lock().counts.installed += 1;
         let header = Bytes::from(picture.header);
         self.done(connection, Ask::Install { header }, backup)
             .await?;
@@ -854,6 +904,7 @@ impl Primary {
                     continue;
                 }
                 tracing::warn!(region = self.name, backup, "removed: not in sync any more");
+                self.state.lock().counts.removed += 1;
             }
             self.backup(backup, |b| {
                 b.required = false;
