@@ -282,6 +282,11 @@ impl Log {
     pub(crate) fn open_epoch(&self, before: u32) -> Result<()> {
         let mut link = Record::link(before);
         let need = link.size();
+        {
+            // Whoever has the link has what is before it, which was not known to be everywhere.
+            let mut batch = self.batch.lock();
+            batch.settles = Some((batch.last, batch.start));
+        }
         match self.append_to_stream(&mut link, need) {
             Ok(_) => Ok(()),
             Err(Refused::Error(error)) => Err(error),
