@@ -88,6 +88,9 @@ pub(crate) fn run(steps: &mut Runner) -> Result<(), Failure> {
         .args(etcd)
         .args(["--all-targets", "--", "-D", "warnings"]);
     steps.run("clippy, etcd", &mut clippy)?;
+    let mut clippy = cargo(["clippy", "-p", "bartender", "--features", "cli,etcd"]);
+    clippy.args(["--all-targets", "--", "-D", "warnings"]);
+    steps.run("clippy, tool with etcd", &mut clippy)?;
     let mut test = cargo(["test"]);
     test.args(etcd)
         .args(["--lib", "etcd"])
