@@ -56,6 +56,20 @@ pub enum Error {
         known: u32,
     },
 
+    /// The region was written by an older version of the library, whose format this one does not read.
+    #[error(
+        "{}: the region has format {found}, this program knows {known} only; open it with an older version, or make it anew",
+        path.display()
+    )]
+    OlderFormat {
+        /// The file.
+        path: PathBuf,
+        /// Format version in the header.
+        found: u32,
+        /// The format that this build knows.
+        known: u32,
+    },
+
     /// The file is shorter than its header says.
     #[error(
         "{}: the region is truncated: {found} bytes, its header needs {expected}; restore it from a copy",

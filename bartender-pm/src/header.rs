@@ -23,11 +23,11 @@ pub(crate) enum Found {
 ///
 /// # Errors
 ///
-/// `NotARegion`, `NewerFormat`, `Damaged` (both copies), or the medium's.
+/// `NotARegion`, `NewerFormat`, `OlderFormat`, `Damaged` (both copies), or the medium's.
 pub(crate) fn read(medium: &dyn Medium) -> Result<Found> {
     let mut blank = true;
     let mut newest: Option<Header> = None;
-    let mut newer_format = None;
+    let mut other_format = None;
     let mut magic_seen = false;
     let mut first = [0u8; 8];
     for copy in 0..2 {
@@ -46,8 +46,9 @@ pub(crate) fn read(medium: &dyn Medium) -> Result<Found> {
             continue;
         }
         magic_seen = true;
-        if header.format > FORMAT {
-            newer_format = Some(header.format);
+        if header.format != FORMAT {
+            // Where its checksum is only that format knows.
+            other_format = Some(header.format);
         } else if checksum(&header) == header.crc
             && newest.as_ref().is_none_or(|n| n.revision < header.revision)
         {
@@ -61,12 +62,13 @@ pub(crate) fn read(medium: &dyn Medium) -> Result<Found> {
     if first == MAGIC_CREATING {
         return Ok(Found::Unfinished);
     }
-    if let Some(found) = newer_format {
-        return Err(Error::NewerFormat {
-            path,
-            found,
-            known: FORMAT,
-        });
+    let known = FORMAT;
+    match other_format {
+        Some(found) if found > known => {
+            return Err(Error::NewerFormat { path, found, known });
+        }
+        Some(found @ 1..) => return Err(Error::OlderFormat { path, found, known }),
+        _ => {}
     }
     if magic_seen {
         return Err(Error::Damaged {

@@ -22,7 +22,7 @@ pub const MAGIC: [u8; 8] = *b"bartendr";
 /// again.
 pub const MAGIC_CREATING: [u8; 8] = *b"bartendN";
 /// Version of the layout in this file.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 /// Highest epoch that a header may have.
 pub const MAX_EPOCH: u64 = (1 << 31) - 1;
 /// Bytes of a header block; the two copies never share a page or a sector.

@@ -214,7 +214,7 @@ impl Options {
     ///
     /// # Errors
     ///
-    /// `Busy`, `NotARegion`, `NewerFormat`, `Truncated`, `Damaged`,
+    /// `Busy`, `NotARegion`, `NewerFormat`, `OlderFormat`, `Truncated`, `Damaged`,
     /// `AddressTaken`, `Relocating`, `Io`, `BadOption`; the file is then as it
     /// was.
     pub fn open(&self, path: impl AsRef<Path>) -> Result<Region> {

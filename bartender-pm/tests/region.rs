@@ -203,6 +203,15 @@ fn foreign_truncated_newer_and_damaged_files_are_told_apart() {
     std::fs::write(&path, &newer).expect("writes");
     assert!(matches!(open(), Error::NewerFormat { found: 200, .. }));
 
+    // As one was whose header was shorter, and its checksum another.
+    let mut older = good.clone();
+    for copy in [0, 4096] {
+        older[copy + 8] = 1;
+        older[copy + 12] ^= 1;
+    }
+    std::fs::write(&path, &older).expect("writes");
+    assert!(matches!(open(), Error::OlderFormat { found: 1, .. }));
+
     let mut damaged = good.clone();
     damaged[100] ^= 1;
     damaged[4096 + 100] ^= 1;
