@@ -125,7 +125,7 @@ impl Arena {
         &self.map
     }
 
-    /// A heap for the calling thread.
+    /// A heap for the calling thread: what `Arc::as_ptr` says of one that the arena shares.
     pub(crate) fn join(&self) -> NonNull<Local> {
         self.global.lock().join()
     }

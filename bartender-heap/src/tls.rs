@@ -52,8 +52,13 @@ impl Drop for Joined {
             // A heap that is gone has no use for it; one that is not stays until
             // we are done.
             if let Some(arena) = one.arena.upgrade() {
-                // SAFETY: of `join` of this arena, and the thread ends.
-                unsafe { arena.retire(NonNull::from(&*one.local)) };
+                // Of the shared whole, as `join` gave it: who gets it next shares it
+                // again, which a pointer made from a reference to the heap in it may not.
+                // SAFETY: not null; of `join` of this arena, and the thread ends.
+                unsafe {
+                    let local = NonNull::new_unchecked(Arc::as_ptr(&one.local).cast_mut());
+                    arena.retire(local);
+                }
             }
         }
     }
@@ -153,4 +158,28 @@ pub(crate) fn join(arena: &Arc<Arena>) -> Option<&Local> {
             unsafe { &*local }
         })
         .ok()
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    /// Miri knows what the pointer that comes back may do.
+    #[test]
+    fn a_thread_heap_goes_from_thread_to_thread() {
+        let arena = Arc::new(Arena::new(8));
+        let joined = || {
+            std::thread::scope(|scope| {
+                let local =
+                    scope.spawn(|| join(&arena).map(|local| std::ptr::from_ref(local).addr()));
+                local
+                    .join()
+                    .expect("no panic")
+                    .expect("a thread that lives")
+            })
+        };
+        let first = joined();
+        assert_eq!(joined(), first);
+        assert_eq!(joined(), first);
+    }
 }
