@@ -3,11 +3,14 @@
 use super::*;
 use crate::cluster::ClusterMap;
 use crate::coordinator::LeaseId;
-use crate::records::{FORMAT, RegionId};
+use crate::records::{FORMAT, Policy, RegionId};
+use crate::replica::layout::Answer;
 use crate::{Coordinator, Embedded};
 use bartender_net::sim::{Settings, run};
 use bartender_net::{Access, PersistMethod};
-use bartender_pm::Options;
+use bartender_pm::{Options, Position};
+use std::pin::pin;
+use tokio::time::timeout;
 
 fn record() -> Seen<RegionRecord> {
     let names = vec!["a".to_owned(), "b".to_owned()];

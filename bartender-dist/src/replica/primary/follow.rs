@@ -1,0 +1,249 @@
+//! The task that follows one backup: connects, brings it up to date or makes its copy anew, makes it live, and then tells it
+//! now and then what is committed.
+
+use super::ship::post;
+use super::{Live, Primary};
+use crate::error::{Error, Result};
+use crate::replica::layout::{Answer, Ask, HOME_PIECE, Ring};
+use crate::tasks::blocking;
+use bartender_net::Connection;
+use bartender_pm::{Position, Region};
+use bytes::Bytes;
+use std::sync::Arc;
+use std::time::Duration;
+use tracing::Instrument;
+
+/// Bytes of log sent at once to a backup that is behind.
+const PIECE: u64 = 1 << 20;
+
+impl Primary {
+    /// Keeps one backup up to date for as long as this is the primary.
+    pub(super) async fn follow(self: Arc<Self>, region: Region, backup: String, number: u64) {
+        while !self.is_dismissed(&backup, number) {
+            let followed = tokio::select! {
+                biased;
+                _ = self.dismissed(&backup, number) => return,
+                followed = self.follow_once(&region, &backup, number) => followed,
+            };
+            if let Err(error) = &followed {
+                tracing::debug!(region = self.name, backup, %error, "not followed");
+            }
+            if self.is_dismissed(&backup, number) {
+                return;
+            }
+            self.backup(&backup, |b| {
+                b.live = None;
+                if !b.required {
+                    b.floor = u64::MAX;
+                }
+            });
+            self.set_floor(&region);
+            self.changed.raise();
+            let removed = followed.is_ok_and(|removed| removed);
+            // One that was too slow is given a while, or commits would wait for it again at once.
+            let pause = if removed {
+                self.bounds.lag.max(self.bounds.beat)
+            } else {
+                self.bounds.beat
+            };
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// Whether the follower task `number` is to end.
+    fn is_dismissed(&self, backup: &str, number: u64) -> bool {
+        let state = self.state.lock();
+        let now = state.backups.get(backup).map(|backup| backup.number);
+        now != Some(number) || self.ended(&state).is_some()
+    }
+
+    /// Ready when it is.
+    async fn dismissed(&self, backup: &str, number: u64) {
+        let mut changed = self.changed.listen();
+        while !self.is_dismissed(backup, number) {
+            changed.changed().await;
+        }
+    }
+
+    /// Whether it ended because the backup was removed.
+    async fn follow_once(&self, region: &Region, backup: &str, number: u64) -> Result<bool> {
+        let picture = self.members.picture();
+        let Some(member) = picture.members.get(backup) else {
+            self.members.changes(self.bounds.patience).await;
+            return Ok(false);
+        };
+        let connection = self.connect(backup, &member.record.address).await?;
+        let (mut position, ring) = match self.attach(region, &connection, backup).await? {
+            Some(attached) => attached,
+            None => {
+                let span = tracing::info_span!("install");
+                let installed = self.install(region, &connection, backup);
+                installed.instrument(span).await?
+            }
+        };
+        let mut at = position.committed;
+        loop {
+            let next = {
+                let mut state = self.state.lock();
+                let (written, leading) = (state.written, state.leading.clone());
+                let Some(required) = state.backups.get_mut(backup).filter(|b| b.number == number)
+                else {
+                    return Ok(true);
+                };
+                match leading {
+                    _ if at < written => None,
+                    Some(leading) if at < leading.end => Some(leading.bytes),
+                    _ => {
+                        let (connection, ring) = (connection.clone(), ring);
+                        let sent = at;
+                        required.live = Some(Live {
+                            connection,
+                            ring,
+                            sent,
+                        });
+                        required.required = true;
+                        break;
+                    }
+                }
+            };
+            let bytes = match next {
+                Some(bytes) => bytes,
+                None => {
+                    let written = self.state.lock().written;
+                    blocking(|| region.read_records(at, written, PIECE))?.into()
+                }
+            };
+            let end = at + bytes.len() as u64;
+            let mut live = Live {
+                connection: connection.clone(),
+                ring,
+                sent: at,
+            };
+            post(&mut live, at, bytes)
+                .within(self.bounds.patience.max(Duration::from_secs(5)))
+                .await?;
+            at = end;
+            self.acked(backup, end);
+        }
+        // Also what it had before this connection.
+        self.acked(backup, at);
+        self.admit(region, backup).await?;
+        loop {
+            let upto = region.committed();
+            let answer = self.ask(&connection, Ask::Commit { upto }, backup).await?;
+            (position, _) = self.attached(region, answer, backup)?;
+            let required = self.backup(backup, |b| {
+                b.floor = position.head;
+                (b.required, std::mem::take(&mut b.doubtful))
+            });
+            self.set_floor(region);
+            match required {
+                Some((true, false)) => {}
+                Some((true, true)) => self.admit(region, backup).await?,
+                _ => return Ok(true),
+            }
+            tokio::select! {
+                biased;
+                _ = connection.closed() => return Err(self.no_answer(backup, "commit")),
+                _ = self.room.notified() => {}
+                _ = tokio::time::sleep(self.bounds.beat) => {}
+            }
+        }
+    }
+
+    /// Attaches to a copy that can go on; `None` if it has to be made anew.
+    async fn attach(
+        &self,
+        region: &Region,
+        connection: &Connection,
+        backup: &str,
+    ) -> Result<Option<(Position, Ring)>> {
+        let ask = Ask::Attach {
+            epoch: self.epoch,
+            region: self.name.clone(),
+        };
+        let answer = self.ask(connection, ask, backup).await?;
+        if answer == Answer::Nothing {
+            return Ok(None);
+        }
+        if let Answer::Damaged { why } = &answer {
+            tracing::error!(region = self.name, backup, why, "a copy is damaged");
+            // It sets it aside when it knows that it does not count.
+            self.remove(region, backup).await?;
+        }
+        let (mut position, mut ring) = self.attached(region, answer, backup)?;
+        if position.uuid != region.uuid() && position.tail == 0 {
+            // Another one wanted to create the region, and did not.
+            return Ok(None);
+        }
+        if position.uuid != region.uuid() {
+            return Err(Error::Diverged {
+                region: self.name.clone(),
+                member: backup.to_owned(),
+                offset: 0,
+            });
+        }
+        let required = self.backup(backup, |b| {
+            // Before it is looked how far the log goes back.
+            b.floor = b.floor.min(position.committed);
+            b.required
+        });
+        self.set_floor(region);
+        let first = region.stream().start;
+        if position.committed < first && required == Some(true) {
+            // It has what is no longer in the log here: it acknowledged that, or it was in what it was made from.
+            let ask = Ask::Commit { upto: first };
+            let answer = self.ask(connection, ask, backup).await?;
+            (position, ring) = self.attached(region, answer, backup)?;
+        }
+        let written = self.state.lock().written;
+        match ring {
+            Some(ring) if (first..=written).contains(&position.committed) => {
+                Ok(Some((position, ring)))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Makes a new copy on a backup: the home as it is now, and the log from there on.
+    async fn install(
+        &self,
+        region: &Region,
+        connection: &Connection,
+        backup: &str,
+    ) -> Result<(Position, Ring)> {
+        if self.backup(backup, |b| b.required) == Some(true) {
+            // It lost what it had. Before it is given anything else it must not count.
+            self.remove(region, backup).await?;
+        }
+        self.backup(backup, |b| {
+            b.floor = region.stream().start;
+            b.acked = 0;
+        });
+        self.set_floor(region);
+        let picture = blocking(|| region.picture())?;
+        self.backup(backup, |b| b.floor = picture.head);
+        tracing::info!(region = self.name, backup, "a new copy is made");
+        self.state.lock().counts.installed += 1;
+        let header = Bytes::from(picture.header);
+        self.done(connection, Ask::Install { header }, backup)
+            .await?;
+        let size = picture.home.size();
+        let mut offset = 0;
+        while offset < size {
+            let len = (HOME_PIECE as u64).min(size - offset);
+            let mut bytes = vec![0; len as usize];
+            blocking(|| picture.home.read(offset, &mut bytes));
+            if bytes.iter().any(|&byte| byte != 0) {
+                let bytes = Bytes::from(bytes);
+                self.done(connection, Ask::Home { offset, bytes }, backup)
+                    .await?;
+            }
+            offset += len;
+        }
+        let answer = self.ask(connection, Ask::Finish, backup).await?;
+        let (position, ring) = self.attached(region, answer, backup)?;
+        let ring = ring.ok_or_else(|| self.no_answer(backup, "finish"))?;
+        Ok((position, ring))
+    }
+}
