@@ -119,6 +119,19 @@ pub enum Error {
         what: String,
     },
 
+    /// Another node answered than the one that was meant.
+    #[error(
+        "{peer}: {found} answered, and {expected} was expected; does the address belong to another node now?"
+    )]
+    AnotherNode {
+        /// Address that was connected to.
+        peer: String,
+        /// Name in the certificate that was shown.
+        found: String,
+        /// Name that was expected.
+        expected: String,
+    },
+
     /// The other machine cannot promise durability in the way that was asked.
     #[error("{peer}: cannot make remote writes durable by {method}; use the acknowledged method")]
     NotDurable {

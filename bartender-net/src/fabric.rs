@@ -3,7 +3,7 @@
 //! [`Fabric`], [`Accept`] and [`Link`] are what a backend implements; [`Connection`] and [`Batch`] are what is used.
 //! A backend is chosen at run time.
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::memory::{Access, Memory, MemoryRegion, RemoteMemory};
 use crate::operation::{Operation, Outcome, Pending, Posted, Received};
 use crate::roles::Roles;
@@ -29,7 +29,8 @@ pub trait Fabric: Send + Sync + fmt::Debug + 'static {
     /// Starts listening at an address of this node.
     fn listen<'a>(&'a self, address: &'a str) -> Boxed<'a, Result<Listener>>;
 
-    /// Connects to a peer that listens at `address`. The connection is authenticated when this returns.
+    /// Connects to a peer that listens at `address`. The connection is authenticated when this returns; which node it is that answered
+    /// [`Connection::expect`] asks.
     fn connect<'a>(&'a self, address: &'a str) -> Boxed<'a, Result<Connection>>;
 }
 
@@ -98,6 +99,8 @@ pub trait Link: Send + Sync + 'static {
 pub struct Peer {
     /// The name in its certificate; its address where nobody is authenticated (tests).
     pub name: String,
+    /// Whether it proved its name.
+    pub proven: bool,
     /// Where it is.
     pub address: String,
     /// The roles in its certificate; all of them where nobody is authenticated.
@@ -159,6 +162,27 @@ impl Connection {
     /// Who the peer proved to be.
     pub fn peer(&self) -> &Peer {
         self.link().peer()
+    }
+
+    /// This connection, if it is `name` that answered. An authority vouches for many nodes, and an address does not say which of
+    /// them is there now: whoever connects to a node and not to just any looks. Where nobody is authenticated nobody proves a name,
+    /// and it passes.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::AnotherNode`](crate::Error::AnotherNode); the connection is closed.
+    pub fn expect(self, name: &str) -> Result<Connection> {
+        let peer = self.peer();
+        if !peer.proven || peer.name == name {
+            return Ok(self);
+        }
+        let error = Error::AnotherNode {
+            peer: peer.address.clone(),
+            found: peer.name.clone(),
+            expected: name.into(),
+        };
+        self.close();
+        Err(error)
     }
 
     /// Starts a batch.

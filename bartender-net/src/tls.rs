@@ -6,7 +6,8 @@
 //! - with the role *node*, the host name `node.bartender.internal`, which is what a connecting peer asks for: whoever
 //!   holds a certificate without that role can connect, but cannot be connected to.
 //!
-//! Which address a node has is not in it; whoever cares which node answered looks at [`Peer::name`](crate::Peer).
+//! Which address a node has is not in it; whoever cares which node answered asks
+//! [`Connection::expect`](crate::Connection::expect).
 //! Certificates are not revoked one by one: they are issued for a short time, or the authority is changed. The subject
 //! of every authority is the same; they differ by their keys.
 
@@ -358,6 +359,7 @@ fn proven(
     Ok((
         Peer {
             name,
+            proven: true,
             address,
             roles,
         },

@@ -188,6 +188,7 @@ impl Node {
                     stream,
                     Peer {
                         name,
+                        proven: false,
                         address,
                         roles,
                     },

@@ -169,3 +169,23 @@ async fn half_a_handshake_is_dropped_and_others_served() {
     let good = authority.issue("good", Roles::READER, DAY).unwrap();
     serves_only(&good, &listener).await;
 }
+
+#[tokio::test]
+async fn another_node_than_the_one_expected_is_named_and_let_go() {
+    let authority = Authority::create(DAY).unwrap();
+    let (_node, listener) = node(&authority).await;
+    let reader = authority.issue("reader", Roles::READER, DAY).unwrap();
+    let (near, far) = both(attempt(&reader, &listener), listener.accept()).await;
+    let near = near.unwrap().expect("node-1").unwrap();
+    let far = far.unwrap();
+    near.send("hello").await.unwrap();
+    let error = near.expect("node-2").unwrap_err();
+    match &error {
+        Error::AnotherNode {
+            found, expected, ..
+        } => assert_eq!((found.as_str(), expected.as_str()), ("node-1", "node-2")),
+        other => panic!("{other}"),
+    }
+    assert!(!error.effect_unknown());
+    far.closed().await;
+}

@@ -346,3 +346,9 @@ async fn what_is_too_large_is_refused_before_it_is_sent() {
     assert!(matches!(error, Error::Refused { .. }), "{error}");
     assert!(before.await.unwrap_err().effect_unknown());
 }
+
+#[tokio::test]
+async fn who_is_not_authenticated_passes_for_anybody() {
+    let (_stream, connection) = hostile_server().await;
+    connection.expect("node-1").unwrap();
+}

@@ -218,6 +218,7 @@ pub(super) fn open(shared: &Arc<Shared>, pair: PairId, side: Side) -> Connection
         side,
         wake,
         peer: Peer {
+            proven: true,
             address: name.clone(),
             name,
             roles,

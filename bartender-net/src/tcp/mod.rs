@@ -150,6 +150,7 @@ impl Node {
             let (name, address) = (address.to_owned(), address.to_owned());
             let peer = Peer {
                 name,
+                proven: false,
                 address,
                 roles: Roles::ALL,
             };

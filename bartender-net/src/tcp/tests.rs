@@ -49,6 +49,7 @@ fn live(registry: Arc<Registry>) -> (Connection, JoinHandle<()>, DuplexStream) {
     };
     let peer = Peer {
         name: "p".into(),
+        proven: true,
         address: "pipe".into(),
         roles: Roles::NONE,
     };
