@@ -41,7 +41,8 @@ pub const MAX_MESSAGE: u32 = 1 << 20;
 pub const MAX_RANGES: u32 = 1024;
 /// Most bytes of the reason why something failed.
 pub const MAX_REASON: u32 = 1024;
-/// Most operations that are asked for and not answered.
+/// Most operations that are asked for and not answered: from when they were sent until the last byte of the answer is here, to who
+/// asked; until it was sent, to who answers. The former is longer, so who keeps to it is never over the limit of the latter.
 pub const MAX_IN_FLIGHT: u32 = 4096;
 /// Most bytes of messages that were sent and not received by the application, each counted with [`MESSAGE_COST`].
 pub const WINDOW: u32 = 4 << 20;

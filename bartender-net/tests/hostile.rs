@@ -11,6 +11,7 @@ use bartender_net::{
     Access, Connection, Error, Fabric, Listener, RemoteMemory, TcpFabric, TcpOptions,
 };
 use contract::memory::{Counted, Plain};
+use contract::stories::at_once;
 use contract::{both, pattern};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -275,8 +276,11 @@ async fn death_in_the_middle_leaves_the_effect_unknown() {
         let write = connection.write(nowhere(), 0, vec![0; 3_000_000]);
         stream.write_all(&answer[..part]).await.unwrap();
         drop(stream);
-        assert!(read.await.unwrap_err().effect_unknown());
         assert!(write.await.unwrap_err().effect_unknown());
+        // It was posted first, so it was told first; by whom it was let down it says as well.
+        let error = at_once(read).unwrap_err();
+        assert!(error.effect_unknown());
+        assert!(error.to_string().starts_with("127.0.0.1"), "{error}");
         connection.closed().await;
         assert!(matches!(connection.recv().await, Err(Error::Broken { .. })));
     }

@@ -51,6 +51,27 @@ fn secure(test: fn(Pair) -> Story) {
     });
 }
 
+/// While the answer to the first is half received, as many others are under way as may be.
+#[test]
+fn large_reads_that_are_posted_by_the_thousand_come() {
+    insecure(one(), |pair| {
+        Box::pin(async move {
+            let (near, far) = pair.connect().await;
+            let (_memory, region) = pair.memory(64 << 20);
+            let len = 64 << 20;
+            let mut batch = near.batch();
+            let mut reads: Vec<_> = (0..5000)
+                .map(|_| batch.read(region.remote(), 0, len))
+                .collect();
+            batch.post();
+            for read in reads.drain(..2) {
+                assert_eq!(read.await.unwrap().len(), len as usize);
+            }
+            drop(far);
+        })
+    });
+}
+
 fn insecure_on_many_threads(test: fn(Pair) -> Story) {
     insecure(many(), test);
 }

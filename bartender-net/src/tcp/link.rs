@@ -63,7 +63,7 @@ pub(super) enum Expected {
     Word,
 }
 
-/// An operation that was sent.
+/// An operation that was sent, until all of its answer is here: the peer counts it until the last byte is gone.
 pub(super) struct InFlight {
     pub(super) name: &'static str,
     pub(super) expected: Expected,
@@ -304,10 +304,10 @@ impl Shared {
         &self.limits
     }
 
-    /// Whether the answer that comes next is the result of a large read.
-    pub(super) fn next_is_large(&self) -> bool {
-        let large = |front: &InFlight| matches!(front.expected, Expected::Bytes(len) if len as usize >= STRAIGHT);
-        self.state.lock().in_flight.front().is_some_and(large)
+    /// Whether the answer that comes after `ahead` others is the result of a large read.
+    pub(super) fn is_large(&self, ahead: usize) -> bool {
+        let large = |next: &InFlight| matches!(next.expected, Expected::Bytes(len) if len as usize >= STRAIGHT);
+        self.state.lock().in_flight.get(ahead).is_some_and(large)
     }
 
     /// Bytes of messages that the peer may have sent in all.

@@ -12,7 +12,7 @@
 mod act;
 
 use super::buffers::Buffers;
-use super::link::{End, InFlight, Shared, State};
+use super::link::{End, Expected, Shared, State};
 use super::outbox::Outbox;
 use crate::counts;
 use crate::layout::{self, MAX_IN_FLIGHT};
@@ -71,10 +71,10 @@ enum Body {
         bytes: Vec<u8>,
         left: usize,
     },
+    /// What an operation of ours reads; it stays in flight until all of it is here.
     Answer {
         bytes: Vec<u8>,
         left: usize,
-        to: InFlight,
     },
 }
 
@@ -261,7 +261,7 @@ impl Driver {
 
     fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let straight = match &mut self.body {
-            Body::Message { bytes, left } | Body::Answer { bytes, left, .. }
+            Body::Message { bytes, left } | Body::Answer { bytes, left }
                 if self.input.start == self.input.end && *left >= STRAIGHT =>
             {
                 Some((bytes, left))
@@ -276,7 +276,9 @@ impl Driver {
         }
         self.input.make_room();
         let mut space = &mut self.input.buffer[self.input.end..];
-        if self.shared.next_is_large() {
+        // The answer that is being received is the first.
+        let answer = usize::from(matches!(self.body, Body::Answer { .. }));
+        if self.shared.is_large(answer) {
             // Most of what comes goes straight to where it stays.
             let few = FEW.min(space.len());
             space = &mut space[..few];
@@ -372,7 +374,7 @@ impl Driver {
                         self.deliver(Received::Immediate(immediate));
                     }
                 }
-                Body::Message { bytes, left } | Body::Answer { bytes, left, .. } => {
+                Body::Message { bytes, left } | Body::Answer { bytes, left } => {
                     let n = have.min(*left);
                     bytes.extend_from_slice(&self.input.bytes()[..n]);
                     self.input.start += n;
@@ -385,9 +387,11 @@ impl Driver {
                             self.done += 1;
                             self.deliver(Received::Message(bytes.into()));
                         }
-                        Body::Answer { bytes, to, .. } => {
+                        Body::Answer { bytes, .. } => {
+                            let to = self.next(Expected::Bytes(bytes.len() as u32))?;
                             let bytes = self.buffers.share(bytes);
                             to.completer.complete(Ok(Outcome::Bytes(bytes)));
+                            self.answered = true;
                         }
                         _ => {}
                     }

@@ -203,7 +203,7 @@ pub async fn a_batch_completes_in_order(pair: Pair) {
     expected.extend([9; 8]);
     assert_eq!(read.await.unwrap(), expected);
     // All before it are complete by now.
-    assert_eq!((at_once(add), at_once(swap)), (40, 41));
+    assert_eq!((at_once(add).unwrap(), at_once(swap).unwrap()), (40, 41));
     write.await.unwrap();
     overwrite.await.unwrap();
 }
@@ -314,10 +314,10 @@ pub async fn buffers_are_let_go(pair: Pair) {
 }
 
 /// The outcome of what is complete.
-fn at_once<T>(pending: bartender_net::Pending<T>) -> T {
+pub fn at_once<T>(pending: bartender_net::Pending<T>) -> Result<T, Error> {
     use std::task::{Context, Poll, Waker};
     match std::pin::pin!(pending).poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(outcome) => outcome.unwrap(),
+        Poll::Ready(outcome) => outcome,
         Poll::Pending => panic!("not complete"),
     }
 }

@@ -1,6 +1,6 @@
 //! What one frame does: an operation of the peer's to our memory, or the answer to one of ours.
 
-use super::{Body, Driver, Stop};
+use super::{Body, Driver, State, Stop};
 use crate::error::Error;
 use crate::layout::{self, Frame, MAX_IN_FLIGHT, MESSAGE_COST};
 use crate::memory::Access;
@@ -145,12 +145,11 @@ impl Driver {
                 to.completer.complete(Ok(Outcome::Bytes(Bytes::new())));
             }
             Frame::Bytes { len } => {
-                let to = self.next(Expected::Bytes(len))?;
+                self.is_next(&self.shared.state(), Expected::Bytes(len))?;
                 let left = len as usize;
                 self.body = Body::Answer {
                     bytes: self.buffers.take(left),
                     left,
-                    to,
                 };
             }
             Frame::Word { word } => {
@@ -186,18 +185,23 @@ impl Driver {
         Ok(())
     }
 
-    /// The operation that an answer is for, if it is of its kind.
-    fn next(&self, answer: Expected) -> Result<InFlight, Stop> {
-        let mut state = self.shared.state();
+    /// Whether an answer is of the kind that the first operation waits for.
+    fn is_next(&self, state: &State, answer: Expected) -> Result<(), Stop> {
         match state.in_flight.front() {
-            Some(operation) if operation.expected == answer => {}
+            Some(operation) if operation.expected == answer => Ok(()),
             Some(operation) => {
                 let what = format!("{answer:?} as the answer to {}", operation.name);
-                return Err(Stop::Damaged(what));
+                Err(Stop::Damaged(what))
             }
-            None if state.end.is_some() => return Err(Stop::Ended),
-            None => return Err(Stop::Damaged("an answer to nothing".into())),
+            None if state.end.is_some() => Err(Stop::Ended),
+            None => Err(Stop::Damaged("an answer to nothing".into())),
         }
+    }
+
+    /// The operation that an answer is for, which is here; if it is of its kind.
+    pub(super) fn next(&self, answer: Expected) -> Result<InFlight, Stop> {
+        let mut state = self.shared.state();
+        self.is_next(&state, answer)?;
         state.in_flight.pop_front().ok_or(Stop::Ended)
     }
 
