@@ -356,3 +356,34 @@ async fn who_is_not_authenticated_passes_for_anybody() {
     let (_stream, connection) = hostile_server().await;
     connection.expect("node-1").unwrap();
 }
+
+#[tokio::test]
+async fn a_peer_that_stops_in_the_middle_does_not_keep_memory_that_was_taken_back() {
+    let (mut stream, connection, fabric, _listener) = hostile_client().await;
+    let memory = Plain::new(32 << 20);
+    let region = fabric.register(memory.clone(), Access::ALL).unwrap();
+    let key = region.remote().key;
+    // A large read that it does not take, and half a write.
+    let mut bytes = frame(&Frame::Read {
+        key,
+        offset: 0,
+        len: 32 << 20,
+    });
+    bytes.extend(frame(&Frame::Write {
+        key,
+        offset: 0,
+        len: 4096,
+        immediate: None,
+    }));
+    bytes.extend([7; 1000]);
+    stream.write_all(&bytes).await.unwrap();
+    // Words of eight are stored as they come.
+    while memory.word(992) == 0 {
+        tokio::task::yield_now().await;
+    }
+    drop(region);
+    assert_eq!(Arc::strong_count(&memory), 1);
+    stream.write_all(&[7; 3096]).await.unwrap();
+    connection.closed().await;
+    assert_eq!(memory.word(1000), 0);
+}

@@ -1,8 +1,11 @@
 //! What is on its way out of one end of a connection, and the half of the stream that takes it.
 //!
 //! Frames and small payloads are gathered in buffers; large payloads stay where they are until the socket takes them.
-//! So does what the peer reads of a memory region, where the writer is a socket: the system copies it, and may tear a
-//! word where two packets meet. Where the writer looks at the bytes itself (TLS), they are copied first, word by word.
+//! So does what the peer reads of a memory region, if it is more than [`SMALL_READ`] and the writer is a socket: the
+//! system copies it, and may tear a word where two packets meet. What is smaller, and whatever a writer looks at itself
+//! (TLS), is copied word by word when its turn comes, and what the stream does not take is sent from that copy.
+//!
+//! What is read is held weakly: memory that was taken back is its owner's, however long a peer lets us wait.
 //!
 //! [`poll_flush`](Outbox::poll_flush) is one system call where the socket has room. It is called by posters, from any
 //! thread, and by the connection's task; the lock around the outbox keeps them apart.
@@ -13,7 +16,7 @@ use bytes::Bytes;
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
 use tokio::io::AsyncWrite;
 
@@ -21,7 +24,9 @@ use tokio::io::AsyncWrite;
 const SMALL: usize = 4096;
 /// A buffer of frames is closed when it has this many bytes.
 const GATHERED: usize = 64 << 10;
-/// Bytes of a memory region that are copied at a time.
+/// Reads up to this are atomic in aligned words.
+pub(super) const SMALL_READ: u32 = 16 << 10;
+/// Bytes of memory regions that are copied at a time.
 const PIECE: usize = 128 << 10;
 /// Most pieces that one system call gets.
 const SLICES: usize = 32;
@@ -48,9 +53,11 @@ enum Segment {
     Payload(Bytes),
     /// What the peer reads.
     Region {
-        from: Arc<Registration>,
+        from: Weak<Registration>,
         offset: u64,
         left: u64,
+        /// It is sent from the piece.
+        copied: bool,
     },
 }
 
@@ -60,7 +67,7 @@ pub(super) struct Outbox {
     segments: VecDeque<Segment>,
     /// A buffer to gather the next frames in.
     spare: Vec<u8>,
-    /// Copied from the first region among the segments; sent up to `piece_at`.
+    /// Copied from the first regions that are to be copied, one after the other; sent up to `piece_at`.
     piece: Vec<u8>,
     piece_at: usize,
     /// The writer itself may hold bytes (TLS).
@@ -130,12 +137,13 @@ impl Outbox {
     }
 
     /// What the peer reads, behind its frame.
-    pub(super) fn region(&mut self, from: Arc<Registration>, offset: u64, len: u64) {
+    pub(super) fn region(&mut self, from: &Arc<Registration>, offset: u64, len: u64) {
         self.regions += 1;
         self.segments.push_back(Segment::Region {
-            from,
+            from: Arc::downgrade(from),
             offset,
             left: len,
+            copied: !self.writer.socket || len <= u64::from(SMALL_READ),
         });
     }
 
@@ -163,32 +171,49 @@ impl Outbox {
 
     /// One system call.
     fn poll_write(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let socket = self.writer.socket;
-        if !socket {
+        let mut held = [const { None }; SLICES];
+        if self.regions > 0 {
             self.fill_piece()?;
+            for (held, segment) in held.iter_mut().zip(&self.segments) {
+                if let Segment::Region { from, copied, .. } = segment
+                    && !copied
+                {
+                    *held = Some(from.upgrade().ok_or_else(taken_back)?);
+                }
+            }
         }
         let mut slices = [IoSlice::new(&[]); SLICES];
         let mut count = 0;
         let mut inside = [const { None }; SLICES];
         let mut regions = false;
-        let room = slices.iter_mut().zip(&mut inside);
-        for ((slice, inside), segment) in room.zip(&self.segments) {
-            count += 1;
+        let mut piece = &self.piece[self.piece_at..];
+        let room = slices.iter_mut().zip(&mut inside).zip(&held);
+        for (((slice, inside), held), segment) in room.zip(&self.segments) {
             match segment {
                 Segment::Frames { bytes, at, .. } => *slice = IoSlice::new(&bytes[*at..]),
                 Segment::Payload(bytes) => *slice = IoSlice::new(bytes),
-                Segment::Region { from, offset, left } if socket => {
-                    let entered = from.enter().ok_or_else(taken_back)?;
-                    *slice = from.for_system(&entered, *offset as usize, *left as usize);
-                    *inside = Some(entered);
-                    regions = true;
-                }
-                Segment::Region { .. } => {
-                    // There is one piece, of the first region.
-                    *slice = IoSlice::new(&self.piece[self.piece_at..]);
-                    break;
-                }
+                Segment::Region { offset, left, .. } => match held {
+                    Some(from) => {
+                        let entered = from.enter().ok_or_else(taken_back)?;
+                        *slice = from.for_system(&entered, *offset as usize, *left as usize);
+                        *inside = Some(entered);
+                        regions = true;
+                    }
+                    None => {
+                        let (these, rest) = piece.split_at(piece.len().min(*left as usize));
+                        if these.is_empty() {
+                            break;
+                        }
+                        *slice = IoSlice::new(these);
+                        piece = rest;
+                        if (these.len() as u64) < *left {
+                            count += 1;
+                            break;
+                        }
+                    }
+                },
             }
+            count += 1;
         }
         counts::write();
         let stream = Pin::new(&mut self.writer.stream);
@@ -204,23 +229,39 @@ impl Outbox {
         tokio::io::AsyncWriteExt::shutdown(&mut self.writer.stream).await
     }
 
-    /// Copies the next bytes of the first region that is about to be sent.
+    /// Copies the next bytes of the regions that are about to be sent and are copied, once the last copy is gone.
     fn fill_piece(&mut self) -> io::Result<()> {
         if self.piece_at < self.piece.len() {
             return Ok(());
         }
-        let soon = self.segments.iter().take(SLICES);
-        for segment in soon {
-            if let Segment::Region { from, offset, left } = segment {
-                let len = PIECE.min(*left as usize);
-                if self.piece.capacity() < len {
-                    self.piece = Vec::with_capacity(PIECE.min(len.next_power_of_two()));
-                }
-                self.piece.resize(len, 0);
-                self.piece_at = 0;
-                let inside = from.enter().ok_or_else(taken_back)?;
-                inside.load(*offset as usize, &mut self.piece);
-                return Ok(());
+        self.piece.clear();
+        self.piece_at = 0;
+        for segment in self.segments.iter().take(SLICES) {
+            let Segment::Region {
+                from,
+                offset,
+                left,
+                copied: true,
+            } = segment
+            else {
+                continue;
+            };
+            let start = self.piece.len();
+            let room = PIECE - start;
+            let mut len = *left as usize;
+            if len > room {
+                // No word is copied in two parts.
+                len = room.saturating_sub((*offset as usize + room) % 8);
+            }
+            if start == 0 && self.piece.capacity() < len {
+                self.piece = Vec::with_capacity(PIECE.min(len.next_power_of_two()));
+            }
+            self.piece.resize(start + len, 0);
+            let from = from.upgrade().ok_or_else(taken_back)?;
+            let inside = from.enter().ok_or_else(taken_back)?;
+            inside.load(*offset as usize, &mut self.piece[start..]);
+            if (len as u64) < *left {
+                break;
             }
         }
         Ok(())
@@ -240,13 +281,14 @@ impl Outbox {
                     bytes::Buf::advance(bytes, taken);
                     (bytes.len(), taken)
                 }
-                Segment::Region { offset, left, .. } => {
-                    let taken = if self.writer.socket {
-                        n.min(*left as usize)
-                    } else {
-                        n.min(self.piece.len() - self.piece_at)
-                    };
-                    self.piece_at += if self.writer.socket { 0 } else { taken };
+                Segment::Region {
+                    offset,
+                    left,
+                    copied,
+                    ..
+                } => {
+                    let taken = n.min(*left as usize);
+                    self.piece_at += if *copied { taken } else { 0 };
                     *offset += taken as u64;
                     *left -= taken as u64;
                     (*left as usize, taken)

@@ -23,7 +23,7 @@ use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt};
@@ -60,9 +60,9 @@ enum Stop {
 /// What the next bytes of the stream are.
 enum Body {
     Frame,
-    /// Bytes for a memory region.
+    /// Bytes for a memory region, which its owner may take back before they are here.
     Write {
-        to: Arc<Registration>,
+        to: Weak<Registration>,
         offset: usize,
         left: usize,
         immediate: Option<u32>,
@@ -356,11 +356,13 @@ impl Driver {
                         // No word is stored in two parts.
                         n = n.saturating_sub((*offset + n) % 8);
                     }
-                    let Some(inside) = to.enter() else {
+                    let to = to.upgrade();
+                    let Some(inside) = to.as_ref().and_then(|to| to.enter()) else {
                         return Err(self.unknown_key());
                     };
                     inside.store(*offset, &self.input.bytes()[..n]);
                     drop(inside);
+                    drop(to);
                     self.input.start += n;
                     *offset += n;
                     *left -= n;

@@ -3,12 +3,15 @@
 
 #![allow(unsafe_code)]
 
+use super::outbox::{Outbox, SMALL_READ};
 use super::*;
 use crate::layout::{self, Frame, Hello, Range};
 use proptest::prelude::*;
+use std::pin::Pin;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use std::task::{Context, Poll, Waker};
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream};
 use tokio::task::JoinHandle;
 
 /// Registered are the words in the middle third.
@@ -19,20 +22,40 @@ const THIRD: usize = 512;
 // SAFETY: the words live as long as the value and are atomics; the range is inside.
 unsafe impl Memory for Fenced {
     fn base(&self) -> NonNull<u8> {
-        NonNull::from(&self.0[THIRD / 8]).cast()
+        // Of all the words, so that the pointer may go to each of them.
+        let all: NonNull<u8> = NonNull::from(&*self.0).cast();
+        // SAFETY: inside.
+        unsafe { all.add(size_of_val(&*self.0) / 3) }
     }
 
     fn len(&self) -> u64 {
-        THIRD as u64
+        size_of_val(&*self.0) as u64 / 3
     }
 
     fn persist(&self, ranges: &[(u64, u64)]) -> Result<(), String> {
         assert!(
             ranges
                 .iter()
-                .all(|(offset, len)| offset + len <= THIRD as u64)
+                .all(|(offset, len)| offset + len <= self.len())
         );
         Ok(())
+    }
+}
+
+impl Fenced {
+    /// Three times `third` bytes.
+    fn new(third: usize, word: u64) -> Arc<Fenced> {
+        Arc::new(Fenced(
+            (0..3 * third / 8).map(|_| AtomicU64::new(word)).collect(),
+        ))
+    }
+
+    /// All registered words become this.
+    fn set(&self, word: u64) {
+        let third = self.0.len() / 3;
+        for each in &self.0[third..2 * third] {
+            each.store(word, Ordering::Relaxed);
+        }
     }
 }
 
@@ -181,8 +204,7 @@ proptest! {
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(async {
-            let words: Box<[AtomicU64]> = (0..3 * THIRD / 8).map(|_| AtomicU64::new(!0)).collect();
-            let memory = Arc::new(Fenced(words));
+            let memory = Fenced::new(THIRD, !0);
             let registry = Arc::<Registry>::default();
             let region = registry.register(memory.clone(), Access::ALL).unwrap();
             let (connection, task, pipe) = live(registry);
@@ -253,4 +275,107 @@ fn hellos_of_damaged_bytes_are_turned_away_or_understood() {
             }
         }
     });
+}
+
+/// A stream that takes `some` bytes of what it is given, and is full every other time.
+struct Trickle {
+    some: usize,
+    full: bool,
+    took: Arc<std::sync::Mutex<Vec<u8>>>,
+}
+
+impl AsyncWrite for Trickle {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.full = !self.full;
+        if !self.full {
+            return Poll::Pending;
+        }
+        let taken = bytes.len().min(self.some);
+        self.took.lock().unwrap().extend(&bytes[..taken]);
+        Poll::Ready(Ok(taken))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// What a peer gets that reads the given ranges while all words flip whenever the stream is full.
+fn read_while_it_flips(socket: bool, some: usize, size: usize, ranges: &[(u64, u64)]) -> Vec<u8> {
+    let memory = Fenced::new(size, 0);
+    let registry = Arc::<Registry>::default();
+    let region = registry.register(memory.clone(), Access::READ).unwrap();
+    let from = registry.find(region.remote().key).unwrap();
+    let took = Arc::default();
+    let stream = Box::new(Trickle {
+        some,
+        full: false,
+        took: Arc::clone(&took),
+    });
+    let mut outbox = Outbox::new(Writer { stream, socket });
+    for &(offset, len) in ranges {
+        outbox.region(&from, offset, len);
+    }
+    let mut word = 0_u64;
+    while outbox
+        .poll_flush(&mut Context::from_waker(Waker::noop()))
+        .is_pending()
+    {
+        word = !word;
+        memory.set(word);
+    }
+    assert_eq!(outbox.answers(), (0, 0));
+    std::mem::take(&mut took.lock().unwrap())
+}
+
+/// Whether each aligned word of what was read at `offset` is of one instant.
+fn is_whole(offset: u64, read: &[u8]) -> bool {
+    let (head, rest) = read.split_at(
+        read.len()
+            .min(offset.next_multiple_of(8) as usize - offset as usize),
+    );
+    let words = std::iter::once(head).chain(rest.chunks(8));
+    words
+        .into_iter()
+        .all(|word| word.iter().all(|byte| byte == &word[0]))
+}
+
+#[test]
+fn no_word_of_a_small_read_is_torn_by_a_socket_that_takes_little() {
+    for some in [3, 8, 13, 1000] {
+        let ranges = [(0, 8), (8, 8), (3, 100), (0, 0), (1, 6), (5, 11)];
+        let ranges = ranges.into_iter().filter(|range| range.1 > 0);
+        let ranges: Vec<(u64, u64)> = ranges.cycle().take(100).collect();
+        let read = read_while_it_flips(true, some, THIRD, &ranges);
+        let mut rest = &read[..];
+        for (offset, len) in ranges {
+            let (this, after) = rest.split_at(len as usize);
+            assert!(is_whole(offset, this), "{some}: {len} at {offset}");
+            rest = after;
+        }
+        assert!(rest.is_empty());
+    }
+    let largest = u64::from(SMALL_READ);
+    let read = read_while_it_flips(true, 1021, 1 << 15, &[(5, largest), (0, largest)]);
+    let (first, second) = read.split_at(largest as usize);
+    assert!(is_whole(5, first) && is_whole(0, second));
+}
+
+#[test]
+fn no_word_of_any_read_is_torn_where_bytes_are_copied_first() {
+    if cfg!(miri) {
+        return;
+    }
+    let len = 300_001;
+    let read = read_while_it_flips(false, 60_001, 1 << 19, &[(3, len), (0, 8)]);
+    assert_eq!(read.len() as u64, len + 8);
+    assert!(is_whole(3, &read[..len as usize]));
 }

@@ -7,12 +7,11 @@ use crate::memory::Access;
 use crate::operation::Outcome;
 use crate::registry::Registration;
 use crate::tcp::link::{Expected, InFlight};
+use crate::tcp::outbox::SMALL_READ;
 use bartender_pm::sync::atomic::Ordering;
 use bytes::Bytes;
 use std::sync::Arc;
 
-/// Reads up to this are answered from a copy that is made at once.
-const SMALL_READ: u32 = 16 << 10;
 /// Answers that are gathered before reads wait for the socket.
 const GATHERED: usize = 256 << 10;
 
@@ -52,7 +51,7 @@ impl Driver {
                 }
                 let (offset, left) = (offset as usize, len as usize);
                 self.body = Body::Write {
-                    to,
+                    to: Arc::downgrade(&to),
                     offset,
                     left,
                     immediate,
@@ -231,7 +230,7 @@ impl Driver {
         outbox.answer(&self.answers);
         self.answers.clear();
         if len > 0 {
-            outbox.region(from, offset, u64::from(len));
+            outbox.region(&from, offset, u64::from(len));
         }
         drop(state);
         // There is something to be sent, and reads behind it wait too.
