@@ -99,7 +99,8 @@ impl BitOr for Access {
 
 /// A registration: while it lives, whoever knows [`remote`](Self::remote) may do what its [`Access`] says. Dropping
 /// it revokes that: later operations with its key fail. The same memory may be registered several times, with
-/// different rights for different peers; each has a key of its own, which cannot be guessed.
+/// different rights for different peers; each has a key of its own, which cannot be guessed over TCP. (A card's can: see
+/// the text of the verbs backend.)
 pub struct MemoryRegion {
     remote: RemoteMemory,
     memory: Arc<dyn Memory>,

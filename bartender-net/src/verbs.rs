@@ -12,7 +12,17 @@
 //! - A peer whose machine is gone without a word is noticed within a second on Soft-RoCE, and within three on cards that wait four times as
 //!   long as they were told to, whether or not anything was posted: the connection closes.
 //! - What is posted behind a `persist` that is refused may have happened.
-//! - A key has 32 bits. What protects memory is that only authenticated peers have a queue pair.
+//! - What protects memory, and from whom. A queue pair is given to authenticated peers only, and by their roles: who is
+//!   no *writer* may read at most, who has no role may do nothing but send messages, whatever key it names. Among peers
+//!   of one role a key tells memory regions apart, and no more: it has 32 bits, of which cards draw few at random, and a
+//!   key that was taken back may come again. So a fence is a connection that was closed; a key alone is none. And cards
+//!   prove nothing to each other: who can put packets into the network between them can forge those of a queue pair
+//!   whose numbers it knows or guesses. That network has to be the cluster's own.
+//! - `compare_swap` and `fetch_add` are atomic among the operations of one card. With most cards they are not atomic
+//!   with this machine's processor, or with another card's operations on the same memory; some cards have none, and the
+//!   first of them ends the connection there.
+//! - Words are promised to be whole only where an operation starts at a multiple of 8: packets are cut where they are
+//!   full, wherever that is in a word.
 //!
 //! It does not reconnect, and has one path for each connection. The page cache of a file, and files on fsdax, cannot
 //! be registered.
@@ -100,7 +110,7 @@ impl fmt::Debug for VerbsFabric {
 
 impl VerbsFabric {
     /// With mutual TLS on the control connections: peers have to hold a certificate of the same authority. Addresses
-    /// are those of the control connections. (What travels between the cards is not encrypted.)
+    /// are those of the control connections. (What travels between the cards is neither encrypted nor authenticated.)
     ///
     /// # Errors
     ///
@@ -165,6 +175,17 @@ impl Fabric for VerbsFabric {
     }
 }
 
+/// What a peer's queue pair may do to memory of ours, by its roles.
+fn rights(roles: Roles) -> u32 {
+    if roles.contains(Roles::WRITER) {
+        ffi::ACCESS_REMOTE_READ | ffi::ACCESS_REMOTE_WRITE | ffi::ACCESS_REMOTE_ATOMIC
+    } else if roles != Roles::NONE {
+        ffi::ACCESS_REMOTE_READ
+    } else {
+        0
+    }
+}
+
 impl Node {
     /// Authenticates, and connects queue pairs.
     async fn handshake(
@@ -208,8 +229,10 @@ impl Node {
 
     async fn pair_up(&self, mut stream: impl Control, peer: Peer) -> Result<Connection> {
         let queue = Arc::new(Queue::new(&self.device, COMPLETIONS)?);
-        let pair = Pair::new(&self.device, &queue, flight::DEPTH as u32, RECVS as u32)?;
+        // Before the queue pair, which therefore goes first where any of this fails: the card has its buffers.
         let slab = Slab::new(&self.device)?;
+        let (sends, recvs) = (flight::DEPTH as u32, RECVS as u32);
+        let pair = Pair::new(&self.device, &queue, sends, recvs, rights(peer.roles))?;
         // Numbers of packets start anywhere, so that those of an earlier connection are not taken for ours.
         let psn = getrandom::u32().unwrap_or(1) & 0xff_ffff;
         let ours = self.device.way(&pair, psn);
@@ -226,5 +249,22 @@ impl Node {
         let shared = Shared::new(pair, queue, slab, device, table, peer);
         self.handle.spawn(serve::serve(shared.clone(), stream));
         Ok(Connection::new(VerbsLink(shared)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_writers_may_write_and_who_has_no_role_may_nothing() {
+        let write = ffi::ACCESS_REMOTE_WRITE | ffi::ACCESS_REMOTE_ATOMIC;
+        assert_eq!(rights(Roles::NONE), 0);
+        for roles in [Roles::READER, Roles::NODE, Roles::READER | Roles::NODE] {
+            assert_eq!(rights(roles), ffi::ACCESS_REMOTE_READ, "{roles}");
+        }
+        for roles in [Roles::WRITER, Roles::WRITER | Roles::NODE, Roles::ALL] {
+            assert_eq!(rights(roles), ffi::ACCESS_REMOTE_READ | write, "{roles}");
+        }
     }
 }

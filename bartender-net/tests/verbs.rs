@@ -113,6 +113,39 @@ fn control_connections_can_be_secured() {
     });
 }
 
+/// Keys of 32 bits can be guessed: who is no writer is denied whatever it names.
+#[test]
+fn a_reader_that_knows_the_key_of_writable_memory_cannot_write() {
+    let Some((near, far)) = devices() else { return };
+    let day = Duration::from_secs(86_400);
+    let authority = Authority::create(day).unwrap();
+    let reader = authority.issue("r", Roles::READER, day).unwrap();
+    let node = authority.issue("n", Roles::NODE, day).unwrap();
+    many().block_on(async {
+        let fabric = |device: &str, identity: &Identity| {
+            let mut options = VerbsOptions::default();
+            options.device = Some(device.to_owned());
+            VerbsFabric::secure(Handle::current(), identity, options).unwrap()
+        };
+        let (near, far) = (fabric(&near, &reader), fabric(&far, &node));
+        let listener = far.listen("127.0.0.1:0").await.unwrap();
+        let memory = Plain::new(64);
+        let region = far.register(memory.clone(), Access::ALL).unwrap();
+        let at = region.remote();
+        for attempt in 0..3 {
+            let connection = near.connect(&listener.address()).await.unwrap();
+            let _accepted = listener.accept().await.unwrap();
+            assert_eq!(connection.read(at, 0, 8).await.unwrap(), [0; 8][..]);
+            match attempt {
+                0 => contract::denied(connection.write(at, 0, vec![1; 8]).await),
+                1 => contract::denied(connection.compare_swap(at, 0, 0, 1).await),
+                _ => contract::denied(connection.fetch_add(at, 0, 1).await),
+            }
+            assert_eq!(memory.word(0), 0);
+        }
+    });
+}
+
 /// Memory whose owner says that what has left the card is durable.
 struct Flushing(Arc<Plain>);
 

@@ -340,11 +340,14 @@ unsafe impl Sync for Pair {}
 const READS: u8 = 8;
 
 impl Pair {
+    /// `rights`: what the peer's one-sided operations may do at all ([`ffi::ACCESS_REMOTE_READ`] and so on), whatever
+    /// key they name.
     pub(super) fn new(
         device: &Arc<Device>,
         queue: &Arc<Queue>,
         sends: u32,
         recvs: u32,
+        rights: u32,
     ) -> Result<Pair> {
         let mut attributes = ffi::QpInitAttr {
             qp_context: ptr::null_mut(),
@@ -371,11 +374,10 @@ impl Pair {
             pair,
             inline: attributes.cap.max_inline_data,
         };
-        let flags = ffi::ACCESS_REMOTE_READ | ffi::ACCESS_REMOTE_WRITE | ffi::ACCESS_REMOTE_ATOMIC;
         pair.modify(
             ffi::QpAttr {
                 qp_state: ffi::STATE_INIT,
-                qp_access_flags: flags,
+                qp_access_flags: rights,
                 port_num: device.port,
                 ..Default::default()
             },

@@ -115,7 +115,7 @@ impl Slab {
     /// Gives a buffer to the card, for what comes.
     pub(super) fn post(&self, pair: &Pair, recv: usize) -> bool {
         let piece = self.piece(SENDS + recv, SLOT);
-        // SAFETY: the slab outlives the pair (`Inner` drops the pair first), and a slot for what comes is read only
+        // SAFETY: the slab outlives the pair (`Inner` drops the pair first, and so does who makes both), and a slot for what comes is read only
         // between its completion and this call.
         unsafe { pair.receive(RECV_IDS + recv as u64, piece) }
     }
