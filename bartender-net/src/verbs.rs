@@ -39,6 +39,7 @@ mod flight;
 mod slab;
 
 mod table;
+mod wishes;
 
 mod link;
 

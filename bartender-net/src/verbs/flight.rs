@@ -102,18 +102,19 @@ impl Flight {
         }
     }
 
-    /// The target answered.
-    pub(super) fn answer(&mut self, id: u64, answer: Result<(), String>) {
+    /// The target answered; whether something waited for that.
+    pub(super) fn answer(&mut self, id: u64, answer: Result<(), String>) -> bool {
         let ends = self
             .flying
             .iter_mut()
             .filter_map(|flying| flying.end.as_mut());
         for end in ends {
-            if matches!(end.gives, Gives::Answer(of) if of == id) {
+            if matches!(end.gives, Gives::Answer(of) if of == id) && end.outcome.is_none() {
                 end.outcome = Some(answer.map(|()| Outcome::Done));
-                return;
+                return true;
             }
         }
+        false
     }
 
     /// The next that is to be told, in order.
@@ -184,7 +185,9 @@ mod tests {
             }
         });
         assert!(flight.next().is_none());
-        flight.answer(7, Err("no".into()));
+        assert!(!flight.answer(8, Ok(())));
+        assert!(flight.answer(7, Err("no".into())));
+        assert!(!flight.answer(7, Ok(())), "one answer counts");
         assert!(matches!(
             flight.next().unwrap().end.unwrap().outcome,
             Some(Err(_))

@@ -11,7 +11,8 @@ use super::device::{Device, Pair, Queue};
 use super::ffi;
 use super::flight::{DEPTH, Flight, Keep};
 use super::slab::{RECVS, SLOT, Slab};
-use super::table::{Barrier, Table};
+use super::table::Table;
+use super::wishes::{Wish, Wishes};
 use crate::error::{Error, Result};
 use crate::fabric::{Boxed, Link, Peer};
 use crate::layout::{self, verbs as wire};
@@ -47,22 +48,6 @@ struct Waiting {
     keep: Option<Keep>,
 }
 
-/// A barrier that the peer wants.
-pub(super) struct Wish {
-    id: u64,
-    granted: Result<Barrier, String>,
-}
-
-impl Wish {
-    /// Runs it; it may block.
-    pub(super) fn run(self) -> (u64, Result<(), String>) {
-        let done = self
-            .granted
-            .and_then(|(memory, ranges)| memory.persist(&ranges));
-        (self.id, done)
-    }
-}
-
 /// See the module's text.
 struct Inner {
     /// First: see the module's text.
@@ -82,10 +67,10 @@ struct Inner {
     /// Parts of a message, and of a wish.
     message: Vec<u8>,
     wish: Vec<u8>,
-    /// In the order in which they came.
-    wishes: VecDeque<Wish>,
-    /// Whether somebody runs them.
-    runs_wishes: bool,
+    /// The barriers that the peer wants.
+    wishes: Wishes,
+    /// Those that we want and that are not answered.
+    asked: usize,
     next_wish: u64,
     /// An operation that will fail once all before it are told, and what was posted behind it.
     fault: Option<(Completer, Error, Vec<Posted>)>,
@@ -97,12 +82,23 @@ struct Inner {
 impl Inner {
     /// Whether the peer has no room for the next operation.
     fn is_blocked(&self) -> bool {
+        let full = self.asked >= layout::MAX_IN_FLIGHT as usize;
         let next = self.waiting.front();
-        next.is_some_and(|next| next.sent == 0 && next.cost() > self.credit)
+        next.is_some_and(|next| {
+            next.sent == 0 && (next.cost() > self.credit || next.asks() && full)
+        })
     }
 }
 
 impl Waiting {
+    /// Whether the target's task has to answer it.
+    fn asks(&self) -> bool {
+        match &self.operation {
+            Operation::Persist { at, ranges } => post::by_reading(at, ranges).is_none(),
+            _ => false,
+        }
+    }
+
     /// What it takes of the peer's window.
     fn cost(&self) -> u64 {
         match &self.operation {
@@ -150,8 +146,8 @@ impl Shared {
                 credit: WINDOW,
                 message: Vec::new(),
                 wish: Vec::new(),
-                wishes: VecDeque::new(),
-                runs_wishes: false,
+                wishes: Wishes::default(),
+                asked: 0,
                 next_wish: 0,
                 fault: None,
                 closed: None,
@@ -208,14 +204,7 @@ impl Shared {
 
     /// The first barrier that the peer wants, if nobody runs any. Who takes it runs those behind it, too.
     pub(super) fn first_wish(&self) -> Option<Wish> {
-        self.with(|inner| {
-            if inner.runs_wishes {
-                return None;
-            }
-            let wish = inner.wishes.pop_front();
-            inner.runs_wishes = wish.is_some();
-            wish
-        })
+        self.with(|inner| inner.wishes.first())
     }
 
     /// Asks the peer's card for a sign of life. If there is none, the card gives up, and the connection falls.
@@ -245,9 +234,7 @@ impl Shared {
                 inner.answers.push_back((wire::ANSWER, answer));
                 self.pump(inner);
             }
-            let next = inner.wishes.pop_front();
-            inner.runs_wishes = next.is_some();
-            next
+            inner.wishes.next()
         });
         self.kick.notify_one();
         next

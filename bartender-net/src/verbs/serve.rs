@@ -1,7 +1,8 @@
 //! The tasks: of a connection, which polls and runs barriers; of a listening end, which shakes hands.
 
 use super::Node;
-use super::link::{Shared, Wish};
+use super::link::Shared;
+use super::wishes::Wish;
 use crate::error::{Error, Result};
 use crate::fabric::{Accept, Boxed, Connection};
 use bartender_pm::sync::Arc;

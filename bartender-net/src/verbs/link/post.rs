@@ -24,6 +24,9 @@ impl Shared {
                 break;
             };
             let (kind, answer) = inner.answers.pop_front().unwrap_or_default();
+            if kind == wire::ANSWER {
+                inner.wishes.answered();
+            }
             let head = head(kind, false);
             let len = inner.slab.fill(slot, &[head.as_bytes(), &answer]);
             let (keep, piece) = (Keep::Slot(slot), inner.slab.piece(slot.into(), len));
@@ -38,6 +41,7 @@ impl Shared {
             };
             if waiting.sent == 0 {
                 inner.credit -= waiting.cost();
+                inner.asked += usize::from(waiting.asks());
             }
             self.step(inner, waiting);
         }
@@ -205,9 +209,7 @@ impl Shared {
             }
             Operation::Persist { at, ranges } => {
                 let at = *at;
-                let by_reading = at.method == PersistMethod::ReadAfterWrite
-                    && at.access.allows(Access::READ | Access::WRITE);
-                if by_reading && let Some(&(offset, _)) = ranges.iter().find(|range| range.1 > 0) {
+                if let Some(offset) = by_reading(&at, ranges) {
                     let Some(slot) = inner.slab.take() else {
                         return;
                     };
@@ -419,6 +421,14 @@ impl Shared {
             self.fall_inner(inner, ErrorKind::OutOfMemory, None);
         }
     }
+}
+
+/// Where to read for a barrier, if that is enough of one.
+pub(super) fn by_reading(at: &RemoteMemory, ranges: &[(u64, u64)]) -> Option<u64> {
+    let enough = at.method == PersistMethod::ReadAfterWrite
+        && at.access.allows(Access::READ | Access::WRITE);
+    let range = ranges.iter().find(|range| range.1 > 0);
+    range.filter(|_| enough).map(|range| range.0)
 }
 
 fn head(kind: u8, more: bool) -> wire::Head {

@@ -1,12 +1,13 @@
 //! What comes: completions of what was posted, and messages, which are understood or end the connection.
 
-use super::{COST, Inner, Shared, WINDOW, Wish};
+use super::{COST, Inner, Shared, WINDOW};
 use crate::error::Error;
 use crate::layout::{self, verbs as wire};
 use crate::operation::{Outcome, Received};
 use crate::verbs::ffi;
 use crate::verbs::flight::{End, Gives, Keep};
 use crate::verbs::slab::{RECV_IDS, RECVS, SENDS, SLOT};
+use crate::verbs::wishes::Wish;
 use bytes::Bytes;
 use std::io::ErrorKind;
 use zerocopy::FromBytes;
@@ -175,7 +176,7 @@ impl Shared {
                         .collect();
                     let granted = self.table.grant(head.key.get(), ranges);
                     let id = head.id.get();
-                    inner.wishes.push_back(Wish { id, granted });
+                    inner.wishes.take(Wish { id, granted })?;
                 }
             }
             wire::NOTHING => {}
@@ -192,7 +193,9 @@ impl Shared {
                     0 => Ok(()),
                     _ => Err(String::from_utf8_lossy(reason).into_owned()),
                 };
-                inner.flight.answer(answer.id.get(), outcome);
+                if inner.flight.answer(answer.id.get(), outcome) {
+                    inner.asked -= 1;
+                }
                 self.tell(inner);
             }
             _ => return None,
