@@ -136,6 +136,15 @@ pub async fn atomics_want_aligned_offsets(pair: Pair) {
     }
 }
 
+pub async fn what_is_too_large_is_denied(pair: Pair) {
+    let (_memory, region) = pair.memory(64);
+    for len in [bartender_net::layout::MAX_TRANSFER + 1, u32::MAX] {
+        let (connection, _far) = pair.connect().await;
+        denied(connection.read(forged(region.remote()), 0, len).await);
+        connection.closed().await;
+    }
+}
+
 pub async fn after_a_failure_all_that_follows_fails(pair: Pair) {
     let (connection, _far) = pair.connect().await;
     let (_memory, region) = pair.memory(64);

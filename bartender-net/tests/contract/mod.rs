@@ -121,6 +121,7 @@ macro_rules! contract {
             a_revoked_key_is_denied,
             registrations_are_revoked_one_by_one,
             atomics_want_aligned_offsets,
+            what_is_too_large_is_denied,
             after_a_failure_all_that_follows_fails,
             what_follows_a_failure_has_no_effect,
             closing_is_told_to_the_peer,

@@ -311,6 +311,19 @@ impl Shared {
 
     /// What can be told without asking: the card checks the rest.
     pub(super) fn check(&self, operation: &Operation) -> Option<Error> {
+        let moved = match operation {
+            Operation::Read { len, .. } => u64::from(*len),
+            Operation::Write { bytes, .. } => bytes.len() as u64,
+            _ => 0,
+        };
+        if moved > u64::from(layout::MAX_TRANSFER) {
+            let bound = layout::MAX_TRANSFER;
+            return Some(Error::Refused {
+                peer: self.peer.name.clone(),
+                operation: operation.name(),
+                reason: format!("{moved} bytes, and one operation takes {bound}"),
+            });
+        }
         let (at, ranges): (_, &[(u64, u64)]) = match operation {
             Operation::Read { from, offset, len } => (from, &[(*offset, u64::from(*len))]),
             Operation::Write {
