@@ -59,6 +59,8 @@ mod registry;
 
 pub mod tls;
 
+mod handshakes;
+
 mod tcp;
 
 #[cfg(all(feature = "rdma", target_os = "linux", target_pointer_width = "64"))]

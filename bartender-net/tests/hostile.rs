@@ -1,5 +1,5 @@
 //! Peers over TCP that do what they should not: speak another version or nothing at all, answer wrongly, die, stop
-//! reading, ask for too much. They cost only themselves anything.
+//! reading, ask for too much. They cost others a bounded share of this machine, and nobody else the service.
 
 // Miri knows no sockets.
 #![cfg(not(miri))]
@@ -159,6 +159,28 @@ async fn peers_that_never_say_hello_are_dropped_and_others_served() {
         assert!(to_the_end(&mut stream).await.len() <= size_of::<Hello>());
     }
     still_serves(&fabric, &listener).await;
+}
+
+#[tokio::test]
+async fn peers_that_never_say_hello_keep_nobody_out() {
+    let fabric = fabric(|options| {
+        options.handshake_limit = Duration::from_secs(3600);
+        options.handshakes = 2;
+    });
+    let listener = fabric.listen(LOOPBACK).await.unwrap();
+    let mut silent = Vec::new();
+    for _ in 0..10 {
+        silent.push(TcpStream::connect(listener.address()).await.unwrap());
+        still_serves(&fabric, &listener).await;
+    }
+    // Nor do those that were let in and wait to be accepted, as far as there is room for them.
+    let _waiting = fabric.connect(&listener.address()).await.unwrap();
+    silent.push(TcpStream::connect(listener.address()).await.unwrap());
+    let near = fabric.connect(&listener.address()).await.unwrap();
+    let _first = listener.accept().await.unwrap();
+    let second = listener.accept().await.unwrap();
+    near.send("hello").await.unwrap();
+    second.recv().await.unwrap();
 }
 
 #[tokio::test]

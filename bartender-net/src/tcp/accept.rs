@@ -1,11 +1,12 @@
 //! Options of the backend, and its listening end.
 //!
-//! Whoever connects is given a bounded time to prove who it is, and only so many may be trying at once; until then it
-//! costs a socket and what the TLS library needs. Connections that nobody accepts count as trying.
+//! Whoever connects is given a bounded time to prove who it is, and only so many may be trying at once (`handshakes`);
+//! until then it costs a socket and what the TLS library needs.
 
 use super::Node;
 use crate::error::{Error, Result};
 use crate::fabric::{Accept, Boxed, Connection};
+use crate::handshakes::Handshakes;
 use socket2::{SockRef, TcpKeepalive};
 use std::io;
 use std::net::SocketAddr;
@@ -13,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
-use tokio::sync::{Mutex, Semaphore, mpsc};
+use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinHandle;
 
 /// Limits of the TCP backend.
@@ -24,7 +25,8 @@ pub struct TcpOptions {
     pub connect_limit: Duration,
     /// How long authentication and hello may take, at both ends (5 s).
     pub handshake_limit: Duration,
-    /// How many peers may be authenticating at once with one listener; others wait (64).
+    /// How many peers may be authenticating at once with one listener; one more ends the oldest attempt (64). As many that
+    /// were authenticated may wait to be accepted.
     pub handshakes: usize,
     /// After how much silence the peer's machine is asked whether it is there; what is sent and not acknowledged for
     /// three times as long breaks the connection (5 s). Rounded up to whole seconds.
@@ -105,9 +107,10 @@ impl Accepting {
         let socket = TcpListener::bind(&address).await.map_err(broken)?;
         let bound = socket.local_addr().map_err(broken)?;
         let socket = Arc::new(socket);
-        let (sender, accepted) = mpsc::channel(1);
         let handle = node.handle.clone();
-        let task = handle.spawn(accept_all(node, socket.clone(), sender));
+        let (most, limit) = (node.options.handshakes, node.options.handshake_limit);
+        let (handshakes, accepted) = Handshakes::new(handle.clone(), most, limit);
+        let task = handle.spawn(accept_all(node, socket.clone(), handshakes));
         let accepted = Mutex::new(accepted);
         Ok(Accepting {
             socket,
@@ -143,12 +146,8 @@ impl Drop for Accepting {
     }
 }
 
-async fn accept_all(node: Arc<Node>, socket: Arc<TcpListener>, accepted: mpsc::Sender<Connection>) {
-    let handshakes = Arc::new(Semaphore::new(node.options.handshakes.max(1)));
+async fn accept_all(node: Arc<Node>, socket: Arc<TcpListener>, mut handshakes: Handshakes) {
     loop {
-        let Ok(permit) = handshakes.clone().acquire_owned().await else {
-            return;
-        };
         let (stream, from) = match socket.accept().await {
             Ok(pair) => pair,
             Err(error) => {
@@ -158,36 +157,14 @@ async fn accept_all(node: Arc<Node>, socket: Arc<TcpListener>, accepted: mpsc::S
                 continue;
             }
         };
-        let (node, accepted) = (node.clone(), accepted.clone());
-        let handle = node.handle.clone();
-        handle.spawn(async move {
-            let peer = from.to_string();
-            let limit = node.options.handshake_limit;
-            let handshake = async {
-                let broken = |source: io::Error| Error::Connect {
-                    peer: peer.clone(),
-                    source,
-                };
-                node.options.apply(&stream).map_err(broken)?;
-                node.handshake(stream, &peer, false).await
+        let (node, peer) = (node.clone(), from.to_string());
+        handshakes.start(peer.clone(), async move {
+            let broken = |source: io::Error| Error::Connect {
+                peer: peer.clone(),
+                source,
             };
-            let outcome = tokio::select! {
-                outcome = tokio::time::timeout(limit, handshake) => outcome,
-                () = accepted.closed() => return,
-            };
-            match outcome {
-                Ok(Ok(connection)) => {
-                    // Nobody listens any more where that fails; dropping the connection closes it.
-                    let _ = accepted.send(connection).await;
-                }
-                Ok(Err(error)) => tracing::warn!(peer, %error, "turned away"),
-                Err(_) => tracing::warn!(
-                    peer,
-                    millis = limit.as_millis() as u64,
-                    "turned away: no proof in time"
-                ),
-            }
-            drop(permit);
+            node.options.apply(&stream).map_err(broken)?;
+            node.handshake(stream, &peer, false).await
         });
     }
 }

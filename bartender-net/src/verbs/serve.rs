@@ -5,6 +5,7 @@ use super::link::Shared;
 use super::wishes::Wish;
 use crate::error::{Error, Result};
 use crate::fabric::{Accept, Boxed, Connection};
+use crate::handshakes::Handshakes;
 use bartender_pm::sync::Arc;
 use std::io::{self, ErrorKind};
 use std::os::fd::OwnedFd;
@@ -14,7 +15,7 @@ use std::time::Duration;
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, Interest};
 use tokio::net::TcpListener;
-use tokio::sync::{Mutex, Semaphore, mpsc};
+use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinHandle;
 
 /// A control connection.
@@ -148,7 +149,7 @@ pub(super) struct Accepting {
     task: JoinHandle<()>,
 }
 
-/// How many may be shaking hands at once; others wait.
+/// How many may be shaking hands at once; one more ends the oldest attempt.
 const HANDSHAKES: usize = 64;
 
 impl Accepting {
@@ -157,9 +158,10 @@ impl Accepting {
             peer: String::new(),
             source,
         })?;
-        let (sender, accepted) = mpsc::channel(1);
         let handle = node.handle.clone();
-        let task = handle.spawn(accept_all(node, socket, sender));
+        let limit = node.options.connect_limit;
+        let (handshakes, accepted) = Handshakes::new(handle.clone(), HANDSHAKES, limit);
+        let task = handle.spawn(accept_all(node, socket, handshakes));
         Ok(Accepting {
             address: address.to_string(),
             accepted: Mutex::new(accepted),
@@ -168,12 +170,8 @@ impl Accepting {
     }
 }
 
-async fn accept_all(node: Arc<Node>, socket: TcpListener, sender: mpsc::Sender<Connection>) {
-    let room = Arc::new(Semaphore::new(HANDSHAKES));
+async fn accept_all(node: Arc<Node>, socket: TcpListener, mut handshakes: Handshakes) {
     loop {
-        let Ok(permit) = room.clone().acquire_owned().await else {
-            return;
-        };
         let (stream, from) = match socket.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
@@ -183,17 +181,9 @@ async fn accept_all(node: Arc<Node>, socket: TcpListener, sender: mpsc::Sender<C
                 continue;
             }
         };
-        let (node, sender) = (node.clone(), sender.clone());
-        tokio::spawn(async move {
-            let address = from.to_string();
-            let limit = node.options.connect_limit;
-            let shaken = node.handshake(stream, &address, false);
-            match tokio::time::timeout(limit, shaken).await {
-                Ok(Ok(connection)) => drop(sender.send(connection).await),
-                Ok(Err(error)) => tracing::warn!(peer = address, "turned away: {error}"),
-                Err(_) => tracing::warn!(peer = address, "turned away: took too long"),
-            }
-            drop(permit);
+        let (node, peer) = (node.clone(), from.to_string());
+        handshakes.start(peer.clone(), async move {
+            node.handshake(stream, &peer, false).await
         });
     }
 }
