@@ -427,6 +427,7 @@ impl State {
         let by_processor = self.barriers.get(&of)?.memory.method() == PersistMethod::Acknowledged;
         if !self.nodes[to].alive {
             self.barriers.remove(&of);
+            self.tidy(pair);
             return None;
         }
         if by_processor && self.nodes[to].paused {
@@ -460,6 +461,7 @@ impl State {
             reason,
         });
         self.done(pair, side, of, done);
+        self.tidy(pair);
     }
 
     /// An operation is done at the target; answers leave in order.

@@ -124,7 +124,9 @@ impl State {
             return;
         };
         let over = p.ends.iter().all(|end| end.closed.is_some() && !end.handle);
-        if over && p.flights.iter().all(|flight| flight.pieces.is_empty()) {
+        let touched = p.flights.iter().all(|flight| flight.pieces.is_empty());
+        // Barriers that have begun run to their end, whoever is there to hear of it.
+        if over && touched && !self.barriers.values().any(|barrier| barrier.pair == pair) {
             self.pairs.remove(&pair);
         }
     }
@@ -229,10 +231,18 @@ impl State {
         for pair in self.pairs_where(|ends| ends.contains(&node)) {
             self.orphan(pair, node);
         }
+        let mut without = Vec::new();
         self.barriers.retain(|_, barrier| {
             let pair = self.pairs.get(&barrier.pair);
-            pair.is_some_and(|pair| pair.ends[1 - barrier.side].node != node)
+            let stays = pair.is_some_and(|pair| pair.ends[1 - barrier.side].node != node);
+            if !stays {
+                without.push(barrier.pair);
+            }
+            stays
         });
+        for pair in without {
+            self.tidy(pair);
+        }
         for memory in &memories {
             if let Some(memory) = memory.upgrade() {
                 memory.crash(&mut self.random);

@@ -497,3 +497,36 @@ fn a_test_in_which_nothing_moves_any_more_ends() {
         let _ = t.at_b.recv().await;
     });
 }
+
+#[test]
+fn a_barrier_that_has_begun_ends_after_its_connection_and_is_forgotten() {
+    let slow = Settings {
+        persist: 50..=50,
+        ..Settings::default()
+    };
+    run(1, slow, |network| async {
+        let t = two(network).await;
+        let at = t.region.remote();
+        t.to_b.write(at, 0, vec![7; 8]).await.unwrap();
+        drop(t.to_b.persist(at, vec![(0, 8)]));
+        ms(5).await;
+        drop((t.to_b, t.at_b));
+        ms(20).await;
+        drop(t.region);
+        assert!(Arc::strong_count(&t.memory) > 1, "it is under way");
+        ms(100).await;
+        assert_eq!(Arc::strong_count(&t.memory), 1);
+        t.network.kill("b");
+        assert_eq!(t.memory.read(0, 8), [7; 8]);
+    });
+    run(2, Settings::rough(), |network| async {
+        let t = two(network).await;
+        let at = t.region.remote();
+        drop(t.to_b.persist(at, vec![(0, 8)]));
+        ms(5).await;
+        drop((t.to_b, t.at_b, t.region));
+        t.network.kill("b");
+        ms(500).await;
+        assert_eq!(Arc::strong_count(&t.memory), 1);
+    });
+}
