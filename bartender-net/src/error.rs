@@ -142,11 +142,23 @@ pub enum Error {
     },
 }
 
+/// The operation of an [`Error::Refused`] by a card, which does not say which it was.
+pub(crate) const ONE_SIDED: &str = "one-sided operation";
+
 impl Error {
-    /// Whether the operation may have happened all the same: its effect has to
-    /// be looked up before anything is repeated.
+    /// Whether the operation may have happened all the same, or a part of it:
+    /// its effect has to be looked up before anything is repeated.
+    ///
+    /// A target that refuses a write may have taken a part of it by then, and of a
+    /// barrier that failed some may be durable.
     pub fn effect_unknown(&self) -> bool {
-        matches!(self, Error::Broken { .. } | Error::TimedOut { .. })
+        match self {
+            Error::Broken { .. } | Error::TimedOut { .. } => true,
+            Error::Refused { operation, .. } => {
+                matches!(*operation, "write" | "persist" | ONE_SIDED)
+            }
+            _ => false,
+        }
     }
 }
 
@@ -155,19 +167,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_lost_answers_leave_the_effect_unknown() {
+    fn lost_answers_and_what_may_be_done_in_part_leave_the_effect_unknown() {
         let lost = Error::TimedOut {
             peer: "b:7000".into(),
             operation: "write",
             millis: 50,
         };
-        let refused = Error::Refused {
+        assert!(lost.effect_unknown());
+        assert_eq!(lost.to_string(), "b:7000: no answer to write within 50 ms");
+        let refused = |operation| Error::Refused {
             peer: "b:7000".into(),
-            operation: "write",
+            operation,
             reason: "epoch 3 is over".into(),
         };
-        assert!(lost.effect_unknown());
-        assert!(!refused.effect_unknown());
-        assert_eq!(lost.to_string(), "b:7000: no answer to write within 50 ms");
+        for operation in ["write", "persist", ONE_SIDED] {
+            assert!(refused(operation).effect_unknown(), "{operation}");
+        }
+        for operation in ["read", "compare_swap", "fetch_add", "send"] {
+            assert!(!refused(operation).effect_unknown(), "{operation}");
+        }
     }
 }

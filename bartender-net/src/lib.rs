@@ -37,7 +37,7 @@
 //!   simulated network does that to them on purpose, RDMA cards may, TCP does not.
 //! - Operations on one connection complete in the order they were posted;
 //!   between connections there is no order.
-//! - An operation that fails has an unknown effect: it may or may not have
+//! - An operation that fails has an unknown effect: it, or a part of it, may or may not have
 //!   happened. [`Error::effect_unknown`] says for which errors that is so.
 //! - After a failed operation the connection is closed and says so; there is no
 //!   silent retry, because a repeated write could overtake a fence.

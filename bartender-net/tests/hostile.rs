@@ -380,6 +380,20 @@ async fn who_is_not_authenticated_passes_for_anybody() {
 }
 
 #[tokio::test]
+async fn a_write_that_is_refused_may_be_there_in_part() {
+    let (mut stream, connection) = hostile_server().await;
+    let write = connection.write(nowhere(), 0, vec![1; 4096]);
+    let reason = "the memory region was taken back meanwhile";
+    stream
+        .write_all(&frame(&Frame::Refused { reason }))
+        .await
+        .unwrap();
+    let error = write.await.unwrap_err();
+    assert!(matches!(&error, Error::Refused { .. }), "{error}");
+    assert!(error.effect_unknown());
+}
+
+#[tokio::test]
 async fn a_peer_that_stops_in_the_middle_does_not_keep_memory_that_was_taken_back() {
     let (mut stream, connection, fabric, _listener) = hostile_client().await;
     let memory = Plain::new(32 << 20);

@@ -1,7 +1,7 @@
 //! What comes: completions of what was posted, and messages, which are understood or end the connection.
 
 use super::{COST, Inner, Shared, WINDOW};
-use crate::error::Error;
+use crate::error::{Error, ONE_SIDED};
 use crate::layout::{self, verbs as wire};
 use crate::operation::{Outcome, Received};
 use crate::verbs::ffi;
@@ -77,7 +77,7 @@ impl Shared {
             ffi::STATUS_ACCESS | ffi::STATUS_INVALID_REQUEST | ffi::STATUS_OPERATION => {
                 let refused = Error::Refused {
                     peer: self.peer.name.clone(),
-                    operation: "one-sided operation",
+                    operation: ONE_SIDED,
                     reason: format!(
                         "its card denies it (status {status}): no such key, not its right, or out of bounds"
                     ),
