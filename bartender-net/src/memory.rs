@@ -16,7 +16,10 @@ use std::sync::Arc;
 ///
 /// For as long as the value lives `[base, base + len)` stays mapped, readable and writable at the same
 /// address, and nobody holds a reference into it while it is registered: peers read and write it at
-/// any time. The owner goes through raw pointers (volatile or atomic), and verifies what it reads.
+/// any time. The owner goes through raw pointers, best by atomics of its aligned words of 8, as backends do that copy
+/// with the processor, and verifies what it reads. Volatile accesses, and atomics of another size, are a race by the
+/// letter of the language where a peer writes the same bytes; they are sound only as far as one relies on what the
+/// processors do, which is to let a stale or mixed word be seen.
 pub unsafe trait Memory: Send + Sync + 'static {
     /// Its first byte; aligned to 8.
     fn base(&self) -> NonNull<u8>;

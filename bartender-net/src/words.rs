@@ -1,7 +1,10 @@
 //! Copying between private bytes and memory that others read and write at the same time.
 //!
-//! Aligned words of 8 bytes are loaded and stored as one, relaxed; what is left at the ends goes by bytes. Nothing else
-//! is promised about order. All accesses are atomic, so that a race is a stale word and never undefined.
+//! Everything goes by aligned words of 8 bytes, loaded and stored as one, relaxed; of a word at an end of the range the
+//! bytes that are meant are replaced by compare-and-swap, so that who writes beside them loses nothing. Only the last
+//! bytes of memory that is no multiple of 8 long, which are no word, go one by one, always. Nothing else is promised
+//! about order. So all accesses to a byte are atomic and of one size, which the language asks of those that race: a race
+//! is a stale word and never undefined.
 //!
 //! The atomics are `std`'s and not `bartender_pm::sync`'s: they lie in memory that is not ours, and loom's do not.
 
@@ -88,13 +91,50 @@ impl Words {
         unsafe { std::mem::transmute::<libc::iovec, IoSlice<'_>>(vector) }
     }
 
+    /// Where the bytes begin that are no whole word.
+    fn odd(&self) -> usize {
+        self.len - self.len % 8
+    }
+
+    /// Copies bytes to `offset` that are all of one word, but not the whole of it.
+    fn store_edge(&self, offset: usize, bytes: &[u8]) {
+        if offset >= self.odd() {
+            for (i, byte) in bytes.iter().enumerate() {
+                self.byte(offset + i).store(*byte, Ordering::Relaxed);
+            }
+        } else if !bytes.is_empty() {
+            let at = offset % 8;
+            let replaced = |word: u64| {
+                let mut word = word.to_ne_bytes();
+                word[at..at + bytes.len()].copy_from_slice(bytes);
+                Some(u64::from_ne_bytes(word))
+            };
+            let relaxed = Ordering::Relaxed;
+            // It never gives up.
+            let _ = self
+                .word(offset - at)
+                .fetch_update(relaxed, relaxed, replaced);
+        }
+    }
+
+    /// Fills `bytes` from `offset`, which are all of one word, but not the whole of it.
+    fn load_edge(&self, offset: usize, bytes: &mut [u8]) {
+        if offset >= self.odd() {
+            for (i, byte) in bytes.iter_mut().enumerate() {
+                *byte = self.byte(offset + i).load(Ordering::Relaxed);
+            }
+        } else if !bytes.is_empty() {
+            let at = offset % 8;
+            let word = self.word(offset - at).load(Ordering::Relaxed);
+            bytes.copy_from_slice(&word.to_ne_bytes()[at..at + bytes.len()]);
+        }
+    }
+
     /// Copies `bytes` to `offset`; they have to fit.
     pub(crate) fn store(&self, offset: usize, bytes: &[u8]) {
         let before = offset.next_multiple_of(8) - offset;
         let (edge, rest) = bytes.split_at(before.min(bytes.len()));
-        for (i, byte) in edge.iter().enumerate() {
-            self.byte(offset + i).store(*byte, Ordering::Relaxed);
-        }
+        self.store_edge(offset, edge);
         let offset = offset + edge.len();
         let (words, edge) = rest.as_chunks::<8>();
         if !words.is_empty() {
@@ -102,19 +142,14 @@ impl Words {
                 word.store(u64::from_ne_bytes(*bytes), Ordering::Relaxed);
             }
         }
-        let offset = offset + size_of_val(words);
-        for (i, byte) in edge.iter().enumerate() {
-            self.byte(offset + i).store(*byte, Ordering::Relaxed);
-        }
+        self.store_edge(offset + size_of_val(words), edge);
     }
 
     /// Fills `bytes` with what is at `offset`; it has to be inside.
     pub(crate) fn load(&self, offset: usize, bytes: &mut [u8]) {
         let before = offset.next_multiple_of(8) - offset;
         let (edge, rest) = bytes.split_at_mut(before.min(bytes.len()));
-        for (i, byte) in edge.iter_mut().enumerate() {
-            *byte = self.byte(offset + i).load(Ordering::Relaxed);
-        }
+        self.load_edge(offset, edge);
         let offset = offset + edge.len();
         let (words, edge) = rest.as_chunks_mut::<8>();
         if !words.is_empty() {
@@ -122,10 +157,7 @@ impl Words {
                 *bytes = word.load(Ordering::Relaxed).to_ne_bytes();
             }
         }
-        let offset = offset + size_of_val(&*words);
-        for (i, byte) in edge.iter_mut().enumerate() {
-            *byte = self.byte(offset + i).load(Ordering::Relaxed);
-        }
+        self.load_edge(offset + size_of_val(&*words), edge);
     }
 }
 
@@ -179,5 +211,82 @@ mod tests {
         let words = Words::new(Arc::new(owned)).unwrap();
         assert!(words.holds(128, 0) && words.holds(0, 128));
         assert!(!words.holds(128, 1) && !words.holds(u64::MAX, 2) && !words.holds(1, u64::MAX));
+    }
+
+    fn of(len: u64) -> Arc<Words> {
+        struct Short(Owned, u64);
+        // SAFETY: as of all the words; a part of them.
+        unsafe impl Memory for Short {
+            fn base(&self) -> NonNull<u8> {
+                self.0.base()
+            }
+
+            fn len(&self) -> u64 {
+                self.1
+            }
+
+            fn persist(&self, _: &[(u64, u64)]) -> Result<(), String> {
+                Ok(())
+            }
+        }
+        let words = (0..len.div_ceil(8)).map(|_| AtomicU64::new(0)).collect();
+        Arc::new(Words::new(Arc::new(Short(Owned(words), len))).unwrap())
+    }
+
+    #[test]
+    fn what_is_beyond_the_memory_is_not_touched() {
+        for len in 0..24_usize {
+            let words = of(len as u64);
+            words.store(0, &vec![7; len]);
+            let mut found = vec![0; len];
+            words.load(0, &mut found);
+            assert_eq!(found, vec![7; len]);
+            for at in 0..len {
+                words.store(at, &[8]);
+                let mut found = [0];
+                words.load(at, &mut found);
+                assert_eq!(found, [8]);
+            }
+            let all = words.memory().base().as_ptr();
+            for at in len..len.next_multiple_of(8) {
+                // SAFETY: inside of the words, of which there are more than the memory says.
+                let beyond = unsafe { AtomicU8::from_ptr(all.add(at)) };
+                assert_eq!(beyond.load(Ordering::Relaxed), 0, "{at} of {len}");
+            }
+        }
+    }
+
+    /// Miri says so where accesses of different sizes race.
+    #[test]
+    fn accesses_of_any_place_may_race_and_lose_no_neighbour() {
+        let words = of(20);
+        let rounds = if cfg!(miri) { 10 } else { 10_000_u64 };
+        std::thread::scope(|scope| {
+            // Each place is one thread's; the words are everybody's.
+            for (at, len) in [(0, 1), (1, 5), (6, 4), (10, 6), (16, 1), (17, 3)] {
+                let words = &words;
+                scope.spawn(move || {
+                    for round in 0..rounds {
+                        let bytes = vec![round as u8; len];
+                        words.store(at, &bytes);
+                        let mut found = vec![0; len];
+                        words.load(at, &mut found);
+                        assert_eq!(found, bytes, "at {at}");
+                    }
+                });
+            }
+            scope.spawn(|| {
+                for _ in 0..rounds {
+                    let before = words.word(8).load(Ordering::Relaxed);
+                    let _ = words.word(8).compare_exchange(
+                        before,
+                        before,
+                        Ordering::AcqRel,
+                        Ordering::Acquire,
+                    );
+                    words.load(0, &mut [0; 20]);
+                }
+            });
+        });
     }
 }
