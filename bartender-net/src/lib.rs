@@ -37,6 +37,8 @@
 //!   simulated network does that to them on purpose, RDMA cards may, TCP does not.
 //! - Operations on one connection complete in the order they were posted;
 //!   between connections there is no order.
+//! - A read sees what was posted before it on its connection. It may also see what was posted *behind* it: who wants the
+//!   bytes of before waits for the read, and posts then.
 //! - An operation that fails has an unknown effect: it, or a part of it, may or may not have
 //!   happened. [`Error::effect_unknown`] says for which errors that is so.
 //! - After a failed operation the connection is closed and says so; there is no

@@ -10,6 +10,7 @@
 //! - A message takes as long as is drawn. On one connection order holds; between connections there is none.
 //! - A write or read of more than one line of 64 bytes touches its lines at different instants. Later operations of
 //!   the same connection see all of it; everybody else may see a part, even after it completed (`early`).
+//! - A read may be `late`: it shows what was posted behind it on its connection, unless its poster waited for it.
 //! - A line between two nodes can be cut one way. What is on its way waits; who waits for an answer longer than its
 //!   patience loses the connection, and the other end hears of it once the line is healed.
 //! - A connection that breaks leaves a drawn prefix of what was on its way to happen later, and a drawn part of the
@@ -21,7 +22,8 @@
 //! - A memory region that was taken back is not touched any more.
 //!
 //! Not simulated: bytes that change on their way, sizes that are refused, networks that lose their order within a
-//! connection.
+//! connection; limits of what is under way, be it operations or messages that nobody receives (a backend holds back what is posted
+//! behind those, here it all arrives); certificates.
 
 mod random;
 mod settings;

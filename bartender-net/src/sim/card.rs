@@ -17,6 +17,13 @@ const LINE: u64 = 64;
 /// In how many pieces an operation is cut at most; those of a large one have several lines.
 const PIECES: u64 = 64;
 
+/// What comes, behind operations that have yet to touch something.
+enum Before {
+    Read,
+    Write((u64, u64)),
+    Other,
+}
+
 impl State {
     /// Lets it happen.
     pub(super) fn happen(&mut self, event: Event) -> Option<Barrier> {
@@ -143,7 +150,7 @@ impl State {
             Operation::Read { from, offset, len } => {
                 let range = (offset, u64::from(len));
                 let memory = self.grant(to, "read", from, range, Access::READ)?;
-                self.settle(pair, side, None);
+                self.settle(pair, side, &Before::Read);
                 let whole = Touch::Read(0, len as usize);
                 if let Some(inbound) = self.inbound(pair, side, id) {
                     inbound.buffer = vec![0; len as usize];
@@ -159,10 +166,10 @@ impl State {
             } => {
                 let range = (offset, bytes.len() as u64);
                 let memory = self.grant(to, "write", at, range, Access::WRITE)?;
-                self.settle(pair, side, Some(range));
+                self.settle(pair, side, &Before::Write(range));
                 self.touch(pair, side, id, at.key, memory, offset, Touch::Write(bytes));
                 if let Some(immediate) = immediate {
-                    self.settle(pair, side, None);
+                    self.settle(pair, side, &Before::Other);
                     self.deliver(pair, side, Received::Immediate(immediate));
                 }
                 if self.random.chance(self.settings.early) {
@@ -177,7 +184,7 @@ impl State {
                 new,
             } => {
                 let memory = self.word(to, "compare_swap", at, offset)?;
-                self.settle(pair, side, None);
+                self.settle(pair, side, &Before::Other);
                 let word = memory.word(offset as usize);
                 let swapped =
                     word.compare_exchange(expected, new, Ordering::AcqRel, Ordering::Acquire);
@@ -186,7 +193,7 @@ impl State {
             }
             Operation::FetchAdd { at, offset, add } => {
                 let memory = self.word(to, "fetch_add", at, offset)?;
-                self.settle(pair, side, None);
+                self.settle(pair, side, &Before::Other);
                 let word = memory.word(offset as usize);
                 let old = word.fetch_add(add, Ordering::AcqRel);
                 Ok(Some(Outcome::Word(old)))
@@ -196,7 +203,7 @@ impl State {
                     self.grant(to, "persist", at, range, Access::WRITE)?;
                 }
                 let memory = self.grant(to, "persist", at, (0, 0), Access::WRITE)?;
-                self.settle(pair, side, None);
+                self.settle(pair, side, &Before::Other);
                 let takes = self.random.within(&self.settings.persist);
                 let when = self.now() + takes;
                 self.barriers.insert(
@@ -213,7 +220,7 @@ impl State {
                 Ok(None)
             }
             Operation::Send { bytes } => {
-                self.settle(pair, side, None);
+                self.settle(pair, side, &Before::Other);
                 self.deliver(pair, side, Received::Message(bytes));
                 Ok(Some(Outcome::Done))
             }
@@ -271,7 +278,7 @@ impl State {
         })
     }
 
-    /// Touches memory: at once, or line by line at drawn instants.
+    /// Touches memory: at once, or at a drawn instant, or line by line at several.
     #[expect(clippy::too_many_arguments)]
     fn touch(
         &mut self,
@@ -290,14 +297,22 @@ impl State {
             key,
             memory,
             offset,
+            late: false,
             what: whole,
         };
         let end = offset + piece.len();
         let lines = end.div_ceil(LINE) - offset / LINE;
-        if lines <= 1 || !self.random.chance(self.settings.tear) {
+        let reads = matches!(piece.what, Touch::Read(..)) && piece.len() > 0;
+        let late = reads && self.random.chance(self.settings.late);
+        let torn = lines > 1 && self.random.chance(self.settings.tear);
+        if !torn && !late {
             return self.apply(pair, side, piece);
         }
-        let size = LINE * lines.div_ceil(PIECES);
+        let size = if torn {
+            LINE * lines.div_ceil(PIECES)
+        } else {
+            end
+        };
         if let Some(inbound) = self.inbound(pair, side, of) {
             inbound.missing = (end.div_ceil(size) - offset / size) as usize;
         }
@@ -316,6 +331,7 @@ impl State {
                 key,
                 memory: Arc::clone(&piece.memory),
                 offset: at,
+                late,
                 what,
             };
             if let Some(p) = self.pairs.get_mut(&pair) {
@@ -384,18 +400,19 @@ impl State {
         })
     }
 
-    /// Touches what earlier operations of a connection have yet to touch: all of it, or what overlaps.
-    fn settle(&mut self, pair: PairId, side: Side, overlap: Option<(u64, u64)>) {
+    /// Touches what earlier operations of a connection have yet to touch, as far as what comes now does not go before.
+    fn settle(&mut self, pair: PairId, side: Side, before: &Before) {
         let Some(p) = self.pairs.get_mut(&pair) else {
             return;
         };
-        let touched = |piece: &Piece| match overlap {
-            Some((offset, len)) => {
-                // The lines that earlier reads have yet to copy must not show what comes later.
-                matches!(piece.what, Touch::Read(..))
-                    || piece.offset < offset + len && offset < piece.offset + piece.len()
+        let touched = |piece: &Piece| match before {
+            Before::Read => true,
+            Before::Other => !piece.late,
+            Before::Write((offset, len)) => {
+                // The lines that earlier reads have yet to copy must not show what comes later, if they are not late.
+                let overlap = piece.offset < offset + len && *offset < piece.offset + piece.len();
+                !piece.late && (overlap || matches!(piece.what, Touch::Read(..)))
             }
-            None => true,
         };
         let (now, later) = std::mem::take(&mut p.flights[side].pieces)
             .into_iter()

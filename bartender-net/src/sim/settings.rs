@@ -21,6 +21,8 @@ pub struct Settings {
     /// Chance of a torn write that it completes before all its lines are in place. Later operations of its connection
     /// never see that; everybody else may.
     pub early: u32,
+    /// Chance of a read that it is late, by what `tear_within` allows: it may see what was posted behind it, except to other reads.
+    pub late: u32,
     /// What a barrier takes at the target.
     pub persist: RangeInclusive<u64>,
     /// How long an end waits for answers over a cut line before it gives its connection up.
@@ -46,6 +48,7 @@ impl Default for Settings {
             tear: 0,
             tear_within: 0..=0,
             early: 0,
+            late: 0,
             persist: 1..=1,
             patience: 200..=200,
             detect: 20..=20,
@@ -66,6 +69,7 @@ impl Settings {
             tear: 500_000,
             tear_within: 0..=8,
             early: 500_000,
+            late: 200_000,
             persist: 0..=20,
             patience: 50..=400,
             detect: 0..=200,

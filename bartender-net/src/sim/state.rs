@@ -174,6 +174,8 @@ pub(super) struct Piece {
     pub(super) key: u64,
     pub(super) memory: Arc<Words>,
     pub(super) offset: u64,
+    /// Of a read that may see what comes behind it.
+    pub(super) late: bool,
     pub(super) what: Touch,
 }
 

@@ -530,3 +530,41 @@ fn a_barrier_that_has_begun_ends_after_its_connection_and_is_forgotten() {
         assert_eq!(Arc::strong_count(&t.memory), 1);
     });
 }
+
+#[test]
+fn a_read_may_see_what_was_posted_behind_it_unless_it_was_waited_for() {
+    let late = Settings {
+        late: 500_000,
+        tear_within: 0..=8,
+        ..Settings::default()
+    };
+    let (mut old, mut new, mut added) = (false, false, false);
+    for seed in 0..SEEDS {
+        run(seed, late.clone(), |network| async {
+            let t = two(network).await;
+            let at = t.region.remote();
+            let mut batch = t.to_b.batch();
+            let before = batch.write(at, 0, vec![1; 8]);
+            let read = batch.read(at, 0, 8);
+            let behind = batch.write(at, 0, vec![2; 8]);
+            let word = batch.read(at, 64, 8);
+            let add = batch.fetch_add(at, 64, 1);
+            let nothing = batch.read(at, 70, 0);
+            batch.post();
+            before.await.unwrap();
+            let read = read.await.unwrap();
+            behind.await.unwrap();
+            assert!(read == [1; 8][..] || read == [2; 8][..], "{read:?}");
+            old |= read == [1; 8][..];
+            new |= read == [2; 8][..];
+            added |= word.await.unwrap() != [0; 8][..];
+            assert_eq!(add.await.unwrap(), 0);
+            assert!(nothing.await.unwrap().is_empty());
+            // Waited for, it shows what was there.
+            let read = t.to_b.read(at, 0, 8).await.unwrap();
+            t.to_b.write(at, 0, vec![3; 8]).await.unwrap();
+            assert_eq!(read, [2; 8][..]);
+        });
+    }
+    seen(old && new && added);
+}
