@@ -12,6 +12,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 /// A future of a trait object.
 pub type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -105,6 +106,8 @@ pub struct Peer {
     pub address: String,
     /// The roles in its certificate; all of them where nobody is authenticated.
     pub roles: Roles,
+    /// When its certificate expires, which ends the connection; never, where nobody is authenticated.
+    pub until: Option<SystemTime>,
 }
 
 /// A connection to a peer: operations on its memory, messages. Cheap to clone; it is closed when the last clone goes.

@@ -8,8 +8,13 @@
 //!
 //! Which address a node has is not in it; whoever cares which node answered asks
 //! [`Connection::expect`](crate::Connection::expect).
-//! Certificates are not revoked one by one: they are issued for a short time, or the authority is changed. The subject
-//! of every authority is the same; they differ by their keys.
+//! Certificates are not revoked one by one: they are issued for a short time, or the authority is changed. When the
+//! peer's has expired the connection ends; one that it made before does not keep its rights. (Of how long that is the
+//! clock is asked when the connection is made.) The subject of every authority is the same; they differ by their keys.
+
+mod expiry;
+
+pub(crate) use expiry::expired;
 
 use crate::error::{Error, Result};
 use crate::fabric::Peer;
@@ -355,6 +360,8 @@ fn proven(
         .and_then(|chain| chain.first());
     let shown = shown.ok_or_else(|| unusable("the peer showed none"))?;
     let (name, roles) = said_by(shown)?;
+    let until =
+        expiry::until(shown).ok_or_else(|| unusable("it does not say until when it is valid"))?;
     let address = address.to_owned();
     Ok((
         Peer {
@@ -362,6 +369,7 @@ fn proven(
             proven: true,
             address,
             roles,
+            until: Some(until),
         },
         stream,
     ))
@@ -380,6 +388,20 @@ mod tests {
         let identity = authority.issue("node-3.eu_1", roles, DAY).unwrap();
         let der = CertificateDer::from_pem_slice(identity.certificate.as_bytes()).unwrap();
         assert_eq!(said_by(&der).unwrap(), ("node-3.eu_1".into(), roles));
+    }
+
+    #[test]
+    fn a_certificate_says_until_when_it_is_valid() {
+        let authority = Authority::create(DAY).unwrap();
+        // To the second, and on both sides of the year in which the way to write it changes.
+        for seconds in [1_800_000_001, 2_524_607_999, 2_524_608_000, 9_000_000_000] {
+            let from = SystemTime::UNIX_EPOCH;
+            let until = from + Duration::from_secs(seconds);
+            let identity = authority.issue_between("a", Roles::ALL, from, until);
+            let pem = identity.unwrap().certificate;
+            let der = CertificateDer::from_pem_slice(pem.as_bytes()).unwrap();
+            assert_eq!(expiry::until(&der), Some(until));
+        }
     }
 
     #[test]

@@ -213,6 +213,7 @@ impl Node {
                         proven: false,
                         address,
                         roles,
+                        until: None,
                     },
                 )
                 .await

@@ -222,6 +222,7 @@ pub(super) fn open(shared: &Arc<Shared>, pair: PairId, side: Side) -> Connection
             address: name.clone(),
             name,
             roles,
+            until: None,
         },
     })
 }

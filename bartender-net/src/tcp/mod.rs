@@ -153,6 +153,7 @@ impl Node {
                 proven: false,
                 address,
                 roles: Roles::ALL,
+                until: None,
             };
             return Ok(self.start(peer, limits, reader, writer));
         };

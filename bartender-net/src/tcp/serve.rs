@@ -18,6 +18,7 @@ use crate::counts;
 use crate::layout::{self, MAX_IN_FLIGHT};
 use crate::operation::{Outcome, Received};
 use crate::registry::{Registration, Registry};
+use crate::tls::expired;
 use bytes::BufMut;
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -168,7 +169,15 @@ impl Driver {
 
     /// Runs until the connection ends.
     pub(super) async fn run(mut self) {
-        let stop = poll_fn(|context| self.poll(context)).await;
+        let until = self.shared.peer.until;
+        let stop = tokio::select! {
+            biased;
+            stop = poll_fn(|context| self.poll(context)) => stop,
+            () = expired(until) => {
+                let what = "the peer's certificate has expired";
+                Stop::Lost(End::new(io::ErrorKind::PermissionDenied, what))
+            }
+        };
         let peer = &self.shared.peer;
         match stop {
             Stop::Ended => {}

@@ -117,7 +117,7 @@ pub(super) struct Shared {
     pub(super) queue: Arc<Queue>,
     device: Arc<Device>,
     table: Arc<Table>,
-    peer: Peer,
+    pub(super) peer: Peer,
     /// Something arrived, or it was closed.
     news: Notify,
     /// Something was posted, or it was closed: the task has to look.

@@ -6,6 +6,7 @@ use super::wishes::Wish;
 use crate::error::{Error, Result};
 use crate::fabric::{Accept, Boxed, Connection};
 use crate::handshakes::Handshakes;
+use crate::tls::expired;
 use bartender_pm::sync::Arc;
 use std::io::{self, ErrorKind};
 use std::os::fd::OwnedFd;
@@ -40,7 +41,11 @@ enum News {
 
 /// Serves a connection to its end.
 pub(super) async fn serve(shared: Arc<Shared>, mut control: impl Control) {
-    let why = work(&shared, &mut control).await;
+    let why = tokio::select! {
+        biased;
+        why = work(&shared, &mut control) => why,
+        () = expired(shared.peer.until) => ErrorKind::PermissionDenied,
+    };
     shared.fall(why);
     // Dropping the control connection tells the peer.
 }
