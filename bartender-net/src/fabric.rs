@@ -273,7 +273,8 @@ impl Connection {
     }
 }
 
-/// Operations that are posted together.
+/// Operations that are posted together. Dropped before that it posts none; who waits for one of them hears what those hear
+/// whose connection broke.
 #[must_use = "nothing happens before `post`"]
 #[derive(Debug)]
 pub struct Batch<'c> {

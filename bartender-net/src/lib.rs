@@ -32,7 +32,7 @@
 //! # What holds for every backend
 //!
 //! - A write may become visible in any order of its bytes down to 8 aligned
-//!   ones. Whoever reads a remote object verifies it (version and checksum).
+//!   ones (if it starts at such, over RDMA). Whoever reads a remote object verifies it (version and checksum).
 //! - A write that is complete is seen by what follows on its connection. Others may see it a moment later: the
 //!   simulated network does that to them on purpose, RDMA cards may, TCP does not.
 //! - Operations on one connection complete in the order they were posted;

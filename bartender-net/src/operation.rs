@@ -17,8 +17,9 @@ use tokio::sync::oneshot;
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Operation {
-    /// Copies `len` bytes from the target. Atomic in aligned words of 8 bytes up to 16 KiB; a longer read may tear a
-    /// word that changes meanwhile.
+    /// Copies `len` bytes from the target. Atomic in aligned words of 8 bytes up to 16 KiB, over RDMA only from an offset
+    /// that is a multiple of 8; any other read may tear a word that changes meanwhile. It may see what was posted
+    /// behind it.
     Read {
         /// Whose bytes.
         from: RemoteMemory,
@@ -27,7 +28,8 @@ pub enum Operation {
         /// How many.
         len: u32,
     },
-    /// Copies bytes to the target, in any order of their aligned words of 8.
+    /// Copies bytes to the target, in any order of their aligned words of 8; over RDMA, where the offset is no multiple
+    /// of 8, in any order of their bytes.
     Write {
         /// Where to.
         to: RemoteMemory,
@@ -38,7 +40,8 @@ pub enum Operation {
         /// Delivered to the target's `recv` once the bytes are in place.
         immediate: Option<u32>,
     },
-    /// Replaces the word at an aligned offset if it is `expected`. Gives the word that was there.
+    /// Replaces the word at an aligned offset if it is `expected`. Gives the word that was there. Atomic with the atomic
+    /// operations of all peers; with the target's own processor only where that does it (TCP), and not with most cards.
     CompareSwap {
         /// Whose word.
         at: RemoteMemory,
@@ -49,7 +52,8 @@ pub enum Operation {
         /// What it becomes.
         new: u64,
     },
-    /// Adds to the word at an aligned offset, wrapping. Gives the word that was there.
+    /// Adds to the word at an aligned offset, wrapping. Gives the word that was there. Atomic as
+    /// [`CompareSwap`](Self::CompareSwap) is.
     FetchAdd {
         /// Whose word.
         at: RemoteMemory,

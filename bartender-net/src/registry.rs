@@ -3,7 +3,8 @@
 //! Lookup is a lock of a sixteenth of the table. An access *enters* its registration for as long as it touches the
 //! memory; taking a key back waits until nobody is inside. So when a [`MemoryRegion`](crate::MemoryRegion) has been
 //! dropped no byte changes by its key any more, not even by a write that was being copied: a fence holds at once.
-//! (What waits is a copy of some KiB; a barrier under way is not waited for.)
+//! (What is waited for is a copy of some KiB, or a call of the system's that copies for a socket as much as that takes,
+//! which may be some MiB. A barrier is not waited for, and one whose registration was found before may even begin after.)
 
 use crate::error::{Error, Result};
 use crate::memory::{Access, Memory, MemoryRegion, PersistMethod, RemoteMemory};

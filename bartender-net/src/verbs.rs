@@ -9,7 +9,7 @@
 //!
 //! - [`persist`](crate::Connection::persist) is a message to the target's task, which runs the barrier and answers;
 //!   or a read behind the writes, where the target declares that this is enough and grants reading.
-//! - A peer whose machine is gone without a word is noticed within a second on Soft-RoCE, and within three on cards that wait four times as
+//! - A peer whose machine is gone without a word is noticed in little more than a second on Soft-RoCE, and within three on cards that wait four times as
 //!   long as they were told to, whether or not anything was posted: the connection closes.
 //! - What is posted behind a `persist` that is refused may have happened.
 //! - What protects memory, and from whom. A queue pair is given to authenticated peers only, and by their roles: who is

@@ -2,8 +2,8 @@
 //!
 //! [`Shared`] is between the users and the connection's task (`serve`). One lock covers what was posted and what is on
 //! its way out, so operations leave in the order in which they were posted, and whoever posts writes to the socket
-//! himself: the task is kicked only where the socket is full, and goes on. Nobody is woken under the lock, and no
-//! completer is told.
+//! himself: the task is kicked only where the socket is full, and goes on. Of all others only this task is ever woken
+//! under the lock; completers are told without it.
 //!
 //! What waits is bounded: a peer gets no more unanswered operations and no more bytes of messages than it said it has
 //! room for; the rest waits here, with who posted it.
