@@ -1,7 +1,7 @@
 //! What a peer may be: the roles that its certificate states.
 //!
 //! A backend reports them with the [`Peer`](crate::Peer); whoever hands out keys of memory regions looks at them. They
-//! grant nothing by themselves.
+//! grant nothing by themselves; over RDMA they also bound what a peer may do with any key.
 
 use std::fmt;
 use std::ops::BitOr;
