@@ -103,6 +103,10 @@ impl ClusterMap {
                     None => refused(Refusal::Passing),
                 }
             }
+            // Read one after the other: the record may be of a later reign than the primary.
+            Attempt::Amend(before) if now.record.epoch != before.record.epoch => {
+                refused(Refusal::NotPrimary)
+            }
             Attempt::Amend(before) => match mine(before.record.epoch) {
                 true if now.revision != before.revision => refused(Refusal::Changed(now)),
                 true => refused(Refusal::Passing),

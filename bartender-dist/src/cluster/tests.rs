@@ -61,6 +61,7 @@ pub(crate) async fn stories(coordinator: &Arc<dyn Coordinator>, at: &str) {
     only_the_reigning_change_who_is_in_sync(&cluster(coordinator, at, "sync").await).await;
     a_primary_opens_anew_in_the_next_epoch(&cluster(coordinator, at, "anew").await).await;
     a_lost_answer_is_found_again(&cluster(coordinator, at, "lost").await).await;
+    a_later_reign_is_no_change_of_this_one(&cluster(coordinator, at, "later").await).await;
 }
 
 async fn lives_are_numbered(map: &ClusterMap) {
@@ -103,6 +104,18 @@ async fn of_two_creators_one_does(map: &ClusterMap) {
     let a = member(map, "a").await;
     let error = map.create_region("q", bad, &a).await.unwrap_err();
     assert!(matches!(error, Error::BadRequest { .. }), "{error}");
+}
+
+/// What explains a refusal is read one after the other: who reigns, and then a record that may be of a later reign.
+async fn a_later_reign_is_no_change_of_this_one(map: &ClusterMap) {
+    let (a, b) = (member(map, "a").await, member(map, "b").await);
+    let seen = done(map.create_region("r", new(), &a).await.unwrap());
+    let reigning = map.primary("r").await.unwrap();
+    dies(map, &a).await;
+    done(map.take_over("r", &seen, &b, 17).await.unwrap());
+    let attempt = attempt::Attempt::Amend(&seen);
+    let verdict = map.explain("r", &a, attempt, reigning).await.unwrap();
+    assert_eq!(refused(verdict), Refusal::NotPrimary);
 }
 
 async fn of_two_bidders_one_wins(map: &ClusterMap) {
