@@ -42,6 +42,7 @@ async fn schedule(
     let (mut kills, mut lost) = (0, false);
     for _ in 0..faults {
         sleep(Duration::from_millis(network.draw(10..=1500))).await;
+        world.all_in_sync_are_required().await?;
         let i = network.draw(0..=machines as u64 - 1) as usize;
         let j = network.draw(0..=machines as u64 - 1) as usize;
         // Whoever is primary is worth more attention.
@@ -108,6 +109,7 @@ async fn schedule(
             }
         }
     }
+    world.all_in_sync_are_required().await?;
     let settled = world.settle().await;
     let (errors, answered, reads, refused) = {
         let ledger = world.ledger.lock().expect("no panic");
@@ -283,6 +285,37 @@ fn a_primary_whose_disk_is_full_refuses_what_needs_space_and_nothing_else() {
         world.fill_disk(primary, false);
         ends_well(world).await;
     });
+}
+
+/// While the coordinator takes its time over removing a backup that is away, it comes back.
+fn comes_back_while_it_is_removed() -> Result<(), String> {
+    run(1, Settings::default(), |network| async move {
+        let (world, primary) = sound(&network, Policy::Degrade).await;
+        let backup = (primary + 1) % 3;
+        world.late(400);
+        network.partition(&[&format!("m{primary}")], &[&format!("m{backup}")]);
+        while world.record().await.expect("it is there").in_sync.len() == 3 {
+            sleep(Duration::from_millis(5)).await;
+        }
+        // The primary has not heard of that.
+        network.heal_all();
+        for _ in 0..1000 {
+            sleep(Duration::from_millis(5)).await;
+            world.all_in_sync_are_required().await?;
+        }
+        world.late(0);
+        ends_well(world).await;
+        Ok(())
+    })
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "seconds")]
+fn a_backup_that_comes_back_while_it_is_removed_is_waited_for_if_it_is_in_sync() {
+    comes_back_while_it_is_removed().expect("always");
+    let rule = "admit_removed";
+    let noticed = mutant::with(rule, comes_back_while_it_is_removed);
+    assert!(noticed.is_err(), "nothing noticed that {rule}");
 }
 
 /// What was lost, or seen twice, or stale, because a rule was switched off. That it does not come to rest is not enough.

@@ -19,7 +19,7 @@ use client::{Client, FAR, look, place, words_of};
 use disk::Disk;
 use history::History;
 use ledger::{Ledger, WORDS};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::task::AbortHandle;
@@ -40,6 +40,8 @@ struct Distant {
     network: Network,
     cut: Arc<AtomicBool>,
     unsure: Arc<AtomicBool>,
+    /// Milliseconds that answers to transactions take longer.
+    late: Arc<AtomicU64>,
 }
 
 impl Distant {
@@ -93,7 +95,12 @@ impl Coordinator for Distant {
             });
             return Box::pin(async { Err(lost()) });
         }
-        self.call(self.coordinator.transact(compares, changes))
+        let done = self.call(self.coordinator.transact(compares, changes));
+        Box::pin(async move {
+            let answer = done.await;
+            sleep(ms(self.late.load(Ordering::Relaxed))).await;
+            answer
+        })
     }
 
     fn watch<'a>(&'a self, prefix: &'a str, after: u64) -> Boxed<'a, Result<Watch>> {
@@ -142,6 +149,7 @@ pub(crate) struct World {
     policy: Policy,
     lag: Duration,
     unsure: Arc<AtomicBool>,
+    late: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
     /// The page that is damaged next, of those without words.
     damaged: u64,
@@ -158,6 +166,7 @@ impl World {
             policy,
             lag: ms([100, 1500][network.draw(0..=1) as usize]),
             unsure: Arc::default(),
+            late: Arc::default(),
             stop: Arc::default(),
             damaged: 16,
         };
@@ -203,6 +212,7 @@ impl World {
             network: self.network.clone(),
             cut: machine.cut.clone(),
             unsure: self.unsure.clone(),
+            late: self.late.clone(),
         });
         let options = NodeOptions::new(&machine.name, "test")
             .lease(LEASE)
@@ -292,6 +302,35 @@ impl World {
     /// Answers of the coordinator get lost, or no longer.
     pub(crate) fn unsure(&self, yes: bool) {
         self.unsure.store(yes, Ordering::Relaxed);
+    }
+
+    /// Answers of the coordinator to transactions take so much longer.
+    pub(crate) fn late(&self, millis: u64) {
+        self.late.store(millis, Ordering::Relaxed);
+    }
+
+    /// Whether the reigning primary waits for all that the record has in sync: whoever is there may take over.
+    pub(crate) async fn all_in_sync_are_required(&self) -> std::result::Result<(), String> {
+        let Some(record) = self.record().await else {
+            return Ok(());
+        };
+        for (i, machine) in self.machines.iter().enumerate() {
+            let Some(serving) = self.serving(i).filter(|s| s.epoch() == record.epoch) else {
+                continue;
+            };
+            let lags = serving.lags();
+            let required = |name: &String| lags.iter().any(|l| l.backup == *name && l.required);
+            let others = record.in_sync.iter().filter(|name| **name != machine.name);
+            if let Some(missing) = others.clone().find(|name| !required(name))
+                && serving.region().check_usable().is_ok()
+            {
+                return Err(format!(
+                    "{missing} is in sync, and {} does not wait for it",
+                    machine.name
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// A machine's disk writes so much more, and then no more.

@@ -8,12 +8,18 @@ use bartender_pm::{Region, mutant};
 use std::sync::Arc;
 
 impl Primary {
-    /// Has a backup put in sync that has everything, and is required already.
-    pub(super) async fn admit(&self, region: &Region, backup: &str) -> Result<()> {
+    /// Has a backup put in sync that has everything, and for which commits wait. False: they do not any more, since it was removed
+    /// meanwhile; then it must not be put there, or it could take over without what is committed from here on.
+    pub(super) async fn admit(&self, region: &Region, backup: &str, number: u64) -> Result<bool> {
         loop {
             let mut record = self.record.lock().await;
+            // Only who has the record's lock makes one not required.
+            let required = self.backup(backup, |b| b.required && b.number == number);
+            if required != Some(true) && !mutant::is("admit_removed") {
+                return Ok(false);
+            }
             if record.record.in_sync.iter().any(|name| name == backup) {
-                return Ok(());
+                return Ok(true);
             }
             if !record.record.replicas.iter().any(|name| name == backup) {
                 // An operator's word; it is dropped in a moment.
@@ -25,7 +31,7 @@ impl Primary {
                 .await;
             if self.learn(region, &mut record, verdict).await? {
                 tracing::info!(region = self.name, backup, "in sync");
-                return Ok(());
+                return Ok(true);
             }
         }
     }
@@ -46,10 +52,15 @@ impl Primary {
                 tracing::warn!(region = self.name, backup, "removed: not in sync any more");
                 self.state.lock().counts.removed += 1;
             }
-            self.backup(backup, |b| {
+            let live = self.backup(backup, |b| {
                 b.required = false;
                 b.floor = u64::MAX;
+                b.live.take()
             });
+            // Nobody waits for what it is sent, so nothing would bound that.
+            if let Some(live) = live.flatten() {
+                live.connection.close();
+            }
             self.set_floor(region);
             self.changed.raise();
             return Ok(());
@@ -68,7 +79,7 @@ impl Primary {
                 *record = seen;
                 Ok(true)
             }
-            Ok(Verdict::Refused(Refusal::Changed(seen))) => {
+            Ok(Verdict::Refused(Refusal::Changed(seen))) if seen.record.epoch == self.epoch => {
                 *record = seen;
                 Ok(false)
             }
@@ -87,12 +98,14 @@ impl Primary {
                         return Err(Error::Region(self.fenced(current)));
                     }
                     match self.members.map.confirm(&self.name, record, &self.me).await {
-                        Ok(Verdict::Done(seen) | Verdict::Refused(Refusal::Changed(seen))) => {
+                        Ok(Verdict::Done(seen) | Verdict::Refused(Refusal::Changed(seen)))
+                            if seen.record.epoch == self.epoch =>
+                        {
                             *record = seen;
                             return Ok(false);
                         }
                         Ok(Verdict::Refused(Refusal::Passing)) | Err(_) => {}
-                        Ok(Verdict::Refused(_)) => {
+                        Ok(_) => {
                             self.fence(region, self.epoch);
                             return Err(Error::Region(self.fenced(self.epoch)));
                         }

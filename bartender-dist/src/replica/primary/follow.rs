@@ -101,6 +101,10 @@ impl Primary {
                             ring,
                             sent,
                         });
+                        if !required.required {
+                            // Not before it counts.
+                            required.behind_since = None;
+                        }
                         required.required = true;
                         break;
                     }
@@ -127,7 +131,9 @@ impl Primary {
         }
         // Also what it had before this connection.
         self.acked(backup, at);
-        self.admit(region, backup).await?;
+        if !self.admit(region, backup, number).await? {
+            return Ok(true);
+        }
         loop {
             let upto = region.committed();
             let answer = self.ask(&connection, Ask::Commit { upto }, backup).await?;
@@ -137,10 +143,13 @@ impl Primary {
                 (b.required, std::mem::take(&mut b.doubtful))
             });
             self.set_floor(region);
-            match required {
-                Some((true, false)) => {}
-                Some((true, true)) => self.admit(region, backup).await?,
-                _ => return Ok(true),
+            let goes_on = match required {
+                Some((true, false)) => true,
+                Some((true, true)) => self.admit(region, backup, number).await?,
+                _ => false,
+            };
+            if !goes_on {
+                return Ok(true);
             }
             tokio::select! {
                 biased;
