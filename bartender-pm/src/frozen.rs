@@ -3,7 +3,7 @@
 //!
 //! A private mapping freezes nothing by itself: pages it has not copied follow
 //! the file. So the checkpoint, before it changes a home page, forces a copy
-//! of it in every frozen mapping.
+//! of it in every frozen mapping, and notes there that it changes.
 
 #![allow(unsafe_code)]
 
@@ -11,11 +11,14 @@ use crate::error::Result;
 use crate::medium::{self, Medium};
 use crate::os;
 use crate::sync::Mutex;
+use crate::sync::atomic::AtomicU64;
 use rustix::mm::{MapFlags, ProtFlags};
 use std::fs::File;
 use std::path::Path;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Weak};
+
+const PAGE: u64 = 4096;
 
 /// A picture of the home as it was when it was taken.
 #[derive(Debug)]
@@ -23,6 +26,8 @@ pub struct Frozen {
     base: *mut u8,
     len: usize,
     mapped: bool,
+    /// A bit for each page that has changed in the home since.
+    changed: Vec<AtomicU64>,
 }
 
 // SAFETY: private memory that is only read, but for the rewriting of single
@@ -49,6 +54,7 @@ impl Frozen {
             base,
             len: len as usize,
             mapped: true,
+            changed: no_page(len),
         })
     }
 
@@ -61,6 +67,7 @@ impl Frozen {
             base: bytes.as_mut_ptr(),
             len: bytes.len(),
             mapped: false,
+            changed: no_page(len),
         })
     }
 
@@ -95,6 +102,27 @@ impl Frozen {
         }
     }
 
+    /// Home offsets of the pages of this picture that have changed in the home since, as far as that is known when it is asked.
+    pub fn changed(&self) -> impl Iterator<Item = u64> {
+        let words = self.changed.iter().enumerate();
+        words.flat_map(|(i, word)| {
+            let mut left = word.load(Ordering::Acquire);
+            std::iter::from_fn(move || {
+                let bit = u64::from(left.trailing_zeros());
+                left &= left.wrapping_sub(1);
+                (bit < 64).then_some((i as u64 * 64 + bit) * PAGE)
+            })
+        })
+    }
+
+    /// Notes that the page at home offset `page` changes.
+    fn note(&self, page: u64) {
+        let page = page / PAGE;
+        if let Some(word) = self.changed.get((page / 64) as usize) {
+            word.fetch_or(1 << (page % 64), Ordering::Release);
+        }
+    }
+
     /// Makes the page at home offset `page` independent of the file.
     fn protect(&self, page: u64) {
         if self.mapped && (page as usize) < self.len {
@@ -121,6 +149,12 @@ impl Drop for Frozen {
     }
 }
 
+/// A bit, not set, for each page of so many bytes of home.
+fn no_page(len: u64) -> Vec<AtomicU64> {
+    let words = len.div_ceil(64 * PAGE);
+    (0..words).map(|_| AtomicU64::new(0)).collect()
+}
+
 /// The frozen pictures that are alive.
 #[derive(Debug, Default)]
 pub(crate) struct FrozenSet(Mutex<Vec<Weak<Frozen>>>);
@@ -136,6 +170,15 @@ impl FrozenSet {
         set.iter().any(|frozen| frozen.strong_count() > 0)
     }
 
+    /// The home's `pages` (offsets) are made what they were to be all along: pictures follow, and whoever copied them before has to know.
+    pub(crate) fn repaired(&self, pages: impl Iterator<Item = u64>) {
+        let alive: Vec<_> = {
+            let set = self.0.lock();
+            set.iter().filter_map(Weak::upgrade).collect()
+        };
+        pages.for_each(|page| alive.iter().for_each(|frozen| frozen.note(page)));
+    }
+
     /// The home's `pages` (offsets) are about to change.
     pub(crate) fn before_change(&self, pages: impl Iterator<Item = u64>) {
         let mut set = self.0.lock();
@@ -146,6 +189,7 @@ impl FrozenSet {
         let alive: Vec<_> = set.iter().filter_map(Weak::upgrade).collect();
         for page in pages {
             for frozen in &alive {
+                frozen.note(page);
                 frozen.protect(page);
             }
         }

@@ -17,6 +17,11 @@ use std::ops::Range;
 use std::sync::Arc;
 
 /// A whole copy of a region as of some moment, to start a replica from.
+///
+/// A large home takes longer to copy than its log is long, and commits must not wait for that. So it is copied in rounds, as the memory of
+/// a virtual machine that moves while it runs (Clark et al., 2005): first all of a picture, then of a later picture the pages that
+/// [have changed](Frozen::changed) since the one before, until there are few. Only the log from the last picture's head on is
+/// needed.
 #[derive(Debug)]
 pub struct Picture {
     /// Home bytes: everything below [`head`](Self::head), and perhaps more of what follows.
@@ -119,6 +124,13 @@ impl Region {
     /// Bytes of records that the log takes now without waiting for anybody.
     pub fn free(&self) -> u64 {
         self.shared.log.stream_free()
+    }
+
+    /// Says to whoever ships the log that somebody waits for space in it, as a writer does that finds none.
+    pub fn ask_for_room(&self) {
+        if let Some(replication) = self.shared.log.replication() {
+            replication.make_room();
+        }
     }
 
     /// What is in its header: the same for all replicas.

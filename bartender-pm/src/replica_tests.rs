@@ -740,6 +740,87 @@ fn two_with_a_past(memories: &[Arc<SimMemory>]) -> Check<(Region, Standby, Arc<S
     Ok((region, standby, sim))
 }
 
+/// A home is copied while it changes: all of one picture, then what has changed until the next one, and so on.
+fn a_copy_in_rounds(rounds: u64, forgets: bool) -> Check {
+    let memories: Vec<_> = (0..2).map(|_| SimMemory::new(MAX_SIZE)).collect();
+    let (region, standby, sim) = two_with_a_past(&memories)?;
+    drop((standby, sim));
+    let sim = SimMedium::new(SimKind::Disk, Image::default(), &memories[1]);
+    let change = |round: u64| {
+        let mut record = Record::new();
+        for i in 0..3 {
+            record.change(
+                place(((round * 5 + i * 7) % 40) as usize),
+                &[round as u8 + 1; 200],
+            );
+        }
+        let mut writer = region.writer().map_err(text)?;
+        let appended = writer.append(&mut record, Durability::Eventual);
+        appended.map_err(text)?;
+        drop(writer);
+        let batch = region.try_lead().expect("something gathered");
+        batch.write_local().map_err(text)?;
+        batch.finish(Ok(())).map_err(text)
+    };
+    let mut picture = region.picture().map_err(text)?;
+    let mut installing = Standby::install_on(sim, &picture.header).map_err(text)?;
+    let copy = |installing: &mut crate::Installing, home: &crate::Frozen, offset| {
+        let mut page = vec![0; 4096];
+        home.read(offset, &mut page);
+        installing.home(offset, &page).map_err(text)
+    };
+    for offset in (0..picture.home.size()).step_by(4096) {
+        copy(&mut installing, &picture.home, offset)?;
+    }
+    for round in 0..rounds {
+        change(round)?;
+        region.checkpoint().map_err(text)?;
+        change(round + 100)?;
+        let later = region.picture().map_err(text)?;
+        let changed: Vec<u64> = picture.home.changed().collect();
+        assert!((1..10).contains(&changed.len()), "{changed:?}");
+        for offset in changed.into_iter().skip(usize::from(forgets)) {
+            copy(&mut installing, &later.home, offset)?;
+        }
+        installing.advance(&later.header).map_err(text)?;
+        picture = later;
+    }
+    let standby = installing.finish().map_err(text)?;
+    let (at, end) = (
+        standby.promise(1).map_err(text)?.committed,
+        region.committed(),
+    );
+    assert_eq!(at, picture.head);
+    let bytes = region.read_stream(at, end - at).map_err(text)?;
+    standby.receive(1, at, &bytes).map_err(text)?;
+    standby.commit(1, end);
+    standby.checkpoint().map_err(text)?;
+    region.checkpoint().map_err(text)?;
+    let (ours, theirs) = (
+        region.freeze().map_err(text)?,
+        standby.freeze().map_err(text)?,
+    );
+    let mut pages = [vec![0; 4096], vec![0; 4096]];
+    for offset in (0..ours.size()).step_by(4096) {
+        ours.read(offset, &mut pages[0]);
+        theirs.read(offset, &mut pages[1]);
+        if pages[0] != pages[1] {
+            return Err(format!("the copy differs at {offset}"));
+        }
+    }
+    region.fence(9);
+    Ok(())
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "copies megabytes")]
+fn a_home_that_changes_while_it_is_copied_is_copied_whole() {
+    for rounds in [0, 1, 2, 7] {
+        a_copy_in_rounds(rounds, false).expect("the same");
+    }
+    a_copy_in_rounds(2, true).expect_err("nothing noticed what was forgotten");
+}
+
 #[test]
 #[cfg_attr(miri, ignore = "many images")]
 fn an_older_replica_over_which_a_copy_was_begun_is_none() {

@@ -81,6 +81,9 @@ impl Home {
         if there > 0 {
             // Pictures keep following the home: what it was when they were taken is what is written.
             medium.write(self.offset + offset, &bytes[..there as usize])?;
+            let first = offset / SCRUB_PAGE * SCRUB_PAGE;
+            let pages = (first..offset + there).step_by(SCRUB_PAGE as usize);
+            self.frozen.repaired(pages);
             medium.persist(&[(self.offset + offset, there)])?;
         }
         Ok(true)

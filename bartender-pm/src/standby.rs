@@ -307,10 +307,12 @@ impl Standby {
     ///
     /// # Errors
     ///
-    /// `Fenced` if a higher epoch was promised, `Unfitting` for bytes that do not follow or make no sense, those of the medium, as
-    /// when there is no space for the home. Nothing has changed then.
+    /// `Fenced` if a higher epoch was promised, `Unfitting` for bytes that do not follow or make no sense, those of the medium when
+    /// there is no space for the home: nothing has changed then. Those of the medium when the log cannot be written: it has to be opened
+    /// again.
     pub fn receive(&self, epoch: u64, at: u64, bytes: &[u8]) -> Result<u64> {
         let mut receiving = self.receiving.lock();
+        self.log.check()?;
         if epoch != receiving.epoch && !crate::mutant::is("no_fencing") {
             return Err(Error::Fenced {
                 epoch,
@@ -343,7 +345,9 @@ impl Standby {
             receiving.tail = at + same;
             let kept = receiving.recent.partition_point(|r| r.0 <= at);
             receiving.recent.truncate(kept);
-            self.write(at + same, &bytes[same as usize..])?;
+            // Afterwards nobody knows what is there: opening it again looks.
+            self.write(at + same, &bytes[same as usize..])
+                .map_err(|error| self.log.poison(error))?;
             receiving.recent.extend(taken.records);
             receiving.tail = end;
         }
@@ -568,8 +572,13 @@ struct Taken {
 pub struct Installing {
     medium: Arc<dyn Medium>,
     header: Header,
+    /// Not durable yet, and so many bytes.
     written: Vec<(u64, u64)>,
+    pending: u64,
 }
+
+/// So many bytes of home are made durable at once while it is copied: the end has less to wait for, and nothing is held for all of them.
+const PERSIST_EVERY: u64 = 64 << 20;
 
 impl Standby {
     /// Starts a replica at `path`, in a new file or over what an older replica left there, which is lost.
@@ -598,31 +607,7 @@ impl Standby {
     ///
     /// As [`install`](Self::install).
     pub fn install_on(medium: Arc<dyn Medium>, header: &[u8]) -> Result<Installing> {
-        let not = |what: &str| Error::NotARegion {
-            path: medium.path().into(),
-            what: what.into(),
-        };
-        let mut header: Header =
-            read_from(header).ok_or_else(|| not("the primary sent no header"))?;
-        if header.magic != MAGIC || header.format != FORMAT {
-            return Err(not("the primary's format is another one"));
-        }
-        header.flags = FLAG_REPLICA | FLAG_INSTALLING;
-        if let ViewSource::Memory { base, len } = medium.view() {
-            if len < header.max_size {
-                return Err(not("the medium's view is too small"));
-            }
-            // Under simulation every machine lends memory of its own.
-            header.home_address = base.expose_provenance() as u64;
-        }
-        // Before anything is allocated for it.
-        check_fields(medium.path(), &header)?;
-        let between = header.home_offset - (LOG_OFFSET + header.lane0_size);
-        if header.lanes != 1 || between >= HOME_STEP || header.relocate_to != 0 {
-            return Err(not(
-                "the primary's header is not that of a replicated region",
-            ));
-        }
+        let mut header = header_from(&*medium, header)?;
         let len = header.home_offset + HOME_STEP;
         medium.reserve(header.home_offset + header.max_size)?;
         if medium.len() < len {
@@ -652,8 +637,37 @@ impl Standby {
             medium,
             header,
             written: Vec::new(),
+            pending: 0,
         })
     }
+}
+
+/// The header of a replica in the making, from the one that its primary sent; checked before anything is allocated for it.
+fn header_from(medium: &dyn Medium, sent: &[u8]) -> Result<Header> {
+    let not = |what: &str| Error::NotARegion {
+        path: medium.path().into(),
+        what: what.into(),
+    };
+    let mut header: Header = read_from(sent).ok_or_else(|| not("the primary sent no header"))?;
+    if header.magic != MAGIC || header.format != FORMAT {
+        return Err(not("the primary's format is another one"));
+    }
+    header.flags = FLAG_REPLICA | FLAG_INSTALLING;
+    if let ViewSource::Memory { base, len } = medium.view() {
+        if len < header.max_size {
+            return Err(not("the medium's view is too small"));
+        }
+        // Under simulation every machine lends memory of its own.
+        header.home_address = base.expose_provenance() as u64;
+    }
+    check_fields(medium.path(), &header)?;
+    let between = header.home_offset - (LOG_OFFSET + header.lane0_size);
+    if header.lanes != 1 || between >= HOME_STEP || header.relocate_to != 0 {
+        return Err(not(
+            "the primary's header is not that of a replicated region",
+        ));
+    }
+    Ok(header)
 }
 
 /// Makes the home zeroes.
@@ -673,7 +687,7 @@ fn zero(medium: &dyn Medium, from: u64, end: u64) -> Result<()> {
 }
 
 impl Installing {
-    /// Stores bytes of the picture at a home offset. What is not stored is zeroes.
+    /// Stores bytes of the picture at a home offset. What is not stored is zeroes. One barrier for every 64 MiB.
     ///
     /// # Errors
     ///
@@ -695,6 +709,43 @@ impl Installing {
         }
         self.medium.write(home + offset, bytes)?;
         self.written.push((home + offset, len));
+        // Pieces without bytes count as well.
+        self.pending += len.max(4096);
+        if self.pending >= PERSIST_EVERY {
+            self.persist()?;
+        }
+        Ok(())
+    }
+
+    fn persist(&mut self) -> Result<()> {
+        self.pending = 0;
+        self.medium.persist(&std::mem::take(&mut self.written))
+    }
+
+    /// What was stored since the beginning, or the last call of this, is of a later picture of the same region, of which `header` is.
+    ///
+    /// # Errors
+    ///
+    /// `NotARegion` if it is not.
+    pub fn advance(&mut self, header: &[u8]) -> Result<()> {
+        let now = self.header;
+        let later = header_from(&*self.medium, header)?;
+        let same = (
+            later.uuid,
+            later.home_offset,
+            later.lane0_size,
+            later.max_size,
+        ) == (now.uuid, now.home_offset, now.lane0_size, now.max_size);
+        if !same || later.heads[0] < now.heads[0] || later.checkpoint < now.checkpoint {
+            return Err(Error::NotARegion {
+                path: self.medium.path().into(),
+                what: "the primary's header is not a later one of what was begun".into(),
+            });
+        }
+        self.header = Header {
+            revision: now.revision,
+            ..later
+        };
         Ok(())
     }
 
@@ -704,7 +755,7 @@ impl Installing {
     ///
     /// The medium's.
     pub fn finish(mut self) -> Result<Standby> {
-        self.medium.persist(&self.written)?;
+        self.persist()?;
         self.header.flags = FLAG_REPLICA;
         header::write(&*self.medium, &mut self.header)?;
         Standby::start(self.medium, self.header)

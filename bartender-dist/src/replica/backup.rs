@@ -191,7 +191,7 @@ impl Slot {
                 && let Err(error) = blocking(|| standby.checkpoint())
             {
                 tracing::error!(region = slot.region, %error, "the copy cannot be written");
-                slot.copy.lock().standby = None;
+                slot.drop_unusable(&standby);
             }
             slot.checkpointing.store(false, Ordering::Release);
         });
@@ -363,12 +363,11 @@ impl Session {
             Ok(position) => position,
             Err(error) => return refused(error),
         };
-        let ring = Ring::new(
-            standby.ring(),
-            self.slot.clone(),
-            self.epoch,
-            position.committed,
-        );
+        let (len, slot) = (standby.ring(), self.slot.clone());
+        let Some(ring) = Ring::new(len, slot, self.epoch, position.committed) else {
+            let why = format!("there is no memory for {len} bytes of log");
+            return Answer::Failed { why };
+        };
         let ring = Arc::new(ring);
         match fabric.register(ring.clone(), Access::WRITE) {
             Ok(registered) => {
@@ -389,12 +388,20 @@ impl Session {
     fn answer(&mut self, ask: Ask, fabric: &dyn Fabric) -> Answer {
         let failed = |why: String| Answer::Failed { why };
         match ask {
-            Ask::Commit { upto } => {
+            Ask::Commit { upto, room } => {
                 let (Some(standby), Some((ring, registered))) = (self.slot.standby(), &self.ring)
                 else {
                     return Answer::Nothing;
                 };
                 let before = standby.position();
+                if before.epoch != self.epoch && !mutant::is("no_fencing") {
+                    return Answer::Fenced {
+                        current: before.epoch,
+                    };
+                }
+                if before.committed < upto && upto > before.tail {
+                    return failed(format!("{upto} is committed, and here is {}", before.tail));
+                }
                 standby.commit(self.epoch, upto);
                 let position = standby.position();
                 if position.epoch != self.epoch && !mutant::is("no_fencing") {
@@ -402,8 +409,8 @@ impl Session {
                         current: position.epoch,
                     };
                 }
-                if before.committed < upto && upto > before.tail {
-                    return failed(format!("{upto} is committed, and here is {}", before.tail));
+                if standby.needs_checkpoint() || room && position.head < position.committed {
+                    self.slot.checkpoint();
                 }
                 if standby.expected() == position.committed {
                     ring.go_on_at(position.committed);
@@ -416,23 +423,27 @@ impl Session {
             }
             Ask::Install { header } => {
                 self.ring = None;
-                let mut copy = match self.copy() {
-                    Ok(copy) => copy,
+                match self.copy() {
                     Err(refused) => return refused,
-                };
-                if let Some(standby) = &copy.standby
-                    && standby.position().epoch > self.epoch
-                {
-                    let current = standby.position().epoch;
-                    return Answer::Fenced { current };
+                    Ok(mut copy) => {
+                        if let Some(standby) = &copy.standby
+                            && standby.position().epoch > self.epoch
+                        {
+                            let current = standby.position().epoch;
+                            return Answer::Fenced { current };
+                        }
+                        (copy.standby, copy.installing) = (None, None);
+                    }
                 }
-                (copy.standby, copy.installing) = (None, None);
-                match self.slot.store.install(&self.slot.region, &header) {
-                    Ok(installing) => {
+                // Others want to know meanwhile how the copy is: it takes as long as a disk takes.
+                let begun = self.slot.store.install(&self.slot.region, &header);
+                match (self.copy(), begun) {
+                    (Ok(mut copy), Ok(installing)) => {
                         copy.installing = Some(installing);
                         Answer::Done
                     }
-                    Err(error) => failed(error.to_string()),
+                    (Err(refused), _) => refused,
+                    (_, Err(error)) => failed(error.to_string()),
                 }
             }
             Ask::Home { offset, bytes } => match self.copy() {
@@ -445,19 +456,23 @@ impl Session {
                     },
                 },
             },
-            Ask::Finish => {
-                let mut copy = match self.copy() {
-                    Ok(copy) => copy,
+            Ask::Finish { header } => {
+                let installing = match self.copy() {
+                    Ok(mut copy) => copy.installing.take(),
                     Err(refused) => return refused,
                 };
-                let Some(installing) = copy.installing.take() else {
+                let Some(mut installing) = installing else {
                     return failed("no copy was begun".into());
                 };
-                match installing.finish() {
-                    Ok(standby) => copy.standby = Some(Arc::new(standby)),
+                let advanced = installing.advance(&header);
+                let standby = match advanced.and_then(|()| installing.finish()) {
+                    Ok(standby) => standby,
                     Err(error) => return refused(error),
+                };
+                match self.copy() {
+                    Ok(mut copy) => copy.standby = Some(Arc::new(standby)),
+                    Err(refused) => return refused,
                 }
-                drop(copy);
                 self.attach(fabric)
             }
             _ => failed("asked elsewhere".into()),

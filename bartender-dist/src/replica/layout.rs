@@ -9,7 +9,7 @@ use bartender_pm::Position;
 use bytes::Bytes;
 
 /// Version of this page; part of [`Ask::Attach`].
-pub(crate) const VERSION: u32 = 3;
+pub(crate) const VERSION: u32 = 4;
 
 /// Longest message, in bytes.
 pub(crate) const MAX_MESSAGE: usize = 320 << 10;
@@ -37,14 +37,15 @@ pub(crate) struct AsOf {
 pub(crate) enum Ask {
     /// The primary of `epoch` wants to send its log.
     Attach { epoch: u64, region: String },
-    /// Everything below `upto` is on every replica.
-    Commit { upto: u64 },
+    /// Everything below `upto` is on every replica. With `room`, commits wait for space in the log: what is committed is to be taken
+    /// home at once, however little it is.
+    Commit { upto: u64, room: bool },
     /// There is nothing worth keeping here: a copy of the home follows. With the header it starts from.
     Install { header: Bytes },
     /// A piece of it.
     Home { offset: u64, bytes: Bytes },
-    /// That was all.
-    Finish,
+    /// That was all. With the header of the picture that it is of: the one it started from, or a later one.
+    Finish { header: Bytes },
     /// How far is it? Asked by another backup.
     Query { region: String },
     /// Digests of the home from `offset` on: `count` of them, each of `step` bytes.
@@ -224,10 +225,10 @@ impl Ask {
                 .u32(VERSION)
                 .u64(*epoch)
                 .bytes(region.as_bytes()),
-            Ask::Commit { upto } => Writer::kind(2).u64(*upto),
+            Ask::Commit { upto, room } => Writer::kind(2).u64(*upto).u32(u32::from(*room)),
             Ask::Install { header } => Writer::kind(3).bytes(header),
             Ask::Home { offset, bytes } => Writer::kind(4).u64(*offset).bytes(bytes),
-            Ask::Finish => Writer::kind(5),
+            Ask::Finish { header } => Writer::kind(5).bytes(header),
             Ask::Query { region } => Writer::kind(6).u32(VERSION).bytes(region.as_bytes()),
             Ask::Digests {
                 of,
@@ -270,6 +271,11 @@ impl Ask {
                 },
                 2 => Ask::Commit {
                     upto: reader.u64()?,
+                    room: match reader.u32()? {
+                        0 => false,
+                        1 => true,
+                        _ => return None,
+                    },
                 },
                 3 => Ask::Install {
                     header: reader.bytes()?,
@@ -278,7 +284,9 @@ impl Ask {
                     offset: reader.u64()?,
                     bytes: reader.bytes()?,
                 },
-                5 => Ask::Finish,
+                5 => Ask::Finish {
+                    header: reader.bytes()?,
+                },
                 6 => Ask::Query {
                     region: reader.string()?,
                 },
@@ -439,7 +447,10 @@ mod tests {
                 epoch: 7,
                 region: "bank".into(),
             },
-            Ask::Commit { upto: 1 << 40 },
+            Ask::Commit {
+                upto: 1 << 40,
+                room: true,
+            },
             Ask::Install {
                 header: Bytes::from_static(b"header"),
             },
@@ -447,7 +458,9 @@ mod tests {
                 offset: 4096,
                 bytes: Bytes::from(vec![1; 4096]),
             },
-            Ask::Finish,
+            Ask::Finish {
+                header: Bytes::from_static(&[7; 60]),
+            },
             Ask::Query {
                 region: "bank".into(),
             },

@@ -14,13 +14,15 @@
 //!
 //! For each backup: `acked`, below which it has this epoch's stream; `live`, which says that the leader posts to it,
 //! from `sent` on; `required`, from before the coordinator is asked to put it in sync until it has
-//! said that it is not; `floor`, from which on the log is kept for it. `written`: below it the stream is in
+//! said that it is not; `floor`, from which on the log is kept for it: for one that is not required, while there is room for
+//! that (`shed` says that there was not). `written`: below it the stream is in
 //! the local log, and not above; `leading`: the batch that is being led, which starts there. A backup becomes live
 //! only at `written` with nobody leading, or with the batch that is being led, so the leader never leaves one out that is required and up to date.
 
 mod agree;
 mod ask;
 mod follow;
+mod install;
 mod seen;
 mod ship;
 
@@ -86,6 +88,8 @@ struct State {
     fenced: Option<u64>,
     stopped: bool,
     scrubs: Scrubs,
+    /// Somebody waits for space in the log.
+    short: bool,
     /// Follower tasks begun.
     followers: u64,
     /// The last number that was shipped.
@@ -113,6 +117,10 @@ struct Backup {
     number: u64,
     /// The record may lack it, though commits wait for it.
     doubtful: bool,
+    /// It is to make room in its log.
+    room: bool,
+    /// Its floor was given up.
+    shed: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -178,8 +186,10 @@ impl Primary {
         self.changed.raise();
         let (me, governed) = (self.clone(), region.clone());
         self.tasks.spawn(async move { me.govern(governed).await });
+        let (me, thinned) = (self.clone(), region.clone());
+        self.tasks.spawn(async move { me.thin(thinned).await });
         let (me, region) = (self.clone(), region.clone());
-        self.tasks.spawn(async move { me.thin(region).await });
+        self.tasks.spawn(async move { me.relieve(region).await });
     }
 
     pub(super) fn name(&self) -> &str {
@@ -226,6 +236,8 @@ impl Primary {
             taker: false,
             number,
             doubtful: false,
+            room: false,
+            shed: false,
         };
         state.backups.insert(backup.to_owned(), new);
         let span = tracing::info_span!("follow", region = self.name, epoch = self.epoch, backup);
@@ -312,6 +324,41 @@ impl Primary {
 
     fn backup<T>(&self, name: &str, change: impl FnOnce(&mut Backup) -> T) -> Option<T> {
         self.state.lock().backups.get_mut(name).map(change)
+    }
+
+    fn is_shed(&self, backup: &str) -> bool {
+        self.backup(backup, |b| b.shed) != Some(false)
+    }
+
+    /// Sees to it that commits wait for no backup that does not count: where the log gets short, it is kept for those no longer. They
+    /// get what has changed in the home instead.
+    async fn relieve(self: Arc<Self>, region: Region) {
+        let mut beats = 0;
+        loop {
+            tokio::select! {
+                biased;
+                _ = self.over() => return,
+                _ = tokio::time::sleep(self.bounds.beat) => {}
+            }
+            let (free, head) = (region.free(), region.stream().start);
+            let mut state = self.state.lock();
+            let short = std::mem::take(&mut state.short) || free < region.ring() / 8;
+            beats = if short { beats + 1 } else { 0 };
+            for (name, backup) in &mut state.backups {
+                backup.room |= short;
+                // At first it is only asked to make room.
+                if beats > 1 && !backup.required && backup.floor < head {
+                    tracing::info!(region = self.name, backup = name, "no log is kept for it");
+                    backup.floor = u64::MAX;
+                    backup.shed = true;
+                }
+            }
+            drop(state);
+            if short {
+                self.room.notify_waiters();
+                self.set_floor(&region);
+            }
+        }
     }
 
     /// Watches over lease, epoch and medium. It waits for nobody else, the coordinator least of all.

@@ -9,7 +9,7 @@
 use super::backup::Slot;
 use bartender_net::Memory;
 use bartender_pm::sync::Mutex;
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -35,19 +35,19 @@ fn layout(len: usize) -> Layout {
 }
 
 impl Ring {
-    /// A ring of `len` bytes for the primary of `epoch`, which goes on at `next`. Its memory costs nothing before it is used.
-    pub(crate) fn new(len: u64, slot: Arc<Slot>, epoch: u64, next: u64) -> Ring {
+    /// A ring of `len` bytes for the primary of `epoch`, which goes on at `next`, if there is memory for it. That costs nothing before it
+    /// is used.
+    pub(crate) fn new(len: u64, slot: Arc<Slot>, epoch: u64, next: u64) -> Option<Ring> {
         let len = len as usize;
         // SAFETY: not empty: a log has at least a page.
         let base = unsafe { alloc_zeroed(layout(len)) };
-        let base = NonNull::new(base).unwrap_or_else(|| handle_alloc_error(layout(len)));
-        Ring {
-            base,
+        Some(Ring {
+            base: NonNull::new(base)?,
             len,
             slot,
             epoch,
             next: Mutex::new(next),
-        }
+        })
     }
 
     /// The primary was told to go on at `next`.

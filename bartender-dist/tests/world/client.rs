@@ -143,6 +143,7 @@ impl Client {
             region.checkpoint()?;
             if region.free() < 8 << 10 {
                 // Backups are behind.
+                region.ask_for_room();
                 return Err(Error::Left);
             }
         }

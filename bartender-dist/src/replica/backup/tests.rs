@@ -11,6 +11,7 @@ struct Nobody;
 
 impl Replication for Nobody {
     fn lead(&self, batch: Sealed<'_>) -> bartender_pm::Result<()> {
+        batch.write_local()?;
         batch.finish(Ok(()))
     }
 }
@@ -45,6 +46,9 @@ fn what_an_earlier_connection_still_says_changes_no_copy() {
         let install = || Ask::Install {
             header: header.clone(),
         };
+        let finish = || Ask::Finish {
+            header: header.clone(),
+        };
         let home = |byte: u8| Ask::Home {
             offset: 0,
             bytes: vec![byte; 4096].into(),
@@ -58,7 +62,7 @@ fn what_an_earlier_connection_still_says_changes_no_copy() {
         // The page as an older picture had it.
         assert!(matches!(ask(&mut early, home(1)), Answer::Failed { .. }));
         assert!(matches!(
-            ask(&mut late, Ask::Finish),
+            ask(&mut late, finish()),
             Answer::Attached { ring: Some(_), .. }
         ));
         // Now it may be in sync.
@@ -73,6 +77,70 @@ fn what_an_earlier_connection_still_says_changes_no_copy() {
         assert_eq!(refused, Answer::Fenced { current: 5 });
     });
     region.fence(9);
+}
+
+/// A region with a log of 64 KiB, with a record of 5000 bytes; the stream, and the header of its copy before that.
+fn one_record(folder: &std::path::Path, options: &Options) -> (Bytes, Bytes) {
+    let mut primary = options.clone();
+    primary.background(false).replicated(1, Arc::new(Nobody));
+    let region = primary.open(folder.join("primary")).unwrap();
+    region.extend(64 << 10).unwrap();
+    region.sync().unwrap();
+    let picture = region.picture().unwrap();
+    let mut record = bartender_pm::Record::new();
+    record.change(8192, &[7; 5000]);
+    let mut writer = region.writer().unwrap();
+    writer.append(&mut record, Default::default()).unwrap();
+    drop(writer);
+    region.sync().unwrap();
+    let end = region.committed();
+    let stream = region
+        .read_stream(picture.head, end - picture.head)
+        .unwrap();
+    region.fence(9);
+    (stream.into(), picture.header.into())
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "files")]
+fn a_little_log_is_taken_home_where_room_is_wanted_and_nothing_is_committed_that_is_not_here() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut options = Options::new();
+    options.max_size(4 << 20).log_size(64 << 10);
+    let (stream, header) = one_record(folder.path(), &options);
+    run(1, Settings::default(), |network| async move {
+        let fabric = network.node("backup");
+        let store = Arc::new(Folder::new(folder.path(), options));
+        let counts: Counts = Box::new(|_| true);
+        let slot = Slot::new("bank", store, counts, Tasks::default(), Arc::default());
+        let find = |_: &str| Some(slot.clone());
+        let mut session = None;
+        let mut ask = |ask| answer(&mut session, ask, &*fabric, &find);
+        let region = "bank".into();
+        assert_eq!(ask(Ask::Attach { epoch: 1, region }), Answer::Nothing);
+        let begun = ask(Ask::Install {
+            header: header.clone(),
+        });
+        assert_eq!(begun, Answer::Done);
+        let Answer::Attached { position, .. } = ask(Ask::Finish { header }) else {
+            panic!("a whole copy");
+        };
+        let at = position.committed;
+        let end = slot.receive(1, at, &stream).unwrap();
+        let mut commit = |upto, room| ask(Ask::Commit { upto, room });
+        assert!(matches!(commit(end + 64, true), Answer::Failed { .. }));
+        assert_eq!(
+            slot.position().unwrap().committed,
+            at,
+            "nothing is known of it"
+        );
+        let head = || slot.position().unwrap().head;
+        for (room, expected) in [(false, at), (true, end)] {
+            assert!(matches!(commit(end, room), Answer::Attached { .. }));
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+            assert_eq!(head(), expected);
+        }
+    });
 }
 
 #[test]

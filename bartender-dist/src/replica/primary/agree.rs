@@ -54,7 +54,6 @@ impl Primary {
             }
             let live = self.backup(backup, |b| {
                 b.required = false;
-                b.floor = u64::MAX;
                 b.live.take()
             });
             // Nobody waits for what it is sent, so nothing would bound that.

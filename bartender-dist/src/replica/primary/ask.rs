@@ -39,17 +39,24 @@ impl Primary {
         ask: Ask,
         backup: &str,
     ) -> Result<Answer> {
-        let answered = timeout(self.bounds.patience, async {
-            connection.send(ask.encode()).await?;
-            loop {
-                if let Received::Message(message) = connection.recv().await? {
-                    return Ok::<_, Error>(message);
-                }
+        let answered = timeout(self.bounds.patience, self.exchange(connection, ask, backup));
+        let answered = answered.await;
+        answered.map_err(|_| self.no_answer(backup, "question"))?
+    }
+
+    /// The same without a limit but the connection's, for what takes as long as a disk takes for a whole region.
+    pub(super) async fn exchange(
+        &self,
+        connection: &Connection,
+        ask: Ask,
+        backup: &str,
+    ) -> Result<Answer> {
+        connection.send(ask.encode()).await?;
+        let message = loop {
+            if let Received::Message(message) = connection.recv().await? {
+                break message;
             }
-        });
-        let message = answered
-            .await
-            .map_err(|_| self.no_answer(backup, "question"))??;
+        };
         Answer::decode(message).ok_or_else(|| {
             Error::Net(bartender_net::Error::BadMessage {
                 peer: backup.to_owned(),
@@ -99,8 +106,9 @@ impl Primary {
         }
     }
 
-    pub(super) async fn done(&self, connection: &Connection, ask: Ask, backup: &str) -> Result<()> {
-        match self.ask(connection, ask, backup).await? {
+    /// That is no refusal.
+    pub(super) fn done(&self, answer: Answer, backup: &str) -> Result<()> {
+        match answer {
             Answer::Done => Ok(()),
             other => Err(Error::Net(bartender_net::Error::Refused {
                 peer: backup.to_owned(),

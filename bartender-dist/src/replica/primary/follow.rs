@@ -1,14 +1,13 @@
-//! The task that follows one backup: connects, brings it up to date or makes its copy anew, makes it live, and then tells it
-//! now and then what is committed.
+//! The task that follows one backup: connects, brings it up to date, has its copy made anew where that cannot be, makes it
+//! live, and then tells it now and then what is committed.
 
 use super::ship::post;
 use super::{Live, Primary};
 use crate::error::{Error, Result};
-use crate::replica::layout::{Answer, Ask, HOME_PIECE, Ring};
+use crate::replica::layout::{Answer, Ask, Ring};
 use crate::tasks::blocking;
 use bartender_net::Connection;
 use bartender_pm::{Position, Region};
-use bytes::Bytes;
 use std::sync::Arc;
 use std::time::Duration;
 use tracing::Instrument;
@@ -19,6 +18,7 @@ const PIECE: u64 = 1 << 20;
 impl Primary {
     /// Keeps one backup up to date for as long as this is the primary.
     pub(super) async fn follow(self: Arc<Self>, region: Region, backup: String, number: u64) {
+        let mut pause = self.bounds.beat;
         while !self.is_dismissed(&backup, number) {
             let followed = tokio::select! {
                 biased;
@@ -31,20 +31,19 @@ impl Primary {
             if self.is_dismissed(&backup, number) {
                 return;
             }
-            self.backup(&backup, |b| {
+            let required = self.backup(&backup, |b| {
                 b.live = None;
-                if !b.required {
-                    b.floor = u64::MAX;
-                }
+                b.required
             });
-            self.set_floor(&region);
             self.changed.raise();
+            // One that was too slow is given a while, or commits would wait for it again at once; one for which nobody
+            // waits, and which fails again and again, is asked less often.
             let removed = followed.is_ok_and(|removed| removed);
-            // One that was too slow is given a while, or commits would wait for it again at once.
-            let pause = if removed {
-                self.bounds.lag.max(self.bounds.beat)
-            } else {
-                self.bounds.beat
+            let longest = self.bounds.lag.max(self.bounds.beat);
+            pause = match required {
+                _ if removed => longest,
+                Some(true) => self.bounds.beat,
+                _ => (pause * 2).min(longest),
             };
             tokio::time::sleep(pause).await;
         }
@@ -106,6 +105,8 @@ impl Primary {
                             required.behind_since = None;
                         }
                         required.required = true;
+                        required.floor = position.head;
+                        required.shed = false;
                         break;
                     }
                 }
@@ -114,7 +115,13 @@ impl Primary {
                 Some(bytes) => bytes,
                 None => {
                     let written = self.state.lock().written;
-                    blocking(|| region.read_records(at, written, PIECE))?.into()
+                    let read = blocking(|| region.read_records(at, written, PIECE));
+                    if self.is_shed(backup) {
+                        // The log may have been used again while it was read.
+                        tracing::info!(region = self.name, backup, at, "left behind");
+                        return Ok(false);
+                    }
+                    read?.into()
                 }
             };
             let end = at + bytes.len() as u64;
@@ -128,7 +135,11 @@ impl Primary {
                 .await?;
             at = end;
             self.acked(backup, end);
+            // What it has taken home need not be kept for it.
+            let upto = region.committed().min(at);
+            position = self.tell(region, &connection, backup, upto).await?.0;
         }
+        self.set_floor(region);
         // Also what it had before this connection.
         self.acked(backup, at);
         if !self.admit(region, backup, number).await? {
@@ -136,13 +147,7 @@ impl Primary {
         }
         loop {
             let upto = region.committed();
-            let answer = self.ask(&connection, Ask::Commit { upto }, backup).await?;
-            (position, _) = self.attached(region, answer, backup)?;
-            let required = self.backup(backup, |b| {
-                b.floor = position.head;
-                (b.required, std::mem::take(&mut b.doubtful))
-            });
-            self.set_floor(region);
+            let (_, required) = self.tell(region, &connection, backup, upto).await?;
             let goes_on = match required {
                 Some((true, false)) => true,
                 Some((true, true)) => self.admit(region, backup, number).await?,
@@ -158,6 +163,29 @@ impl Primary {
                 _ = tokio::time::sleep(self.bounds.beat) => {}
             }
         }
+    }
+
+    /// Tells a backup what is committed: where it is now; and whether commits wait for it, and the record may lack it.
+    async fn tell(
+        &self,
+        region: &Region,
+        connection: &Connection,
+        backup: &str,
+        upto: u64,
+    ) -> Result<(Position, Option<(bool, bool)>)> {
+        let room = self.backup(backup, |b| std::mem::take(&mut b.room));
+        let room = room.unwrap_or(false);
+        let ask = Ask::Commit { upto, room };
+        let answer = self.ask(connection, ask, backup).await?;
+        let (position, _) = self.attached(region, answer, backup)?;
+        let required = self.backup(backup, |b| {
+            if !b.shed {
+                b.floor = position.head;
+            }
+            (b.required, std::mem::take(&mut b.doubtful))
+        });
+        self.set_floor(region);
+        Ok((position, required))
     }
 
     /// Attaches to a copy that can go on; `None` if it has to be made anew.
@@ -195,13 +223,17 @@ impl Primary {
         let required = self.backup(backup, |b| {
             // Before it is looked how far the log goes back.
             b.floor = b.floor.min(position.committed);
+            b.shed = false;
             b.required
         });
         self.set_floor(region);
         let first = region.stream().start;
         if position.committed < first && required == Some(true) {
             // It has what is no longer in the log here: it acknowledged that, or it was in what it was made from.
-            let ask = Ask::Commit { upto: first };
+            let ask = Ask::Commit {
+                upto: first,
+                room: false,
+            };
             let answer = self.ask(connection, ask, backup).await?;
             (position, ring) = self.attached(region, answer, backup)?;
         }
@@ -212,47 +244,5 @@ impl Primary {
             }
             _ => Ok(None),
         }
-    }
-
-    /// Makes a new copy on a backup: the home as it is now, and the log from there on.
-    async fn install(
-        &self,
-        region: &Region,
-        connection: &Connection,
-        backup: &str,
-    ) -> Result<(Position, Ring)> {
-        if self.backup(backup, |b| b.required) == Some(true) {
-            // It lost what it had. Before it is given anything else it must not count.
-            self.remove(region, backup).await?;
-        }
-        self.backup(backup, |b| {
-            b.floor = region.stream().start;
-            b.acked = 0;
-        });
-        self.set_floor(region);
-        let picture = blocking(|| region.picture())?;
-        self.backup(backup, |b| b.floor = picture.head);
-        tracing::info!(region = self.name, backup, "a new copy is made");
-        self.state.lock().counts.installed += 1;
-        let header = Bytes::from(picture.header);
-        self.done(connection, Ask::Install { header }, backup)
-            .await?;
-        let size = picture.home.size();
-        let mut offset = 0;
-        while offset < size {
-            let len = (HOME_PIECE as u64).min(size - offset);
-            let mut bytes = vec![0; len as usize];
-            blocking(|| picture.home.read(offset, &mut bytes));
-            if bytes.iter().any(|&byte| byte != 0) {
-                let bytes = Bytes::from(bytes);
-                self.done(connection, Ask::Home { offset, bytes }, backup)
-                    .await?;
-            }
-            offset += len;
-        }
-        let answer = self.ask(connection, Ask::Finish, backup).await?;
-        let (position, ring) = self.attached(region, answer, backup)?;
-        let ring = ring.ok_or_else(|| self.no_answer(backup, "finish"))?;
-        Ok((position, ring))
     }
 }

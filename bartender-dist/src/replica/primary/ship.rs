@@ -28,6 +28,10 @@ impl Replication for Primary {
     }
 
     fn make_room(&self) {
+        let mut state = self.state.lock();
+        state.short = true;
+        state.backups.values_mut().for_each(|b| b.room = true);
+        drop(state);
         self.room.notify_waiters();
     }
 
@@ -170,16 +174,25 @@ impl Primary {
     }
 }
 
+/// Longest write: no fabric takes any length at once, and a record may be as long as the log.
+const WRITE: u64 = 16 << 20;
+
 /// Writes a piece of the stream to a backup's ring and persists it: one round trip.
 pub(super) fn post(live: &mut Live, at: u64, bytes: Bytes) -> Pending<()> {
     let mut batch = live.connection.batch();
     let mut from = 0;
     let mut ranges = Vec::with_capacity(2);
     for (offset, len) in pieces(live.ring.len, at, bytes.len() as u64) {
-        let piece = bytes.slice(from..from + len as usize);
+        let mut piece = bytes.slice(from..from + len as usize);
         from += len as usize;
-        // Its failure fails the persist as well.
-        drop(batch.write(live.ring, offset, piece));
+        let mut at = offset;
+        while !piece.is_empty() {
+            let part = piece.split_to(piece.len().min(WRITE as usize));
+            let next = at + part.len() as u64;
+            // Its failure fails the persist as well.
+            drop(batch.write(live.ring, at, part));
+            at = next;
+        }
         ranges.push((offset, len));
     }
     let pending = batch.persist(live.ring, ranges);
