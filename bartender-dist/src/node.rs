@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::member::Membership;
 use crate::metrics;
 use crate::records::Policy;
-use crate::replica::{Answers, Bounds, Counts, Lag, Primary, Scrubbed, Scrubs, Slot, Trust, serve};
+use crate::replica::{Answers, Bounds, Counts, Lag, Primary, Scrubbed, Scrubs, Slot, serve};
 use crate::status::{NodeStatus, RegionCounts, RegionStatus, Role};
 use crate::store::Store;
 use crate::tasks::Tasks;
@@ -185,27 +185,26 @@ impl Serving {
     }
 
     /// Compares the homes of all copies in sync now, as fast as it goes, and repairs pages that a majority holds otherwise. What the
-    /// nodes do [now and then](NodeOptions::scrub_every) by themselves. May be cancelled.
+    /// nodes do [now and then](NodeOptions::scrub_every) by themselves. May be cancelled: it goes on then.
     ///
     /// # Errors
     ///
     /// `Fenced`; the region's. What is damaged is in the report.
     pub async fn scrub(&self) -> Result<Scrubbed> {
-        let all = 0..u64::MAX;
         self.primary
-            .scrub(&self.region, all, None, Trust::Majority)
+            .scrub_apart(&self.region, 0..u64::MAX, None)
             .await
     }
 
     /// Makes all other copies in sync, this machine's as well, what `member` has in `range` of the home: for pages of which
-    /// [`scrub`](Self::scrub) could not say who is right. Transactions since stay. May be cancelled.
+    /// [`scrub`](Self::scrub) could not say who is right. Transactions since stay. May be cancelled: it goes on then.
     ///
     /// # Errors
     ///
     /// `Fenced`; the region's.
     pub async fn repair_from(&self, member: &str, range: Range<u64>) -> Result<Scrubbed> {
-        let trust = Trust::Member(member);
-        self.primary.scrub(&self.region, range, None, trust).await
+        let member = Some(member.to_owned());
+        self.primary.scrub_apart(&self.region, range, member).await
     }
 
     /// What all comparisons of copies have found since this node is primary.
@@ -231,16 +230,19 @@ impl fmt::Debug for Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        self.shared.tasks.end();
-        // Whoever waits for a commit has to know, and who waits for a turn that there will be none.
+        // Whoever waits for a commit has to know, and who waits for a turn that there will be none. First it is said that
+        // reigns are over: a task that ends while it ships says that of its batch.
         let hosted = std::mem::take(&mut *self.shared.hosted.lock());
+        for hosted in hosted.values() {
+            if let Some(primary) = &*hosted.primary.lock() {
+                primary.stop();
+            }
+        }
+        self.shared.tasks.end();
         for hosted in hosted.values() {
             let offered = std::mem::replace(&mut *hosted.offer.lock(), Offer::Left);
             drop(offered);
             hosted.wish.changed.raise();
-            if let Some(primary) = &*hosted.primary.lock() {
-                primary.stop();
-            }
         }
     }
 }

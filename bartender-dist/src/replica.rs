@@ -17,7 +17,6 @@ mod primary;
 mod scrub;
 
 pub(crate) use backup::{Answers, Counts, Slot, serve};
-pub(crate) use findings::Trust;
 pub use findings::{Repaired, Scrubbed, Scrubs, Undecided, Unrepaired};
 pub(crate) use layout::{Answer, Ask};
 pub use primary::Lag;

@@ -2,7 +2,8 @@
 //! log takes. Nothing here depends on how long anything takes, but a limit after which the test has failed.
 
 use bartender_dist::{
-    Embedded, Error, Folder, Node, NodeOptions, Policy, Result, Serving, Store, Wanted,
+    ClusterMap, Coordinator, Embedded, Error, Folder, Node, NodeOptions, Policy, Result, Serving,
+    Store, Wanted,
 };
 use bartender_net::{TcpFabric, TcpOptions};
 use bartender_pm::{Installing, Options, Record, Region, Replication, Standby};
@@ -33,16 +34,18 @@ impl Door {
     }
 }
 
-/// Copies in a folder; making one waits at the door.
+/// Copies in a folder; making one waits at a door, and opening one at another.
 #[derive(Debug)]
 struct Slow {
     folder: Folder,
     door: Arc<Door>,
+    opens: Arc<Door>,
     installs: Arc<AtomicU64>,
 }
 
 impl Store for Slow {
     fn standby(&self, region: &str) -> Result<Option<Standby>> {
+        self.opens.pass();
         self.folder.standby(region)
     }
 
@@ -82,6 +85,8 @@ fn commit(serving: &Serving, value: u8, len: usize) {
 struct Pair {
     coordinator: Arc<Embedded>,
     door: Arc<Door>,
+    /// Of the next node.
+    opens: Arc<Door>,
     installs: Arc<AtomicU64>,
     lease: Duration,
     log: u64,
@@ -89,9 +94,12 @@ struct Pair {
 
 impl Pair {
     fn new(lease: Duration, log: u64) -> Pair {
+        let opens = Arc::new(Door::default());
+        opens.open();
         Pair {
             coordinator: Arc::new(Embedded::volatile()),
             door: Arc::default(),
+            opens,
             installs: Arc::default(),
             lease,
             log,
@@ -106,6 +114,7 @@ impl Pair {
         let store = Slow {
             folder: Folder::new(data, options),
             door: self.door.clone(),
+            opens: self.opens.clone(),
             installs: self.installs.clone(),
         };
         let fabric = Arc::new(TcpFabric::insecure(
@@ -183,6 +192,77 @@ async fn commits_do_not_wait_for_a_copy_that_is_made() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_copy_may_take_longer_than_a_lease() {
     a_long_copy(Duration::from_millis(500)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_hangs_costs_no_membership() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let lease = Duration::from_millis(500);
+    let mut pair = Pair::new(lease, LOG);
+    pair.door.open();
+    let a = pair.node("a", folder.path()).await;
+    let serving = a.host("region", wanted()).serve().await;
+    let _serving = serving.expect("it is the primary");
+    pair.opens = Arc::default();
+    let b = Arc::new(pair.node("b", folder.path()).await);
+    let _waits = b.host("region", None);
+    // Whoever asks how it is gets no answer.
+    for _ in 0..3 {
+        let asked = b.clone();
+        tokio::spawn(async move { asked.status() });
+    }
+    let coordinator: Arc<dyn Coordinator> = pair.coordinator.clone();
+    let map = ClusterMap::new(coordinator, "test").expect("a name");
+    let life = || async {
+        map.member("b")
+            .await
+            .expect("sound")
+            .map(|seen| seen.record.incarnation)
+    };
+    let mut first = None;
+    while first.is_none() {
+        sleep(Duration::from_millis(10)).await;
+        first = life().await;
+    }
+    for _ in 0..40 {
+        sleep(lease / 10).await;
+        assert_eq!(life().await, first);
+    }
+    pair.opens.open();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_goes_fences_what_it_ships() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let pair = Pair::new(LIMIT, LOG);
+    pair.door.open();
+    let a = pair.node("a", folder.path()).await;
+    let serving = a.host("region", wanted()).serve().await;
+    let serving = Arc::new(serving.expect("it is the primary"));
+    let b = pair.node("b", folder.path()).await;
+    let waits = b.host("region", None);
+    in_sync(&serving).await;
+    // Nobody is there to acknowledge what comes now.
+    drop((waits, b));
+    let region = serving.region().clone();
+    region.extend(64 << 10).expect("room");
+    let mut record = Record::new();
+    record.change(8192, &[1; 100]);
+    let mut writer = region.writer().expect("usable");
+    let eventual = bartender_pm::Durability::Eventual;
+    writer.append(&mut record, eventual).expect("it fits");
+    drop(writer);
+    let flushing = serving.clone();
+    let flushed = tokio::spawn(async move { flushing.flush().await });
+    while serving.lags().iter().any(|lag| lag.bytes == 0) {
+        sleep(Duration::from_millis(1)).await;
+    }
+    drop(a);
+    let fenced = |error: Error| matches!(error, Error::Region(bartender_pm::Error::Fenced { .. }));
+    let flushed = flushed.await.expect("no panic");
+    assert!(fenced(flushed.expect_err("nobody acknowledged it")));
+    let usable = region.check_usable().map_err(Error::from);
+    assert!(fenced(usable.expect_err("another one may go on")));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -260,6 +260,26 @@ fn where_nobody_has_a_majority_nothing_is_changed_before_somebody_is_named() {
 
 #[test]
 #[cfg_attr(miri, ignore = "files")]
+fn who_waits_for_a_scrub_may_go_away() {
+    for micros in (0..40).map(|i| i * 500) {
+        with(3, |cluster| async move {
+            cluster.write(2, 0, 1).await;
+            cluster.scrub().await;
+            cluster.damage(0, 2, 0xee);
+            let region = cluster.serving.region();
+            // Somebody has to lead what was appended before the program can see the repair.
+            append(region, 3, 0, 7);
+            let limit = Duration::from_micros(micros);
+            let _ = tokio::time::timeout(limit, cluster.serving.scrub()).await;
+            sleep(Duration::from_secs(2)).await;
+            region.check_usable().expect("nothing happened to it");
+            assert_eq!(cluster.byte(0, 2), 1, "it went on");
+        });
+    }
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "files")]
 fn copies_are_compared_while_they_change() {
     with(3, |cluster| async move {
         cluster.damage(1, 40, 0xee);

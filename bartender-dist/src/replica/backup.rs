@@ -142,9 +142,9 @@ impl Slot {
         self.copy.lock().standby.clone()
     }
 
-    /// How far it is, if there is a copy that follows.
+    /// How far it is, if there is a copy that follows. That may wait for the disk.
     pub(crate) fn position(&self) -> Option<Position> {
-        self.standby().map(|standby| standby.position())
+        blocking(|| self.standby().map(|standby| standby.position()))
     }
 
     /// Everything committed goes home, and a picture of that is taken.

@@ -19,6 +19,7 @@ use bartender_pm::{Region, SCRUB_PAGE};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::sleep;
 
@@ -70,8 +71,24 @@ struct Pass<'a> {
 }
 
 impl Primary {
-    /// Compares `range` of the home, or all of it, at `pace` bytes a second.
-    pub(crate) async fn scrub(
+    /// As [`scrub`](Self::scrub), by a task of its own: who waits may go away, and what is being repaired is repaired to the end. With
+    /// `member`, that one is right.
+    pub(crate) async fn scrub_apart(
+        self: &Arc<Self>,
+        region: &Region,
+        range: Range<u64>,
+        member: Option<String>,
+    ) -> Result<Scrubbed> {
+        let region = region.clone();
+        let scrubbed = self.apart(|me| async move {
+            let trust = member.as_deref().map_or(Trust::Majority, Trust::Member);
+            me.scrub(&region, range, None, trust).await
+        });
+        scrubbed.await.unwrap_or_else(|over| Err(over.into()))
+    }
+
+    /// Compares `range` of the home, or all of it, at `pace` bytes a second. Not to be cancelled, as [`flush`](Self::flush).
+    async fn scrub(
         &self,
         region: &Region,
         range: Range<u64>,

@@ -7,6 +7,7 @@ use crate::tasks::block_on;
 use bartender_net::Pending;
 use bartender_pm::{Region, Replication, Sealed, mutant};
 use bytes::Bytes;
+use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
@@ -50,14 +51,26 @@ impl Primary {
         if region.durable_seq() >= region.last_seq() {
             return Ok(());
         }
-        let (done, flushed) = oneshot::channel();
-        let (me, region) = (self.clone(), region.clone());
+        let region = region.clone();
+        let flushed = self.apart(|me| async move { me.flush(&region).await });
+        flushed.await.unwrap_or_else(Err)
+    }
+
+    /// Runs what must not be cancelled by a task of its own; an error if that ended with the node.
+    pub(in crate::replica) async fn apart<T, F>(
+        self: &Arc<Self>,
+        run: impl FnOnce(Arc<Self>) -> F,
+    ) -> bartender_pm::Result<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = T> + Send + 'static,
+    {
+        let (sender, done) = oneshot::channel();
+        let running = run(self.clone());
         self.tasks.spawn(async move {
-            let _ = done.send(me.flush(&region).await);
+            let _ = sender.send(running.await);
         });
-        flushed
-            .await
-            .unwrap_or_else(|_| Err(self.fenced(self.epoch)))
+        done.await.map_err(|_| self.fenced(self.epoch))
     }
 
     /// Makes everything that was appended durable everywhere, without blocking a thread. Not to be cancelled: if it led a batch, whether
