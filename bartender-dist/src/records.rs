@@ -47,7 +47,8 @@ pub struct Primary {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Policy {
-    /// Commits wait until it answers, or the coordinator has removed it from those that are in sync.
+    /// Commits wait until it answers, or is no member any more and the coordinator has removed it from those that are in sync. For one
+    /// that is a member, and that its primary alone does not reach, they wait until an operator removes it.
     Block,
     /// It is removed as soon as it is slow beyond a bound, and commits go on without it.
     Degrade,
