@@ -61,18 +61,19 @@ impl ClusterStatus {
     }
 }
 
-/// Asks a node for its status. One round trip, and a connection.
+/// Asks the node `name`, which listens at `address`, for its status. One round trip, and a connection.
 ///
 /// # Errors
 ///
 /// Why there was no answer, in words.
 pub async fn node_status(
     fabric: &dyn Fabric,
+    name: &str,
     address: &str,
     limit: Duration,
 ) -> Result<NodeStatus, String> {
     let asked = timeout(limit, async {
-        let connection = fabric.connect(address).await?;
+        let connection = fabric.connect(address).await?.expect(name)?;
         connection.send(Ask::Status.encode()).await?;
         loop {
             if let Received::Message(message) = connection.recv().await? {
@@ -108,10 +109,11 @@ pub async fn cluster_status(
     let picture = map.picture().await?;
     let asked: Vec<_> = picture
         .members
-        .values()
-        .map(|seen| {
-            let (fabric, address) = (fabric.clone(), seen.record.address.clone());
-            tokio::spawn(async move { node_status(&*fabric, &address, limit).await })
+        .iter()
+        .map(|(name, seen)| {
+            let (fabric, name) = (fabric.clone(), name.clone());
+            let address = seen.record.address.clone();
+            tokio::spawn(async move { node_status(&*fabric, &name, &address, limit).await })
         })
         .collect();
     let mut members = Vec::with_capacity(asked.len());

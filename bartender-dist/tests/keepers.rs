@@ -363,6 +363,6 @@ fn the_status_says_who_is_what_and_who_does_not_answer() {
         };
         assert_eq!((silent("k1"), silent("k2")), (true, false));
         let nobody = network.node_with_roles("nobody", Roles::NONE);
-        assert!(node_status(&*nobody, "k2", patience).await.is_err());
+        assert!(node_status(&*nobody, "k2", "k2", patience).await.is_err());
     });
 }

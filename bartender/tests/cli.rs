@@ -98,7 +98,11 @@ impl Setup {
     fn cluster(&self, words: &[&str]) -> Output {
         tool()
             .args(["cluster", "--cluster", "test", "--name", "ops"])
-            .args(["--coordinator", &self.coordinator, "--identity"])
+            .args([
+                "--coordinator",
+                &format!("n1@{}", self.coordinator),
+                "--identity",
+            ])
             .arg(self.keys())
             .args(words)
             .output()

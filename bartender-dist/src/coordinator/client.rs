@@ -142,7 +142,11 @@ impl Remote {
         {
             return Ok(session.clone());
         }
-        let connection = self.fabric.connect(&self.address).await?;
+        // The last one: a name may have it, an address has not.
+        let connection = match self.address.rsplit_once('@') {
+            Some((name, address)) => self.fabric.connect(address).await?.expect(name)?,
+            None => self.fabric.connect(&self.address).await?,
+        };
         let session = Arc::new(Session {
             connection,
             waiting: Mutex::new(Some(BTreeMap::new())),
@@ -188,7 +192,8 @@ impl Remote {
 }
 
 impl RemoteCoordinator {
-    /// The coordinator at `address`. Nothing is asked yet. Its tasks run in the runtime of whoever asks first.
+    /// The coordinator at `address`, or at `NAME@ADDRESS`: then it has to be the node of that name that answers, and not just any
+    /// of the cluster. Nothing is asked yet. Its tasks run in the runtime of whoever asks first.
     pub fn new(fabric: Arc<dyn Fabric>, address: impl Into<String>) -> RemoteCoordinator {
         RemoteCoordinator::with_limit(fabric, address, Duration::from_secs(5))
     }

@@ -198,6 +198,7 @@ impl Shared {
             };
             let asked = timeout(self.options.beat * 2, async {
                 let connection = self.fabric.connect(&member.record.address).await?;
+                let connection = connection.expect(other)?;
                 let region = hosted.name.clone();
                 connection.send(Ask::Query { region }.encode()).await?;
                 Ok::<_, Error>(connection.recv().await?)

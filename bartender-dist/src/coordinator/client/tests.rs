@@ -51,6 +51,17 @@ async fn one_over_tcp_with_tls_keeps_the_contract() {
     let (address, _) = serve(&Embedded::volatile(), server, "127.0.0.1:0").await;
     let remote = RemoteCoordinator::new(fabric("writer", Roles::WRITER), &*address);
     contract::all(Arc::new(remote), "t/").await;
+    // Another node's certificate does not make it the coordinator.
+    let named = |name| {
+        let writer = fabric("writer", Roles::WRITER);
+        RemoteCoordinator::new(writer, format!("{name}@{address}"))
+    };
+    named("server").read("").await.unwrap();
+    let error = named("other").read("").await.unwrap_err().to_string();
+    assert!(
+        error.contains("server") && error.contains("other"),
+        "{error}"
+    );
     // Who may only read changes nothing, and says so.
     let reader = RemoteCoordinator::new(fabric("reader", Roles::READER), &*address);
     let before = reader.read("").await.unwrap();

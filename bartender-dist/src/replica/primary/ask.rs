@@ -14,7 +14,9 @@ impl Primary {
         address: &str,
     ) -> Result<Connection> {
         let connection = timeout(self.bounds.patience, self.fabric.connect(address)).await;
-        Ok(connection.map_err(|_| self.no_answer(backup, "connect"))??)
+        let connection = connection.map_err(|_| self.no_answer(backup, "connect"))??;
+        // What another node acknowledged would be on no copy that counts.
+        Ok(connection.expect(backup)?)
     }
 
     /// A connection of its own to a backup that is a member now.

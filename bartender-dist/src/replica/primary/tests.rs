@@ -60,6 +60,19 @@ fn no_commit_is_answered_before_the_backups_are_known() {
         assert!(early.is_err(), "{early:?} without the backup");
         assert!(region.durable_seq() < region.last_seq());
 
+        // Another node at its address is not the backup.
+        let other = network.node("c");
+        let listener = other.listen("c").await.unwrap();
+        let accepting = tokio::spawn(async move { listener.accept().await });
+        let answered = primary.connect("b", "c").await.unwrap_err();
+        let another = bartender_net::Error::AnotherNode {
+            peer: "c".into(),
+            found: "c".into(),
+            expected: "b".into(),
+        };
+        assert_eq!(answered.to_string(), another.to_string());
+        accepting.abort();
+
         let position = Position {
             uuid: region.uuid(),
             epoch: 1,

@@ -48,8 +48,8 @@ pub(crate) struct Reach {
     /// Without certificates: whoever reaches a port is believed
     #[arg(long, required_unless_present = "identity")]
     pub(crate) insecure: bool,
-    /// The coordinator that a node serves (see `bartender node --serve-coordinator`)
-    #[arg(long, value_name = "HOST:PORT")]
+    /// The coordinator that a node serves (see `bartender node --serve-coordinator`); with a NAME it has to be that node that answers
+    #[arg(long, value_name = "[NAME@]HOST:PORT")]
     pub(crate) coordinator: Option<String>,
     /// etcd as the coordinator; once for each of its endpoints
     #[cfg(feature = "etcd")]
