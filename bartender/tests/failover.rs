@@ -252,7 +252,8 @@ fn member() {
         loop {
             match count(&heap, member) {
                 Ok(total) => {
-                    writeln!(out, "answered {total}").expect("the parent reads");
+                    let backups = heap.lags().iter().filter(|lag| lag.required).count();
+                    writeln!(out, "answered {backups} {total}").expect("the parent reads");
                     out.flush().expect("the parent reads");
                 }
                 Err(Error::Region(bartender_pm::Error::Fenced { .. })) => break,
@@ -325,7 +326,8 @@ impl Drop for Etcd {
 #[cfg(feature = "etcd")]
 enum Said {
     Reign(usize, u64),
-    Answered(usize, u64),
+    /// With so many backups that have it.
+    Answered(usize, usize, u64),
 }
 
 #[cfg(feature = "etcd")]
@@ -351,7 +353,10 @@ fn spawn(
             let mut words = line.split(' ');
             let what = match (words.next(), words.next_back().and_then(|w| w.parse().ok())) {
                 (Some("reign"), Some(total)) => Said::Reign(i, total),
-                (Some("answered"), Some(total)) => Said::Answered(i, total),
+                (Some("answered"), Some(total)) => {
+                    let backups = words.next().and_then(|w| w.parse().ok());
+                    Said::Answered(i, backups.unwrap_or(0), total)
+                }
                 (Some("failed"), _) => {
                     println!("{}: {line}", MEMBERS[i]);
                     continue;
@@ -408,7 +413,7 @@ fn primaries_killed_under_load_lose_nothing() {
         let Ok((at, what)) = said.recv_timeout(Duration::from_secs(30)) else {
             panic!("nobody goes on after {killed} deaths, {answered} answered");
         };
-        let (i, total) = match what {
+        let (i, backups, total) = match what {
             Said::Reign(i, total) => {
                 assert!(
                     total >= answered,
@@ -420,7 +425,7 @@ fn primaries_killed_under_load_lose_nothing() {
                 println!("{} reigns with {total}", MEMBERS[i]);
                 continue;
             }
-            Said::Answered(i, total) => (i, total),
+            Said::Answered(i, backups, total) => (i, backups, total),
         };
         if Some(i) == dead {
             // Written before it was killed, read after.
@@ -432,12 +437,13 @@ fn primaries_killed_under_load_lose_nothing() {
         since_reign += 1;
         if let Some(killed) = killed_at.take() {
             took.push(at.saturating_duration_since(killed));
-            // The dead one comes back, and gets in sync before the next dies.
+            // The dead one comes back.
             if let Some(dead) = dead.take() {
                 children[dead] = Some(spawn(dead, folder.path(), &etcd, sender.clone()));
             }
         }
-        if since_reign == 1500 {
+        // Who is dead comes back when another one has committed: somebody who has everything has to be left.
+        if since_reign >= 1500 && backups == MEMBERS.len() - 1 {
             let mut child = children[i].take().expect("it speaks");
             child.kill().expect("it runs");
             killed_at = Some(Instant::now());

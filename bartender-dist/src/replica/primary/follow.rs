@@ -15,6 +15,13 @@ use tracing::Instrument;
 /// Bytes of log sent at once to a backup that is behind.
 const PIECE: u64 = 1 << 20;
 
+/// How following a backup ended that was reached.
+enum End {
+    /// Commits wait for it no more.
+    Removed,
+    Failed(Error),
+}
+
 impl Primary {
     /// Keeps one backup up to date for as long as this is the primary.
     pub(super) async fn follow(self: Arc<Self>, region: Region, backup: String, number: u64) {
@@ -37,13 +44,15 @@ impl Primary {
             });
             self.changed.raise();
             // One that was too slow is given a while, or commits would wait for it again at once; one for which nobody
-            // waits, and which fails again and again, is asked less often.
-            let removed = followed.is_ok_and(|removed| removed);
+            // waits, and which fails again and again, gets its log or its copy less often.
             let longest = self.bounds.lag.max(self.bounds.beat);
-            pause = match required {
-                _ if removed => longest,
-                Some(true) => self.bounds.beat,
-                _ => (pause * 2).min(longest),
+            pause = match (followed, required) {
+                (Ok(End::Removed), _) => longest,
+                (Ok(End::Failed(error)), Some(false)) => {
+                    tracing::info!(region = self.name, backup, %error, "not brought up to date");
+                    (pause * 2).min(longest)
+                }
+                _ => self.bounds.beat,
             };
             tokio::time::sleep(pause).await;
         }
@@ -64,14 +73,25 @@ impl Primary {
         }
     }
 
-    /// Whether it ended because the backup was removed.
-    async fn follow_once(&self, region: &Region, backup: &str, number: u64) -> Result<bool> {
+    /// From connecting to a backup on until that ends; an error if it was not reached.
+    async fn follow_once(&self, region: &Region, backup: &str, number: u64) -> Result<End> {
         let picture = self.members.picture();
         let Some(member) = picture.members.get(backup) else {
             self.members.changes(self.bounds.patience).await;
-            return Ok(false);
+            return Err(self.no_answer(backup, "connect"));
         };
         let connection = self.connect(backup, &member.record.address).await?;
+        let followed = self.follow_on(region, connection, backup, number).await;
+        Ok(followed.unwrap_or_else(End::Failed))
+    }
+
+    async fn follow_on(
+        &self,
+        region: &Region,
+        connection: Connection,
+        backup: &str,
+        number: u64,
+    ) -> Result<End> {
         let (mut position, ring) = match self.attach(region, &connection, backup).await? {
             Some(attached) => attached,
             None => {
@@ -87,7 +107,7 @@ impl Primary {
                 let (written, leading) = (state.written, state.leading.clone());
                 let Some(required) = state.backups.get_mut(backup).filter(|b| b.number == number)
                 else {
-                    return Ok(true);
+                    return Ok(End::Removed);
                 };
                 match leading {
                     _ if at < written => None,
@@ -118,8 +138,7 @@ impl Primary {
                     let read = blocking(|| region.read_records(at, written, PIECE));
                     if self.is_shed(backup) {
                         // The log may have been used again while it was read.
-                        tracing::info!(region = self.name, backup, at, "left behind");
-                        return Ok(false);
+                        return Err(self.no_answer(backup, "catching up"));
                     }
                     read?.into()
                 }
@@ -143,7 +162,7 @@ impl Primary {
         // Also what it had before this connection.
         self.acked(backup, at);
         if !self.admit(region, backup, number).await? {
-            return Ok(true);
+            return Ok(End::Removed);
         }
         loop {
             let upto = region.committed();
@@ -154,7 +173,7 @@ impl Primary {
                 _ => false,
             };
             if !goes_on {
-                return Ok(true);
+                return Ok(End::Removed);
             }
             tokio::select! {
                 biased;
