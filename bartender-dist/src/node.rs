@@ -20,7 +20,7 @@ use crate::tasks::Tasks;
 use crate::wish::Wish;
 use bartender_net::Fabric;
 use bartender_pm::sync::Mutex;
-use bartender_pm::sync::atomic::{AtomicU64, Ordering};
+use bartender_pm::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use bartender_pm::{Position, Region};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -131,6 +131,8 @@ struct Hosted {
     offer: Mutex<Offer>,
     /// What reigns that are over have counted.
     counts: Mutex<RegionCounts>,
+    /// Whether this node's copy was in sync by the record that was seen last.
+    in_sync: AtomicBool,
 }
 
 /// What whoever waits for a region may have.
@@ -488,6 +490,7 @@ impl Shared {
             wish,
             offer: Mutex::default(),
             counts: Mutex::default(),
+            in_sync: AtomicBool::new(false),
         });
         all.insert(region.to_owned(), hosted.clone());
         drop(all);

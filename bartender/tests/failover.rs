@@ -1,23 +1,28 @@
 //! Heaps on three members of a cluster, over TCP with mutual TLS: what was answered is there after the primary has gone, and it goes on elsewhere.
 //!
-//! The first test has all members in this process, and lets primaries leave. The second, for `cargo xtask failover`, has a process for each and
-//! an etcd of its own, and kills primaries by SIGKILL under load: it needs `BARTENDER_ETCD_SERVER` (the program) and the feature `etcd`.
+//! The first tests have all members in this process. The last ones have a process for each, and kill primaries by SIGKILL under load: with a
+//! coordinator that this process serves, and with an etcd of their own, for which they need `BARTENDER_ETCD_SERVER` (the program) and the feature
+//! `etcd`. `cargo xtask failover` does that more often (`BARTENDER_KILLS`).
 
 use bartender::{
     Cluster, Coordinator, Embedded, Error, Heap, PHashMap, PMutex, Persist, Replicated,
 };
 use bartender_dist::coordinator::Counted;
-use bartender_net::Roles;
+use bartender_dist::{RemoteCoordinator, serve_coordinator};
 use bartender_net::tls::{Authority, Identity};
+use bartender_net::{Fabric, Roles, TcpFabric, TcpOptions};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+use tokio::runtime::Handle;
 
 const MEMBERS: [&str; 3] = ["a", "b", "c"];
 const DAY: Duration = Duration::from_secs(86_400);
 const LEASE: Duration = Duration::from_millis(600);
+/// Of members that are processes: etcd has no shorter one.
+const KILLED_LEASE: Duration = Duration::from_secs(2);
 
 #[derive(Persist, Default)]
 #[repr(C)]
@@ -209,17 +214,35 @@ fn damaged_copies_are_repaired_while_the_heap_is_used() {
     });
 }
 
+/// The coordinator at an endpoint as [`Keeper`] says it.
+async fn coordinator_at(
+    endpoint: String,
+    identity: Identity,
+) -> bartender_dist::Result<Arc<dyn Coordinator>> {
+    #[cfg(feature = "etcd")]
+    if endpoint.starts_with("http") {
+        let options = bartender_dist::EtcdOptions::new([endpoint]);
+        return Ok(Arc::new(bartender_dist::Etcd::connect(&options).await?));
+    }
+    let (handle, options) = (Handle::current(), TcpOptions::default());
+    let fabric = TcpFabric::secure(handle, &identity, options)?;
+    Ok(Arc::new(RemoteCoordinator::new(Arc::new(fabric), endpoint)))
+}
+
 /// A member as a process: says when it reigns, and each total that was answered. It is killed.
-#[cfg(feature = "etcd")]
 #[test]
 fn member() {
-    use bartender_dist::EtcdOptions;
     use std::io::Write;
     let Ok(name) = std::env::var("BARTENDER_FAILOVER_MEMBER") else {
         return;
     };
+    #[cfg(feature = "cli")]
+    if let Ok(filter) = std::env::var("BARTENDER_LOG") {
+        let log = tracing_subscriber::fmt().with_env_filter(filter);
+        log.with_writer(std::io::stderr).init();
+    }
     let folder = std::env::var("BARTENDER_FAILOVER_FOLDER").expect("the parent says it");
-    let endpoint = std::env::var("BARTENDER_ETCD").expect("the parent says it");
+    let endpoint = std::env::var("BARTENDER_FAILOVER_COORDINATOR").expect("the parent says it");
     let folder = Path::new(&folder);
     let file = |what: String| folder.join("keys").join(what);
     let identity = Identity::load(
@@ -230,14 +253,11 @@ fn member() {
     .expect("the parent saved them");
     let cluster = Cluster::options(&name, "failover")
         .data(folder.join(&name))
-        .identity(identity)
-        .lease(LEASE.max(Duration::from_secs(2)))
+        .identity(identity.clone())
+        .lease(KILLED_LEASE)
         .max_size(64 << 20)
         .log_size(4 << 20)
-        .join(|| async move {
-            let etcd = bartender_dist::Etcd::connect(&EtcdOptions::new([endpoint])).await?;
-            Ok(Arc::new(etcd) as Arc<dyn Coordinator>)
-        })
+        .join(|| coordinator_at(endpoint, identity))
         .expect("a member");
     let mut out = std::io::stdout().lock();
     loop {
@@ -266,14 +286,46 @@ fn member() {
     }
 }
 
+/// A coordinator for members that are processes, and where they find it. It ends with this value.
+enum Keeper {
+    /// In this process.
+    Served(
+        #[expect(dead_code, reason = "its tasks run in it")] tokio::runtime::Runtime,
+        String,
+    ),
+    Etcd(Etcd),
+}
+
+impl Keeper {
+    fn serve(authority: &Authority) -> Keeper {
+        let runtime = tokio::runtime::Runtime::new().expect("threads");
+        let identity = authority.issue("keeper", Roles::NODE, DAY);
+        let identity = identity.expect("a certificate");
+        let address = runtime.block_on(async {
+            let (handle, options) = (Handle::current(), TcpOptions::default());
+            let fabric = TcpFabric::secure(handle, &identity, options).expect("sound");
+            let listener = fabric.listen("127.0.0.1:0").await.expect("a port");
+            let address = listener.address();
+            tokio::spawn(serve_coordinator(Arc::new(Embedded::volatile()), listener));
+            address
+        });
+        Keeper::Served(runtime, format!("keeper@{address}"))
+    }
+
+    fn endpoint(&self) -> &str {
+        match self {
+            Keeper::Served(_, endpoint) => endpoint,
+            Keeper::Etcd(etcd) => &etcd.endpoint,
+        }
+    }
+}
+
 /// An etcd server, which ends with this value.
-#[cfg(feature = "etcd")]
 struct Etcd {
     child: std::process::Child,
     endpoint: String,
 }
 
-#[cfg(feature = "etcd")]
 impl Etcd {
     fn start(program: &std::ffi::OsStr, folder: &Path) -> Etcd {
         use std::net::{TcpListener, TcpStream};
@@ -314,7 +366,6 @@ impl Etcd {
     }
 }
 
-#[cfg(feature = "etcd")]
 impl Drop for Etcd {
     fn drop(&mut self) {
         let _ = self.child.kill();
@@ -323,18 +374,16 @@ impl Drop for Etcd {
 }
 
 /// What a member said, and who.
-#[cfg(feature = "etcd")]
 enum Said {
     Reign(usize, u64),
     /// With so many backups that have it.
     Answered(usize, usize, u64),
 }
 
-#[cfg(feature = "etcd")]
 fn spawn(
     i: usize,
     folder: &Path,
-    etcd: &Etcd,
+    keeper: &Keeper,
     said: std::sync::mpsc::Sender<(std::time::Instant, Said)>,
 ) -> std::process::Child {
     use std::io::{BufRead, BufReader};
@@ -343,7 +392,7 @@ fn spawn(
         .args(["--exact", "member", "--nocapture", "--test-threads=1"])
         .env("BARTENDER_FAILOVER_MEMBER", MEMBERS[i])
         .env("BARTENDER_FAILOVER_FOLDER", folder)
-        .env("BARTENDER_ETCD", &etcd.endpoint)
+        .env("BARTENDER_FAILOVER_COORDINATOR", keeper.endpoint())
         .stdout(Stdio::piped())
         .spawn()
         .expect("this program starts");
@@ -371,22 +420,30 @@ fn spawn(
     child
 }
 
-/// Kills the primary again and again while it commits.
-#[cfg(feature = "etcd")]
 #[test]
 fn primaries_killed_under_load_lose_nothing() {
+    killed_under_load(|authority, _| Keeper::serve(authority));
+}
+
+#[test]
+fn primaries_killed_under_load_lose_nothing_with_etcd() {
+    let server = std::env::var_os("BARTENDER_ETCD_SERVER");
+    match server.filter(|_| cfg!(feature = "etcd")) {
+        Some(server) => killed_under_load(|_, folder| Keeper::Etcd(Etcd::start(&server, folder))),
+        None => println!("skipped: no feature `etcd`, or BARTENDER_ETCD_SERVER names no program"),
+    }
+}
+
+/// Kills the primary again and again while it commits.
+fn killed_under_load(keeper: impl FnOnce(&Authority, &Path) -> Keeper) {
     use std::time::Instant;
-    let Some(program) = std::env::var_os("BARTENDER_ETCD_SERVER") else {
-        println!("skipped: BARTENDER_ETCD_SERVER names no program");
-        return;
-    };
     let rounds = std::env::var("BARTENDER_KILLS")
         .ok()
         .and_then(|n| n.parse().ok());
-    let rounds: usize = rounds.unwrap_or(3);
+    let rounds: usize = rounds.unwrap_or(2);
     let folder = tempfile::tempdir().expect("a folder");
-    let etcd = Etcd::start(&program, folder.path());
     let authority = Authority::create(DAY).expect("an authority");
+    let keeper = keeper(&authority, folder.path());
     let keys = folder.path().join("keys");
     std::fs::create_dir(&keys).expect("a folder");
     for name in MEMBERS {
@@ -398,7 +455,7 @@ fn primaries_killed_under_load_lose_nothing() {
     }
     let (sender, said) = std::sync::mpsc::channel();
     let mut children: Vec<_> = (0..MEMBERS.len())
-        .map(|i| Some(spawn(i, folder.path(), &etcd, sender.clone())))
+        .map(|i| Some(spawn(i, folder.path(), &keeper, sender.clone())))
         .collect();
     let (mut answered, mut killed_at, mut killed) = (0, None::<Instant>, 0);
     let mut took = Vec::new();
@@ -439,7 +496,7 @@ fn primaries_killed_under_load_lose_nothing() {
             took.push(at.saturating_duration_since(killed));
             // The dead one comes back.
             if let Some(dead) = dead.take() {
-                children[dead] = Some(spawn(dead, folder.path(), &etcd, sender.clone()));
+                children[dead] = Some(spawn(dead, folder.path(), &keeper, sender.clone()));
             }
         }
         // Who is dead comes back when another one has committed: somebody who has everything has to be left.
@@ -458,7 +515,7 @@ fn primaries_killed_under_load_lose_nothing() {
     took.sort();
     let at = |part: usize| took[(took.len() * part / 100).min(took.len() - 1)];
     println!(
-        "{killed} primaries killed, {answered} transactions answered, 0 lost; to the first commit after: p50 {:?}, p99 {:?}",
+        "{killed} primaries killed, {answered} transactions answered, 0 lost; to the first commit after, with a lease of {KILLED_LEASE:?}: p50 {:?}, p99 {:?}",
         at(50),
         at(99)
     );

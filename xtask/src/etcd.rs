@@ -61,9 +61,16 @@ pub(crate) fn failover(kills: Option<&str>) -> Result<(), Failure> {
         ));
     };
     let mut test = cargo(["test", "--release", "-p", "bartender", "--features", "etcd"]);
-    test.args(["--test", "failover", "--", "--nocapture", "primaries"])
-        .env("BARTENDER_KILLS", kills.unwrap_or("50"))
-        .env("BARTENDER_ETCD_SERVER", server);
+    test.args([
+        "--test",
+        "failover",
+        "--",
+        "--nocapture",
+        "--test-threads=1",
+    ])
+    .arg("primaries")
+    .env("BARTENDER_KILLS", kills.unwrap_or("50"))
+    .env("BARTENDER_ETCD_SERVER", server);
     Runner::default().run("failover", &mut test)
 }
 
@@ -91,15 +98,15 @@ pub(crate) fn run(steps: &mut Runner) -> Result<(), Failure> {
     let mut clippy = cargo(["clippy", "-p", "bartender", "--features", "cli,etcd"]);
     clippy.args(["--all-targets", "--", "-D", "warnings"]);
     steps.run("clippy, tool with etcd", &mut clippy)?;
-    let mut test = cargo(["test"]);
-    test.args(etcd)
-        .args(["--lib", "etcd"])
-        .env("BARTENDER_ETCD_SERVER", server);
-    steps.run("coordinator on etcd", &mut test)?;
-    let server = find("etcd").expect("found above");
-    let mut test = cargo(["test", "-p", "bartender", "--features", "etcd"]);
-    test.args(["--test", "failover", "--", "--nocapture"])
-        .env("BARTENDER_KILLS", "3")
-        .env("BARTENDER_ETCD_SERVER", server);
-    steps.run("failover with etcd", &mut test)
+    // Of the whole workspace, so that what was built for its tests does for these.
+    let test = |more: &[&str]| {
+        let mut test = cargo(["test", "--workspace", "--features", "bartender/etcd"]);
+        test.args(more)
+            .env("BARTENDER_KILLS", "3")
+            .env("BARTENDER_ETCD_SERVER", &server);
+        test
+    };
+    steps.run("coordinator on etcd", &mut test(&["--lib", "etcd"]))?;
+    let failover = ["--test", "failover", "--", "--nocapture", "with_etcd"];
+    steps.run("failover with etcd", &mut test(&failover))
 }

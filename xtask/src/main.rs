@@ -34,8 +34,8 @@ Usage: cargo xtask COMMAND [ARGUMENT...]
                   what they print
   sim [SECONDS]   simulated clusters under everything that can happen to them, from a seed of
                   its own on, in release mode; for a minute if nothing is said
-  failover [N]    three members as processes, with TLS and an etcd of their own: the primary is
-                  killed under load N times (50)
+  failover [N]    three members as processes, with TLS: the primary is killed under load N times
+                  (50), with a coordinator of ours and with an etcd of their own
   bench [ARG...]  the benchmarks; `bench --help` says which there are and what
                   can be chosen
   instructions    what operations of the allocator cost, counted by valgrind, beside

@@ -25,6 +25,7 @@ enum Said {
     },
     Commit {
         upto: u64,
+        room: bool,
     },
     /// An honest header, changed.
     Install {
@@ -34,7 +35,10 @@ enum Said {
         offset: u64,
         bytes: Vec<u8>,
     },
-    Finish,
+    /// The same header or another one, changed.
+    Finish {
+        edits: Edits,
+    },
     Query,
     Anything(Vec<u8>),
 }
@@ -52,9 +56,10 @@ fn message(said: &Said, version: u32) -> Vec<u8> {
             out.extend(epoch.to_le_bytes());
             string(&mut out, REGION.as_bytes());
         }
-        Said::Commit { upto } => {
+        Said::Commit { upto, room } => {
             out.push(2);
             out.extend(upto.to_le_bytes());
+            out.extend(u32::from(*room).to_le_bytes());
         }
         Said::Install { edits } => {
             out.push(3);
@@ -65,7 +70,10 @@ fn message(said: &Said, version: u32) -> Vec<u8> {
             out.extend(offset.to_le_bytes());
             string(&mut out, bytes);
         }
-        Said::Finish => out.push(5),
+        Said::Finish { edits } => {
+            out.push(5);
+            string(&mut out, &edited(&HONEST.header, edits));
+        }
         Said::Query => {
             out.push(6);
             out.extend(version.to_le_bytes());

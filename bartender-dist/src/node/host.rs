@@ -25,6 +25,7 @@ use crate::records::{RegionId, RegionRecord, Seen};
 use crate::replica::{Answer, Ask, Primary};
 use crate::tasks::blocking;
 use bartender_net::Received;
+use bartender_pm::sync::atomic::Ordering;
 use bartender_pm::{Region, mutant};
 use std::cmp::Reverse;
 use std::sync::Arc;
@@ -96,6 +97,15 @@ impl Shared {
             reign.record.member == me.name && reign.record.incarnation < me.incarnation
         });
         let in_sync = seen.record.in_sync.contains(&me.name);
+        if hosted.in_sync.swap(in_sync, Ordering::AcqRel) && !in_sync {
+            let (region, primary) = (name, &seen.record.primary);
+            tracing::warn!(
+                node = self.options.name,
+                region,
+                primary,
+                "dropped: this copy was too far behind, or away, and does not count now"
+            );
+        }
         if !in_sync || hosted.slot.position().is_none() || reigns.is_some() && !mine_of_before {
             self.members.changes(self.options.ttl).await;
             return Ok(());
