@@ -60,18 +60,24 @@ pub(crate) fn failover(kills: Option<&str>) -> Result<(), Failure> {
             "missing: {names} (as Debian calls them); `etcd-test` installs them"
         ));
     };
-    let mut test = cargo(["test", "--release", "-p", "bartender", "--features", "etcd"]);
-    test.args([
-        "--test",
-        "failover",
-        "--",
-        "--nocapture",
-        "--test-threads=1",
-    ])
-    .arg("primaries")
-    .env("BARTENDER_KILLS", kills.unwrap_or("50"))
-    .env("BARTENDER_ETCD_SERVER", server);
-    Runner::default().run("failover", &mut test)
+    let test = |name: &str| {
+        let mut test = cargo(["test", "--release", "-p", "bartender", "--features", "etcd"]);
+        test.args([
+            "--test",
+            "failover",
+            "--",
+            "--nocapture",
+            "--test-threads=1",
+        ])
+        .arg(name)
+        .env("BARTENDER_KILLS", kills.unwrap_or("50"))
+        .env("BARTENDER_COMMITS", "1000000")
+        .env("BARTENDER_ETCD_SERVER", &server);
+        test
+    };
+    let mut steps = Runner::default();
+    steps.run("failover", &mut test("primaries"))?;
+    steps.run("a million commits", &mut test("commits_ask"))
 }
 
 fn is_root() -> bool {
