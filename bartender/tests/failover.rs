@@ -322,7 +322,8 @@ impl Keeper {
 
 /// An etcd server, which ends with this value.
 struct Etcd {
-    child: std::process::Child,
+    #[expect(dead_code, reason = "it is killed with it")]
+    child: Member,
     endpoint: String,
 }
 
@@ -362,14 +363,10 @@ impl Etcd {
         while TcpStream::connect(&client).is_err() {
             std::thread::sleep(Duration::from_millis(20));
         }
-        Etcd { child, endpoint }
-    }
-}
-
-impl Drop for Etcd {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        Etcd {
+            child: Member(child),
+            endpoint,
+        }
     }
 }
 
@@ -380,12 +377,28 @@ enum Said {
     Answered(usize, usize, u64),
 }
 
+/// A process that is killed with this value, also when the test fails.
+struct Member(std::process::Child);
+
+impl Member {
+    fn kill(&mut self) {
+        let _ = self.0.kill();
+        self.0.wait().expect("it ran");
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
 fn spawn(
     i: usize,
     folder: &Path,
     keeper: &Keeper,
     said: std::sync::mpsc::Sender<(std::time::Instant, Said)>,
-) -> std::process::Child {
+) -> Member {
     use std::io::{BufRead, BufReader};
     use std::process::{Command, Stdio};
     let mut child = Command::new(std::env::current_exe().expect("this program"))
@@ -417,7 +430,7 @@ fn spawn(
             }
         }
     });
-    child
+    Member(child)
 }
 
 #[test]
@@ -502,16 +515,12 @@ fn killed_under_load(keeper: impl FnOnce(&Authority, &Path) -> Keeper) {
         // Who is dead comes back when another one has committed: somebody who has everything has to be left.
         if since_reign >= 1500 && backups == MEMBERS.len() - 1 {
             let mut child = children[i].take().expect("it speaks");
-            child.kill().expect("it runs");
             killed_at = Some(Instant::now());
-            child.wait().expect("killed");
+            child.kill();
             (dead, killed) = (Some(i), killed + 1);
         }
     }
-    for mut child in children.into_iter().flatten() {
-        child.kill().expect("it runs");
-        child.wait().expect("killed");
-    }
+    drop(children);
     took.sort();
     let at = |part: usize| took[(took.len() * part / 100).min(took.len() - 1)];
     println!(

@@ -39,7 +39,7 @@ const STAND_IN: usize = 1;
 
 /// Cuts the power `rounds` times.
 pub(super) fn run(rounds: u32) -> Result<(), Failure> {
-    let programs = suite::build("bartender", &["machines"], &["rdma"])?;
+    let programs = suite::build("bartender", &["machines"], &["rdma"], &[])?;
     let program = &programs[0];
     let mut machines = [
         Machine::of_node("failover-a")?,

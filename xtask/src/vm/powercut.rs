@@ -27,7 +27,7 @@ const PLACES: [(&str, &str); 2] = [("ext4", "/run/pmem/bank.region"), ("device",
 pub(super) fn run(rounds: u32) -> Result<(), Failure> {
     let machine = Machine::of_node("powercut")?;
     machine.blank()?;
-    let programs = suite::build("bartender", &["kill"], &[])?;
+    let programs = suite::build("bartender", &["kill"], &[], &[])?;
     let program = quoted(&programs[0]);
     let mut told = Told::default();
     for round in 1..=rounds {

@@ -14,8 +14,12 @@ const CARDS: &str = include_str!("../../vm/rdma.sh");
 /// Runs all tests and the comparison, or the tests that `filters` name.
 pub(super) fn run(filters: &[&str]) -> Result<u8, Failure> {
     let machine = Machine::new()?;
-    let built = suite::build("bartender-net", &["verbs"], &["rdma"])?;
-    let program = quoted(built.first().ok_or("vm: cargo built nothing")?);
+    let build = |options: &[&str]| {
+        let built = suite::build("bartender-net", &["verbs"], &["rdma"], options)?;
+        let program = built.first().ok_or("vm: cargo built nothing")?;
+        Ok::<_, Failure>(quoted(program))
+    };
+    let program = build(&[])?;
     let folder = quoted(&root().join("bartender-net").to_string_lossy());
     let words: Vec<String> = filters.iter().map(|word| quoted(word)).collect();
     let words = words.join(" ");
@@ -25,6 +29,8 @@ pub(super) fn run(filters: &[&str]) -> Result<u8, Failure> {
          {program} --test-threads 1 {words} || exit 1\n"
     );
     if filters.is_empty() {
+        // Its peer is optimised as well.
+        let program = build(&["--release"])?;
         script += &format!(
             "ours=$(BARTENDER_TEST_LATENCY=1 {program} --exact read_latency --nocapture |\n\
              \x20   awk '$1 == \"read64\" {{ print $3 }}')\n\

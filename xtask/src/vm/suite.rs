@@ -43,7 +43,7 @@ pub(super) fn run(filters: &[&str]) -> Result<u8, Failure> {
     let mut programs = Vec::new();
     for (package, wanted) in PROGRAMS {
         let names: Vec<&str> = wanted.iter().map(|(name, _)| *name).collect();
-        let built = build(package, &names, &[])?;
+        let built = build(package, &names, &[], &[])?;
         for ((name, filter), program) in wanted.iter().zip(built) {
             programs.push((*package, *name, *filter, program));
         }
@@ -75,8 +75,10 @@ pub(super) fn build(
     package: &str,
     names: &[&str],
     features: &[&str],
+    options: &[&str],
 ) -> Result<Vec<String>, Failure> {
     let mut command = cargo(["test", "--no-run", "--message-format=json", "-p", package]);
+    command.args(options);
     for name in names {
         command.args(["--test", name]);
     }
