@@ -152,6 +152,17 @@ impl Membership {
     async fn follow_records(&self) -> Result<(), Error> {
         loop {
             let picture = self.map.picture().await?;
+            if let Some((me, ..)) = &*self.life.lock()
+                && let Some(seen) = picture.members.get(&self.name)
+                && seen.record.incarnation > me.incarnation
+            {
+                let (other, member) = (&seen.record.address, &self.name);
+                tracing::error!(
+                    member,
+                    other,
+                    "another process has joined by this name, and stands for it now: end one of the two"
+                );
+            }
             let mut watch = self.map.watch(picture.revision).await?;
             *self.picture.lock() = Arc::new(picture);
             self.changed.raise();

@@ -284,6 +284,13 @@ fn what_an_application_left_on_memory_nodes_is_found_by_the_next_one() {
     });
     setup.until("all in sync", all);
     let table = out(&setup.cluster(&["status"]));
+    let up = |name| move |line: &str| line.starts_with(name) && line.ends_with("up");
+    assert!(
+        ["n1", "n2", "n3"]
+            .iter()
+            .all(|name| table.lines().any(up(*name))),
+        "{table}"
+    );
     assert!(table.starts_with("REGION"), "{table}");
     let row = |name: &str, state: &str| {
         let fits =

@@ -120,8 +120,24 @@ fn print(status: &ClusterStatus) -> Outcome {
             rows.push(row(status, region, replica));
         }
     }
+    let mut members = vec![["MEMBER", "ADDRESS", "STATE"].map(String::from).to_vec()];
+    for member in &status.members {
+        let state = match &member.silent {
+            None => "up",
+            Some(_) => "silent",
+        };
+        members.push(vec![
+            member.name.clone(),
+            member.address.clone(),
+            state.to_owned(),
+        ]);
+    }
     let mut out = io::stdout().lock();
     for line in table::lines(&rows) {
+        writeln!(out, "{line}")?;
+    }
+    writeln!(out)?;
+    for line in table::lines(&members) {
         writeln!(out, "{line}")?;
     }
     for member in &status.members {
