@@ -129,6 +129,13 @@ impl Pair {
             .await
             .expect("it listens")
     }
+
+    /// The first one, which is the primary.
+    async fn primary(&self, folder: &Path) -> (Node, Arc<Serving>) {
+        let node = self.node("a", folder).await;
+        let serving = node.host("region", wanted()).serve().await;
+        (node, Arc::new(serving.expect("it is the primary")))
+    }
 }
 
 fn wanted() -> Option<Wanted> {
@@ -163,9 +170,7 @@ async fn aside(f: impl FnOnce() + Send + 'static) {
 async fn a_long_copy(lease: Duration) {
     let folder = tempfile::tempdir().expect("a folder");
     let pair = Pair::new(lease, LOG);
-    let a = pair.node("a", folder.path()).await;
-    let serving = a.host("region", wanted()).serve().await;
-    let serving = Arc::new(serving.expect("it is the primary"));
+    let (_a, serving) = pair.primary(folder.path()).await;
     let b = pair.node("b", folder.path()).await;
     let waits = b.host("region", None);
     while pair.installs.load(Ordering::Relaxed) == 0 {
@@ -200,9 +205,7 @@ async fn a_disk_that_hangs_costs_no_membership() {
     let lease = Duration::from_millis(500);
     let mut pair = Pair::new(lease, LOG);
     pair.door.open();
-    let a = pair.node("a", folder.path()).await;
-    let serving = a.host("region", wanted()).serve().await;
-    let _serving = serving.expect("it is the primary");
+    let (_a, _serving) = pair.primary(folder.path()).await;
     pair.opens = Arc::default();
     let b = Arc::new(pair.node("b", folder.path()).await);
     let _waits = b.host("region", None);
@@ -236,9 +239,7 @@ async fn a_node_that_goes_fences_what_it_ships() {
     let folder = tempfile::tempdir().expect("a folder");
     let pair = Pair::new(LIMIT, LOG);
     pair.door.open();
-    let a = pair.node("a", folder.path()).await;
-    let serving = a.host("region", wanted()).serve().await;
-    let serving = Arc::new(serving.expect("it is the primary"));
+    let (a, serving) = pair.primary(folder.path()).await;
     let b = pair.node("b", folder.path()).await;
     let waits = b.host("region", None);
     in_sync(&serving).await;
@@ -270,9 +271,7 @@ async fn records_as_long_as_the_log_follow_each_other() {
     let folder = tempfile::tempdir().expect("a folder");
     let pair = Pair::new(LIMIT, LOG);
     pair.door.open();
-    let a = pair.node("a", folder.path()).await;
-    let serving = a.host("region", wanted()).serve().await;
-    let serving = Arc::new(serving.expect("it is the primary"));
+    let (_a, serving) = pair.primary(folder.path()).await;
     let b = pair.node("b", folder.path()).await;
     let _waits = b.host("region", None);
     in_sync(&serving).await;
@@ -290,9 +289,7 @@ async fn a_record_that_is_longer_than_one_transfer_is_shipped_and_sent_again() {
     let folder = tempfile::tempdir().expect("a folder");
     let pair = Pair::new(LIMIT, 160 << 20);
     pair.door.open();
-    let a = pair.node("a", folder.path()).await;
-    let serving = a.host("region", wanted()).serve().await;
-    let serving = Arc::new(serving.expect("it is the primary"));
+    let (_a, serving) = pair.primary(folder.path()).await;
     // One that is in the log already, and one that is not.
     let primary = serving.clone();
     aside(move || commit(&primary, 1, 70 << 20)).await;
