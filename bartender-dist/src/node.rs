@@ -245,6 +245,8 @@ impl Drop for Node {
             let offered = std::mem::replace(&mut *hosted.offer.lock(), Offer::Left);
             drop(offered);
             hosted.wish.changed.raise();
+            // Whoever still waits for its turn does not keep the copy from who opens it next.
+            hosted.slot.let_go();
         }
     }
 }

@@ -18,10 +18,9 @@ use std::sync::Arc;
 
 /// A whole copy of a region as of some moment, to start a replica from.
 ///
-/// A large home takes longer to copy than its log is long, and commits must not wait for that. So it is copied in rounds, as the memory of
-/// a virtual machine that moves while it runs (Clark et al., 2005): first all of a picture, then of a later picture the pages that
-/// [have changed](Frozen::changed) since the one before, until there are few. Only the log from the last picture's head on is
-/// needed.
+/// The replica needs the log from [`head`](Self::head) on. Where that was used again before the home was copied, there is a way that is shorter
+/// than another copy: of a later picture, the pages that [have changed](Frozen::changed) since this one. (As the memory of a
+/// virtual machine is copied that moves while it runs: Clark et al., 2005.)
 #[derive(Debug)]
 pub struct Picture {
     /// Home bytes: everything below [`head`](Self::head), and perhaps more of what follows.

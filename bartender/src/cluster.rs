@@ -222,6 +222,9 @@ impl Inner {
     fn leave(&self) {
         let mut node = self.node.lock().unwrap_or_else(PoisonError::into_inner);
         *node = None;
+        // With it goes what holds its copies open.
+        let mut hosted = self.hosted.lock().unwrap_or_else(PoisonError::into_inner);
+        hosted.clear();
     }
 }
 

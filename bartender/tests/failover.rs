@@ -161,6 +161,53 @@ fn commits_ask_the_coordinator_nothing() {
 }
 
 #[test]
+fn who_leaves_lets_its_copies_go() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let authority = Authority::create(DAY).expect("an authority");
+    let coordinator: Arc<dyn Coordinator> = Arc::new(Embedded::volatile());
+    let member = |name: &str| {
+        let data = folder.path().join(name);
+        std::fs::create_dir_all(&data).expect("a folder");
+        let identity = authority.issue(name, Roles::ALL, DAY);
+        join(
+            name,
+            &data,
+            identity.expect("a certificate"),
+            coordinator.clone(),
+        )
+    };
+    let [a, b] = ["a", "b"].map(member);
+    std::thread::scope(|scope| {
+        scope.spawn(|| drop(b.open::<Root>("counters")));
+        let heap = Heap::<Root>::options().replicas(["a", "b"]);
+        let heap = heap.open_in(&a, "counters").expect("this member's turn");
+        let in_sync = || heap.lags().iter().any(|lag| lag.live && lag.required);
+        while !in_sync() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        // Somebody still has a handle of the life before.
+        b.leave();
+        let file = std::fs::File::open(folder.path().join("b/counters.region"));
+        let file = file.expect("its copy stays");
+        let start = std::time::Instant::now();
+        while file.try_lock().is_err() {
+            assert!(start.elapsed() < DAY / 2000, "nobody lets go of it");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        drop(file);
+        let again = member("b");
+        let waiting = again.clone();
+        scope.spawn(move || drop(waiting.open::<Root>("counters")));
+        while !in_sync() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        count(&heap, 1).expect("it is the primary");
+        drop(heap);
+        [&a, &again].into_iter().for_each(Cluster::leave);
+    });
+}
+
+#[test]
 fn damaged_copies_are_repaired_while_the_heap_is_used() {
     let folder = tempfile::tempdir().expect("a folder");
     let authority = Authority::create(DAY).expect("an authority");

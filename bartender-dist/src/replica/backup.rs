@@ -118,6 +118,14 @@ impl Slot {
         Ok(copy.attached)
     }
 
+    /// Nobody follows here any more. What is under way with the copy is its last.
+    pub(crate) fn let_go(&self) {
+        let mut copy = self.copy.lock();
+        (copy.standby, copy.installing) = (None, None);
+        copy.attached += 1;
+        copy.reserved = true;
+    }
+
     /// Closes the copy, which is to be opened as a primary's. Nobody uses it after this.
     pub(crate) async fn close(&self) {
         let taken = {

@@ -1,19 +1,17 @@
 //! The task that follows one backup: connects, brings it up to date, has its copy made anew where that cannot be, makes it
 //! live, and then tells it now and then what is committed.
 
+use super::install::Tail;
 use super::ship::post;
 use super::{Live, Primary};
 use crate::error::{Error, Result};
 use crate::replica::layout::{Answer, Ask, Ring};
-use crate::tasks::blocking;
 use bartender_net::Connection;
 use bartender_pm::{Position, Region};
+use bytes::Bytes;
 use std::sync::Arc;
 use std::time::Duration;
 use tracing::Instrument;
-
-/// Bytes of log sent at once to a backup that is behind.
-const PIECE: u64 = 1 << 20;
 
 /// How following a backup ended that was reached.
 enum End {
@@ -92,8 +90,8 @@ impl Primary {
         backup: &str,
         number: u64,
     ) -> Result<End> {
-        let (mut position, ring) = match self.attach(region, &connection, backup).await? {
-            Some(attached) => attached,
+        let (mut position, ring, mut tail) = match self.attach(region, &connection, backup).await? {
+            Some((position, ring)) => (position, ring, Tail::from(position.committed)),
             None => {
                 let span = tracing::info_span!("install");
                 let installed = self.install(region, &connection, backup);
@@ -131,16 +129,15 @@ impl Primary {
                     }
                 }
             };
-            let bytes = match next {
-                Some(bytes) => bytes,
+            let bytes: Bytes = match next {
+                Some(bytes) => {
+                    tail.skip_to(at + bytes.len() as u64);
+                    bytes
+                }
                 None => {
-                    let written = self.state.lock().written;
-                    let read = blocking(|| region.read_records(at, written, PIECE));
-                    if self.is_shed(backup) {
-                        // The log may have been used again while it was read.
-                        return Err(self.no_answer(backup, "catching up"));
-                    }
-                    read?.into()
+                    self.top_up(region, backup, &mut tail)?;
+                    let kept = tail.pop().filter(|_| !tail.is_lost());
+                    kept.ok_or_else(|| self.no_answer(backup, "catching up"))?
                 }
             };
             let end = at + bytes.len() as u64;
@@ -198,7 +195,8 @@ impl Primary {
         let answer = self.ask(connection, ask, backup).await?;
         let (position, _) = self.attached(region, answer, backup)?;
         let required = self.backup(backup, |b| {
-            if !b.shed {
+            // For others it is kept aside.
+            if b.required {
                 b.floor = position.head;
             }
             (b.required, std::mem::take(&mut b.doubtful))

@@ -10,7 +10,7 @@ use std::time::Duration;
 pub struct Lag {
     /// Its name.
     pub backup: String,
-    /// Whether commits wait for it.
+    /// Whether commits wait for it. They do a moment before the cluster's record has it in sync, and it may take over.
     pub required: bool,
     /// Whether it follows now.
     pub live: bool,
