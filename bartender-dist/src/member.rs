@@ -23,6 +23,8 @@ pub(crate) struct Membership {
     picture: Mutex<Arc<Picture>>,
     /// Beats that were not answered.
     lost: AtomicU64,
+    /// The life of which there is no record any more.
+    missing: AtomicU64,
 }
 
 impl Membership {
@@ -42,6 +44,7 @@ impl Membership {
             changed: Signal::default(),
             picture: Mutex::default(),
             lost: AtomicU64::new(0),
+            missing: AtomicU64::new(0),
         });
         let keeper = membership.clone();
         tasks.spawn(async move { keeper.keep(address).await });
@@ -115,6 +118,10 @@ impl Membership {
         self.changed.raise();
         loop {
             tokio::time::sleep(self.ttl / 4).await;
+            if self.missing.load(Ordering::Acquire) == identity.incarnation {
+                // Joining again makes one.
+                return Err(Error::LeaseEnded { lease: lease.id.0 });
+            }
             let asked = Moment::now();
             let beat = coordinator.keep_alive(lease.id);
             match tokio::time::timeout(self.ttl / 4, beat).await {
@@ -151,17 +158,24 @@ impl Membership {
 
     async fn follow_records(&self) -> Result<(), Error> {
         loop {
+            let me = self.life.lock().as_ref().map(|(me, ..)| me.incarnation);
             let picture = self.map.picture().await?;
-            if let Some((me, ..)) = &*self.life.lock()
-                && let Some(seen) = picture.members.get(&self.name)
-                && seen.record.incarnation > me.incarnation
-            {
-                let (other, member) = (&seen.record.address, &self.name);
-                tracing::error!(
-                    member,
-                    other,
-                    "another process has joined by this name, and stands for it now: end one of the two"
-                );
+            let member = &self.name;
+            match (me, picture.members.get(member)) {
+                (Some(me), Some(seen)) if seen.record.incarnation > me => {
+                    let other = &seen.record.address;
+                    tracing::error!(
+                        member,
+                        other,
+                        "another process has joined by this name: end one of the two"
+                    );
+                }
+                (Some(me), None) => {
+                    // It went with that process, or with what the coordinator lost.
+                    tracing::error!(member, "the cluster has no record of this member");
+                    self.missing.store(me, Ordering::Release);
+                }
+                _ => {}
             }
             let mut watch = self.map.watch(picture.revision).await?;
             *self.picture.lock() = Arc::new(picture);
@@ -194,5 +208,25 @@ mod tests {
         tasks.end();
         assert!(!believed, "its lease may have ended");
         assert_eq!(again.map(|me| me.incarnation), Some(me.incarnation));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_member_whose_record_went_with_another_process_joins_again() {
+        let coordinator: Arc<dyn Coordinator> = Arc::new(Embedded::volatile());
+        let map = ClusterMap::new(coordinator.clone(), "test").expect("a name");
+        let (tasks, ttl) = (Tasks::default(), Duration::from_secs(1));
+        let member = Membership::start(map.clone(), "a", "a".into(), ttl, &tasks);
+        tokio::time::sleep(ttl * 3).await;
+        let first = member.alive().expect("it has joined").incarnation;
+        // One by its name comes, and goes.
+        let lease = coordinator.grant(ttl).await.expect("sound").id;
+        map.join("a", "elsewhere", lease).await.expect("sound");
+        tokio::time::sleep(ttl / 2).await;
+        coordinator.revoke(lease).await.expect("sound");
+        tokio::time::sleep(ttl * 3).await;
+        let again = member.alive().expect("it is one again").incarnation;
+        let seen = map.member("a").await.expect("sound").expect("it is there");
+        tasks.end();
+        assert!(again > first && seen.record.incarnation == again);
     }
 }

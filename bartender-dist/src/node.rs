@@ -133,6 +133,8 @@ struct Hosted {
     counts: Mutex<RegionCounts>,
     /// Whether this node's copy was in sync by the record that was seen last.
     in_sync: AtomicBool,
+    /// Why its copy does not open, as it was said last.
+    told: Mutex<String>,
 }
 
 /// What whoever waits for a region may have.
@@ -324,6 +326,20 @@ impl Hosted {
         !matches!(*offer, Offer::Taken)
     }
 
+    /// Its copy does not open, which is said once.
+    fn not_open(&self, node: &str, error: &Error) {
+        let region = &self.name;
+        if matches!(error, Error::Region(bartender_pm::Error::Busy { .. })) {
+            // Whoever had it as the primary may still hold it.
+            return tracing::debug!(node, region, %error, "not open");
+        }
+        let (mut told, text) = (self.told.lock(), error.to_string());
+        if *told != text {
+            tracing::error!(node, region, %error, "this node's copy does not open");
+            *told = text;
+        }
+    }
+
     /// That reign's primary is no more.
     fn ended(&self, primary: &Primary) {
         let mut now = self.primary.lock();
@@ -493,6 +509,7 @@ impl Shared {
             offer: Mutex::default(),
             counts: Mutex::default(),
             in_sync: AtomicBool::new(false),
+            told: Mutex::default(),
         });
         all.insert(region.to_owned(), hosted.clone());
         drop(all);

@@ -267,6 +267,17 @@ async fn a_node_that_goes_fences_what_it_ships() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn no_name_of_a_region_leads_out_of_the_folder() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let pair = Pair::new(LIMIT, LOG);
+    let a = pair.node("a", folder.path()).await;
+    let mut evil = a.host("../evil", wanted());
+    let served = timeout(Duration::from_millis(500), evil.serve()).await;
+    assert!(served.is_err());
+    assert!(!folder.path().join("evil.region").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn records_as_long_as_the_log_follow_each_other() {
     let folder = tempfile::tempdir().expect("a folder");
     let pair = Pair::new(LIMIT, LOG);

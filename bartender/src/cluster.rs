@@ -290,11 +290,12 @@ impl Cluster {
             .hosted
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        let hosting = hosted.entry(region.to_owned()).or_insert_with(|| {
-            let _inside = runtime.enter();
-            let hosting = node.host(region, wanted);
-            Arc::new(tokio::sync::Mutex::new(hosting))
-        });
+        let _inside = runtime.enter();
+        // Also where somebody waits for it already, who did not say how it is made.
+        let hosting = node.host(region, wanted);
+        let hosting = hosted
+            .entry(region.to_owned())
+            .or_insert_with(|| Arc::new(tokio::sync::Mutex::new(hosting)));
         Ok((hosting.clone(), runtime.handle().clone()))
     }
 }

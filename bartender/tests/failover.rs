@@ -161,6 +161,24 @@ fn commits_ask_the_coordinator_nothing() {
 }
 
 #[test]
+fn a_region_that_somebody_waits_for_already_is_made() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let authority = Authority::create(DAY).expect("an authority");
+    let identity = authority.issue("a", Roles::ALL, DAY);
+    let identity = identity.expect("a certificate");
+    let coordinator = Arc::new(Embedded::volatile());
+    let a = join("a", folder.path(), identity, coordinator);
+    std::thread::scope(|scope| {
+        // It does not say how the region is made, and the cluster has none.
+        scope.spawn(|| drop(a.open::<Root>("counters")));
+        std::thread::sleep(LEASE / 4);
+        let options = Heap::<Root>::options().replicas(["a"]);
+        let heap = options.open_in(&a, "counters").expect("its turn");
+        count(&heap, 1).expect("it is the primary");
+    });
+}
+
+#[test]
 fn who_leaves_lets_its_copies_go() {
     let folder = tempfile::tempdir().expect("a folder");
     let authority = Authority::create(DAY).expect("an authority");

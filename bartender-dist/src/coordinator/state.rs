@@ -123,7 +123,8 @@ impl State {
 
     /// The first revision above `after` that touched the prefix, if there is one already; and how far it looked.
     pub(crate) fn changes(&self, prefix: &str, after: u64) -> Result<(Option<Changes>, u64)> {
-        if after < self.forgotten {
+        // Of a later revision than there is knows who saw another past: this state is an older one, or a new one.
+        if after < self.forgotten || after > self.revision {
             return Err(Error::Compacted {
                 asked: after,
                 oldest: self.forgotten,
@@ -138,7 +139,7 @@ impl State {
                 return Ok((Some(Changes { revision, keys }), revision));
             }
         }
-        Ok((None, self.revision.max(after)))
+        Ok((None, self.revision))
     }
 
     fn holds(&self, compare: &Compare) -> bool {

@@ -21,7 +21,7 @@
 use super::{Hosted, Shared, Wanted};
 use crate::cluster::{Identity, NewRegion, Refusal, Verdict};
 use crate::error::{Error, Result};
-use crate::records::{RegionId, RegionRecord, Seen};
+use crate::records::{RegionId, RegionRecord, Seen, check_name};
 use crate::replica::{Answer, Ask, Primary};
 use crate::tasks::blocking;
 use bartender_net::Received;
@@ -88,8 +88,7 @@ impl Shared {
             return Ok(());
         }
         if let Err(error) = blocking(|| hosted.slot.open()) {
-            // Whoever had it as the primary may still hold it.
-            tracing::debug!(node = self.options.name, region = name, %error, "not open");
+            hosted.not_open(&self.options.name, &error);
             tokio::time::sleep(self.options.beat).await;
             return Ok(());
         }
@@ -117,6 +116,8 @@ impl Shared {
     /// A region that the cluster does not have: made here, then recorded.
     async fn create(&self, hosted: &Arc<Hosted>, wanted: &Wanted, me: Identity) -> Result<()> {
         let name = &hosted.name;
+        // Before it is a file's.
+        check_name(name)?;
         if let Err(error) = blocking(|| hosted.slot.open()) {
             tracing::debug!(node = self.options.name, region = name, %error, "not open");
             tokio::time::sleep(self.options.beat).await;

@@ -420,9 +420,7 @@ impl Session {
                 if standby.needs_checkpoint() || room && position.head < position.committed {
                     self.slot.checkpoint();
                 }
-                if standby.expected() == position.committed {
-                    ring.go_on_at(position.committed);
-                }
+                ring.go_on_at(position.committed, || standby.expected());
                 Answer::Attached {
                     position,
                     ring: Some(registered.remote()),

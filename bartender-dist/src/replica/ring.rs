@@ -50,9 +50,13 @@ impl Ring {
         })
     }
 
-    /// The primary was told to go on at `next`.
-    pub(crate) fn go_on_at(&self, next: u64) {
-        *self.next.lock() = next;
+    /// What the primary has not sent to this ring is settled up to `committed`, if the copy that it writes to expects no more: it goes
+    /// on there. Asked for under the lock: a piece that is being received moves both.
+    pub(crate) fn go_on_at(&self, committed: u64, expected: impl FnOnce() -> u64) {
+        let mut next = self.next.lock();
+        if expected() == committed {
+            *next = committed;
+        }
     }
 
     /// Copies `[from, from + len)`, both multiples of 8.

@@ -112,3 +112,19 @@ async fn what_watches_might_want_takes_a_bounded_amount_of_memory() {
     // 16 MiB of 25 MB.
     assert_eq!(revision - oldest, 67);
 }
+
+/// Who has seen a later revision than there is saw another past, which this coordinator has lost, and has to read again.
+#[tokio::test(start_paused = true)]
+async fn a_watch_from_a_revision_that_is_not_there_yet_is_refused() {
+    let embedded = Embedded::volatile();
+    embedded
+        .transact(vec![], vec![Change::put("k", "v")])
+        .await
+        .unwrap();
+    let now = embedded.read("").await.unwrap().revision;
+    let error = match embedded.watch("", now + 1).await {
+        Ok(mut watch) => watch.next().await.unwrap_err(),
+        Err(error) => error,
+    };
+    assert!(matches!(error, Error::Compacted { .. }), "{error}");
+}
