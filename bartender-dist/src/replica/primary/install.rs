@@ -68,11 +68,9 @@ impl Primary {
             Some(true) => 1,
             _ => KEPT,
         };
-        while !tail.lost && tail.bytes < most {
-            let written = self.state.lock().written;
-            if tail.at >= written {
-                break;
-            }
+        // Not what is written while this reads: commits may be as fast, and what the caller waits for has its turn.
+        let written = self.state.lock().written;
+        while !tail.lost && tail.bytes < most && tail.at < written {
             let read = blocking(|| region.read_records(tail.at, written, PIECE));
             // Looked at afterwards: it may have been used again while it was read.
             tail.lost = self.is_shed(backup);
