@@ -15,6 +15,7 @@
 //! the view be a frozen copy.
 
 pub(crate) mod conservative;
+mod counted;
 mod fault;
 mod own;
 mod program;

@@ -159,6 +159,22 @@ pub enum Kind {
         /// Whether readers may share it (`PRwLock`); else it is a mutex.
         rw: bool,
     },
+    /// An integer of 8 bytes that transactions change beside each other, each when it commits.
+    Atomic {
+        /// Whether it is two's complement.
+        signed: bool,
+    },
+    /// [`RawBox`](crate::layout::RawBox) with other owners of the same block, which counts them.
+    Shared {
+        /// The type of the block: a struct that begins with the count, an integer of 8 bytes.
+        elem: TypeRef,
+    },
+    /// [`RawBox`](crate::layout::RawBox) whose readers take no lock: another box takes its place while they look at the
+    /// value. So nothing that it leads to may change by itself: no lock, no atomic, nothing shared.
+    Rcu {
+        /// The type of the value.
+        elem: TypeRef,
+    },
     /// Bytes of which every pattern is valid and none is a pointer.
     Opaque,
     /// What a program without types stored: any word may be a pointer. Only ever the whole of a
@@ -354,6 +370,7 @@ impl Schema {
             }
             Kind::Option { payload: elem, .. }
             | Kind::Box { elem }
+            | Kind::Rcu { elem }
             | Kind::Vec { elem }
             | Kind::Lock { inner: elem, .. } => {
                 out.push_str(&this.name);
@@ -394,7 +411,7 @@ impl Kind {
     pub(crate) fn each_ref(&self, mut f: impl FnMut(TypeRef)) {
         match self {
             Kind::Int { .. } | Kind::Float | Kind::Bool | Kind::Char | Kind::Str => {}
-            Kind::Opaque | Kind::Untyped => {}
+            Kind::Opaque | Kind::Untyped | Kind::Atomic { .. } => {}
             Kind::Struct { fields } | Kind::Tuple { fields } => {
                 fields.iter().for_each(|field| f(field.ty));
             }
@@ -405,6 +422,8 @@ impl Kind {
             Kind::Option { payload: elem, .. }
             | Kind::Array { elem, .. }
             | Kind::Box { elem }
+            | Kind::Shared { elem }
+            | Kind::Rcu { elem }
             | Kind::Vec { elem }
             | Kind::Lock { inner: elem, .. } => f(*elem),
             Kind::Map { key, value, .. } => {
@@ -418,7 +437,7 @@ impl Kind {
     pub(crate) fn each_ref_mut(&mut self, mut f: impl FnMut(&mut TypeRef)) {
         match self {
             Kind::Int { .. } | Kind::Float | Kind::Bool | Kind::Char | Kind::Str => {}
-            Kind::Opaque | Kind::Untyped => {}
+            Kind::Opaque | Kind::Untyped | Kind::Atomic { .. } => {}
             Kind::Struct { fields } | Kind::Tuple { fields } => {
                 fields.iter_mut().for_each(|field| f(&mut field.ty));
             }
@@ -429,6 +448,8 @@ impl Kind {
             Kind::Option { payload: elem, .. }
             | Kind::Array { elem, .. }
             | Kind::Box { elem }
+            | Kind::Shared { elem }
+            | Kind::Rcu { elem }
             | Kind::Vec { elem }
             | Kind::Lock { inner: elem, .. } => f(elem),
             Kind::Map { key, value, .. } => {
@@ -440,6 +461,13 @@ impl Kind {
 
     /// Whether the types it refers to lie inside its values (and not behind a pointer).
     pub(crate) fn is_inline(&self) -> bool {
-        !matches!(self, Kind::Box { .. } | Kind::Vec { .. } | Kind::Map { .. })
+        !matches!(
+            self,
+            Kind::Box { .. }
+                | Kind::Shared { .. }
+                | Kind::Rcu { .. }
+                | Kind::Vec { .. }
+                | Kind::Map { .. }
+        )
     }
 }

@@ -19,6 +19,10 @@ pub(super) enum Fault {
     /// The slow walk says by whom.
     #[error("the block at {0:#x} has two owners")]
     Shared(u64),
+    #[error("the block at {0:#x} is shared as values of two types")]
+    Twofold(u64),
+    #[error("the shared block at {ptr:#x} counts {said} owners and has {found}")]
+    Count { ptr: u64, said: u64, found: u64 },
     #[error("length {len} is over the capacity {cap}")]
     LenOverCap { len: u64, cap: u64 },
     #[error("a capacity of {cap} elements of {size} bytes")]

@@ -36,6 +36,11 @@ pub(super) enum Op {
         elem: u32,
         or_null: bool,
     },
+    /// A block with several owners.
+    Shared {
+        at: u64,
+        elem: u32,
+    },
     Vec {
         at: u64,
         elem: u32,
@@ -276,7 +281,8 @@ impl Compiler<'_> {
                 size: this.size,
             }),
             // Untyped data are marked in another way and never compiled.
-            Kind::Int { nonzero: false, .. } | Kind::Float | Kind::Opaque | Kind::Untyped => {}
+            Kind::Int { nonzero: false, .. } | Kind::Atomic { .. } => {}
+            Kind::Float | Kind::Opaque | Kind::Untyped => {}
             Kind::Bool => ops.push(Op::Bool { at: 0 }),
             Kind::Char => ops.push(Op::Char { at: 0 }),
             Kind::Struct { fields } | Kind::Tuple { fields } => self.fields(fields, &mut ops),
@@ -317,10 +323,14 @@ impl Compiler<'_> {
                     });
                 }
             }
-            Kind::Box { elem } => ops.push(Op::Box {
+            Kind::Box { elem } | Kind::Rcu { elem } => ops.push(Op::Box {
                 at: 0,
                 elem: elem.index() as u32,
                 or_null: false,
+            }),
+            Kind::Shared { elem } => ops.push(Op::Shared {
+                at: 0,
+                elem: elem.index() as u32,
             }),
             Kind::Vec { elem } => ops.push(Op::Vec {
                 at: 0,
@@ -433,6 +443,7 @@ impl Op {
             | Op::Nonzero { at, .. }
             | Op::Lock { at }
             | Op::Box { at, .. }
+            | Op::Shared { at, .. }
             | Op::Vec { at, .. }
             | Op::Text { at }
             | Op::Map { at, .. }

@@ -12,6 +12,7 @@
 mod links;
 mod values;
 
+use super::counted::Counted;
 use super::fault::Fault;
 use super::own::{Own, Pool};
 use super::program::{Elem, NOT_LINKED, PLAIN, Program};
@@ -71,6 +72,7 @@ struct Shared<'a, B> {
     waiting: AtomicUsize,
     workers: usize,
     marks: Pool,
+    counted: Counted,
     /// Set once a fault was found: the others may stop where they are.
     stop: AtomicBool,
     /// One of the faults found; which one depends on timing.
@@ -96,6 +98,7 @@ pub(super) fn run<B: Blocks>(
         waiting: AtomicUsize::new(1),
         workers: tasks::current_num_threads(),
         marks: Pool::new(blocks, view.bytes.len()),
+        counted: Counted::new(),
         stop: AtomicBool::new(false),
         fault: Mutex::new(None),
         marked: AtomicU64::new(0),
@@ -113,6 +116,7 @@ pub(super) fn run<B: Blocks>(
         // Which block it is, the slow walk finds.
         return Err(Fault::Shared(root));
     }
+    shared.counted.finish(view)?;
     // The scope's end orders the workers' additions before these loads.
     Ok((
         shared.marked.load(Ordering::Relaxed),

@@ -1,6 +1,7 @@
 //! Marking over images that tests build: what is found, what is refused, and how it is said.
 
 pub(crate) mod image;
+mod owners;
 mod speed;
 
 use super::run;

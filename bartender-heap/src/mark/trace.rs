@@ -9,6 +9,7 @@
 //! was put there belong to nobody once it is taken off again, and memory stays proportional to
 //! the depth, not to the heap.
 
+use super::counted::Counted;
 use super::fault::Fault;
 use super::view::{
     self, View, check_bool, check_char, check_lock, check_nonzero, check_text, is_full, u64_at,
@@ -48,6 +49,17 @@ pub(super) fn first_damage(
                 ),
                 None => fault.to_string(),
             }
+        }
+        // Met at the end, when the way is gone.
+        Fault::Count { ptr, .. } => {
+            let block = ptr.wrapping_sub(view.home_base);
+            let owner = Trace::new(schema, view, blocks, Some(block)).run(root);
+            let path = owner.map(|(_, node, _, trace)| trace.path(node));
+            return Some(Damage {
+                path: path.unwrap_or_else(|| "root".into()),
+                offset: block,
+                what: fault.to_string(),
+            });
         }
         fault => fault.to_string(),
     };
@@ -126,6 +138,7 @@ struct Trace<'a, B> {
     /// Stop at the first way to this block.
     goal: Option<u64>,
     seen: HashSet<u64>,
+    counted: Counted,
     nodes: Vec<Node<'a>>,
     stack: Vec<Job>,
     /// Jobs found by the one at work, in order.
@@ -143,6 +156,7 @@ impl<'a, B: Blocks> Trace<'a, B> {
             blocks,
             goal,
             seen: HashSet::new(),
+            counted: Counted::new(),
             nodes: Vec::new(),
             stack: Vec::new(),
             found: Vec::new(),
@@ -163,7 +177,10 @@ impl<'a, B: Blocks> Trace<'a, B> {
                 job.keep = job.keep.max(keep);
                 self.stack.push(job);
             }
-            let job = self.stack.pop()?;
+            let Some(job) = self.stack.pop() else {
+                let wrong = self.counted.finish(self.view).err()?;
+                return Some((wrong, ROOT, 0, self));
+            };
             self.nodes.truncate(job.keep);
             if let Err((fault, node, offset)) = self.job(job) {
                 return Some((fault, node, offset, self));
@@ -398,7 +415,8 @@ impl<'a, B: Blocks> Trace<'a, B> {
             Kind::Int { nonzero: true, .. } => {
                 check_nonzero(&value[..this.size as usize]).map_err(wrong)
             }
-            Kind::Int { nonzero: false, .. } | Kind::Float | Kind::Opaque | Kind::Untyped => Ok(()),
+            Kind::Int { nonzero: false, .. } | Kind::Atomic { .. } => Ok(()),
+            Kind::Float | Kind::Opaque | Kind::Untyped => Ok(()),
             Kind::Bool => check_bool(value[0]).map_err(wrong),
             Kind::Char => check_char(uint_at(value, 0, 4) as u32).map_err(wrong),
             Kind::Struct { fields } | Kind::Tuple { fields } => {
@@ -456,7 +474,20 @@ impl<'a, B: Blocks> Trace<'a, B> {
                 }
                 Ok(())
             }
-            Kind::Box { elem } => {
+            Kind::Shared { elem } => {
+                let ptr = u64_at(value, 0);
+                let block = self.schema.get(*elem);
+                let target = self.view.boxed(ptr, block.size, block.align);
+                if let Some(target) = target.map_err(wrong)? {
+                    let number = elem.index() as u32;
+                    let first = self.counted.meet(self.view, target.offset, number);
+                    if first.map_err(wrong)? {
+                        self.block(target, Holds::One(*elem), node, base);
+                    }
+                }
+                Ok(())
+            }
+            Kind::Box { elem } | Kind::Rcu { elem } => {
                 let ptr = u64_at(value, 0);
                 self.boxed(*elem, ptr, node, base).map_err(wrong)
             }

@@ -39,7 +39,8 @@ pub(super) fn check(schema: &Schema) -> Result<(), BadSchema> {
     for ty in schema.types() {
         check_type(schema, ty).map_err(|what| BadSchema::new(format!("`{}`: {what}", ty.name)))?;
     }
-    check_nesting(schema)
+    check_nesting(schema)?;
+    check_versions(schema)
 }
 
 fn check_type(schema: &Schema, ty: &Type) -> Result<(), String> {
@@ -133,7 +134,23 @@ fn check_type(schema: &Schema, ty: &Type) -> Result<(), String> {
             }
             Ok(())
         }
-        Kind::Box { .. } => raw(8),
+        Kind::Box { .. } | Kind::Atomic { .. } | Kind::Rcu { .. } => raw(8),
+        Kind::Shared { elem } => {
+            raw(8)?;
+            let block = schema.get(*elem);
+            let first = match &block.kind {
+                Kind::Struct { fields } => fields.first(),
+                _ => None,
+            };
+            let counts = first.is_some_and(|first| {
+                let ty = schema.get(first.ty);
+                first.offset == 0 && ty.size == 8 && matches!(ty.kind, Kind::Int { .. })
+            });
+            match counts && block.align >= 8 {
+                true => Ok(()),
+                false => Err(format!("`{}` does not begin with a count", block.name)),
+            }
+        }
         Kind::Vec { .. } | Kind::Str => raw(24),
         Kind::Map { key, value, entry } => {
             raw(40)?;
@@ -234,6 +251,47 @@ fn check_entry(key: &Type, value: &Type, entry: &EntryLayout) -> Result<(), Stri
     let key = check_part(&whole, 0, key)?;
     let value = check_part(&whole, entry.value_offset, value)?;
     check_overlap(vec![key, value])
+}
+
+/// That a [`Kind::Rcu`] leads to nothing that changes by itself: who reads a version that was replaced would change what
+/// nobody has any more.
+fn check_versions(schema: &Schema) -> Result<(), BadSchema> {
+    let types = schema.types();
+    let changes = |kind: &Kind| {
+        matches!(
+            kind,
+            Kind::Lock { .. } | Kind::Atomic { .. } | Kind::Shared { .. } | Kind::Rcu { .. }
+        )
+    };
+    if !types.iter().any(|ty| matches!(ty.kind, Kind::Rcu { .. })) {
+        return Ok(());
+    }
+    // From what changes, back to whatever leads there.
+    let mut before = vec![Vec::new(); types.len()];
+    for (i, ty) in types.iter().enumerate() {
+        ty.kind.each_ref(|child| before[child.index()].push(i));
+    }
+    let mut leads = vec![false; types.len()];
+    let mut stack: Vec<usize> = (0..types.len())
+        .filter(|&i| changes(&types[i].kind))
+        .collect();
+    while let Some(i) = stack.pop() {
+        if !std::mem::replace(&mut leads[i], true) {
+            stack.extend(&before[i]);
+        }
+    }
+    for ty in types {
+        if let Kind::Rcu { elem } = ty.kind
+            && leads[elem.index()]
+        {
+            let what = &schema.get(elem).name;
+            return Err(BadSchema::new(format!(
+                "`{}`: its value `{what}` leads to a lock, an atomic, or something shared, which readers of an old version could change",
+                ty.name
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// That no type holds itself inline, nor nests deeper than [`MAX_DEPTH`]. Computes depths

@@ -129,6 +129,8 @@ impl Diff<'_> {
                 k == l && go(m, n)
             }
             (Kind::Box { elem: m }, Kind::Box { elem: n })
+            | (Kind::Shared { elem: m }, Kind::Shared { elem: n })
+            | (Kind::Rcu { elem: m }, Kind::Rcu { elem: n })
             | (Kind::Vec { elem: m }, Kind::Vec { elem: n }) => x.name == y.name && go(m, n),
             (
                 Kind::Map {

@@ -18,6 +18,8 @@
 //! | 12 map | | | key, value | entry size, entry align, value offset |
 //! | 14 lock | 1 readers may share | | inner | inner offset |
 //! | 15 untyped | | | | |
+//! | 20 atomic | 1 signed | | | |
+//! | 21 shared, 22 rcu | | | block, element | |
 
 use super::layout::{FieldRecord, Header, MAGIC, Pod, Text, TypeRecord, VERSION, VariantRecord};
 use super::{
@@ -42,6 +44,9 @@ const MAP: u32 = 12;
 const OPAQUE: u32 = 13;
 const LOCK: u32 = 14;
 const UNTYPED: u32 = 15;
+const ATOMIC: u32 = 20;
+const SHARED: u32 = 21;
+const RCU: u32 = 22;
 
 /// What encoding gathers.
 #[derive(Default)]
@@ -192,6 +197,9 @@ impl Encoder {
                 (r.kind, r.flags) = (LOCK, u32::from(*rw));
                 (r.x, r.a) = (inner.0, *offset);
             }
+            Kind::Atomic { signed } => (r.kind, r.flags) = (ATOMIC, u32::from(*signed)),
+            Kind::Shared { elem } => (r.kind, r.x) = (SHARED, elem.0),
+            Kind::Rcu { elem } => (r.kind, r.x) = (RCU, elem.0),
             Kind::Opaque => r.kind = OPAQUE,
             Kind::Untyped => r.kind = UNTYPED,
         }
@@ -391,6 +399,11 @@ impl Decoder<'_> {
                     value_offset: r.c,
                 },
             },
+            ATOMIC => Kind::Atomic {
+                signed: r.flags != 0,
+            },
+            SHARED => Kind::Shared { elem: TypeRef(r.x) },
+            RCU => Kind::Rcu { elem: TypeRef(r.x) },
             OPAQUE => Kind::Opaque,
             UNTYPED => Kind::Untyped,
             LOCK => Kind::Lock {

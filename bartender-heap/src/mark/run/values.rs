@@ -61,6 +61,19 @@ impl<'s, B: Blocks> Worker<'s, B> {
                         }
                     }
                 }
+                Op::Shared { at, elem } => {
+                    let Elem {
+                        size, align, body, ..
+                    } = program.elems[elem as usize];
+                    let ptr = u64_at(value, at as usize);
+                    if let Some(target) = self.view.boxed(ptr, size, align)? {
+                        self.shared.blocks.pointer(base + at);
+                        let counted = &self.shared.counted;
+                        if counted.meet(self.view, target.offset, elem)? {
+                            self.block_of(elem, body, target)?;
+                        }
+                    }
+                }
                 Op::Vec { at, elem } => {
                     let Elem {
                         size, align, body, ..
