@@ -1,18 +1,20 @@
 //! [`Heap`]: typed data in a region. How it is opened is in `options`.
 
 mod options;
+mod with_durability;
 
 pub use options::Options;
+pub use with_durability::WithDurability;
 
 use crate::error::{Error, Result};
 use crate::leased;
-use crate::lock::{self, Lock, PMutex, PRwLock, ReadGuard};
+use crate::lock::{Lock, PMutex, PRwLock, ReadGuard};
 use crate::mutref::Mut;
 use crate::persist::Persist;
 use crate::run::Core;
 use crate::thread;
 use crate::transaction::Tx;
-use bartender_pm::Region;
+use bartender_pm::{Durability, Region};
 use std::fmt;
 use std::marker::PhantomData;
 use std::ptr::NonNull;
@@ -101,18 +103,44 @@ impl<R: Persist> Heap<R> {
     /// As [`transaction`](Self::transaction).
     pub fn try_transaction<A, E: From<Error>>(
         &self,
-        mut f: impl FnMut(&mut Tx<'_>) -> Result<A, E>,
+        f: impl FnMut(&mut Tx<'_>) -> Result<A, E>,
     ) -> Result<A, E> {
-        self.core.run(true, |tx| f(&mut Tx::new(tx)))
+        self.with_durability(self.core.durability)
+            .try_transaction(f)
     }
 
-    /// Waits until everything that was committed is durable. Only [`Durability::Eventual`](crate::Durability::Eventual) leaves anything to wait for.
+    /// Transactions whose commits are answered as `durability` says, whatever the heap was
+    /// [opened](Options::durability) with.
+    ///
+    /// ```
+    /// # use bartender::{Durability, Heap, PMutex, Error};
+    /// # fn main() -> Result<(), Error> {
+    /// # let folder = tempfile::tempdir().expect("a folder");
+    /// # let path = folder.path().join("r");
+    /// let heap = Heap::<PMutex<u64>>::options().max_size(1 << 30).open(path)?;
+    /// let hurried = heap.with_durability(Durability::Eventual);
+    /// for _ in 0..1000 {
+    ///     hurried.update(|mut hits| {
+    ///         *hits += 1;
+    ///         Ok(())
+    ///     })?; // waits for no barrier
+    /// }
+    /// heap.sync()?; // from here on all thousand survive
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn with_durability(&self, durability: Durability) -> WithDurability<'_, R> {
+        WithDurability::new(self, durability)
+    }
+
+    /// Waits until everything that was committed is durable. Only [`Durability::Eventual`] leaves anything to wait
+    /// for: one barrier for all of it, none if another commit's came behind it.
     ///
     /// # Errors
     ///
     /// The region's.
     pub fn sync(&self) -> Result<()> {
-        Ok(self.core.region.sync()?)
+        self.core.settle()
     }
 
     /// Copies everything committed to its home and truncates the log: reopening is faster afterwards.
@@ -222,11 +250,7 @@ impl<L: Lock> Heap<L> {
         &self,
         f: impl FnOnce(Mut<'_, L::Target>) -> Result<A, E>,
     ) -> Result<A, E> {
-        let mut f = Some(f);
-        self.core.run(false, |tx| {
-            let f = f.take().expect("without a retry it is called once");
-            f(lock::lock(self.root(), tx)?)
-        })
+        self.with_durability(self.core.durability).try_update(f)
     }
 }
 

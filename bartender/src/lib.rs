@@ -46,7 +46,7 @@
 //!
 //! - A transaction that returned `Ok` survives whatever the medium survives, unless [`Durability::Eventual`] was asked
 //!   for. One that returned `Err`, panicked or was interrupted has left no trace.
-//! - Readers outside of transactions see durable data only.
+//! - Readers outside of transactions see durable data only, and what [`Durability::Eventual`] transactions committed.
 //! - Transactions are serialised by the locks they take. Nobody waits in a circle: `transaction` starts again when it has
 //!   to make way, `update` takes one lock first and has nothing to give up.
 //! - Opening checks the root's type against the one that is stored, and says what differs.
@@ -123,7 +123,7 @@ pub use bartender_pm::Durability;
 pub use cluster::{Cluster, ClusterOptions, Replicated};
 pub use error::{Error, Result};
 pub use hash_map::PHashMap;
-pub use heap::{ByUse, CheckReport, ClassStats, Heap, Options, Report, Stats};
+pub use heap::{ByUse, CheckReport, ClassStats, Heap, Options, Report, Stats, WithDurability};
 pub use lock::{Lock, PMutex, PRwLock, ReadGuard};
 pub use moved::Moved;
 pub use mutref::Mut;

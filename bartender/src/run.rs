@@ -35,6 +35,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize};
 pub(crate) struct Core {
     pub(crate) heap: bartender_heap::Heap,
     pub(crate) region: Region,
+    /// Of transactions that ask for no other.
     pub(crate) durability: Durability,
     /// What is committed but not durable (`Durability::Eventual` on a stream), by rising number.
     deferred: Mutex<VecDeque<Deferred>>,
@@ -61,20 +62,21 @@ impl Core {
     }
 
     /// Runs `body` as a transaction, or as a part of the one that runs on this thread over the same heap.
-    /// `again`: a conflict is tried again.
+    /// `again`: a conflict is tried again. `durability` is that of the whole; joining strengthens it.
     #[inline]
     pub(crate) fn run<A, E: From<Error>>(
         &self,
         again: bool,
+        durability: Durability,
         mut body: impl FnMut(TxRef<'_>) -> Result<A, E>,
     ) -> Result<A, E> {
         thread::with(|thread| {
             if thread.active().is_some()
                 && let Some(context) = self.running(thread)
             {
-                return join(context, body);
+                return join(context, durability, body);
             }
-            self.run_outermost(thread, again, &mut body)
+            self.run_outermost(thread, again, durability, &mut body)
         })
     }
 
@@ -92,6 +94,7 @@ impl Core {
         &self,
         thread: &Thread,
         again: bool,
+        durability: Durability,
         body: &mut impl FnMut(TxRef<'_>) -> Result<A, E>,
     ) -> Result<A, E> {
         let outer = thread.active();
@@ -111,6 +114,7 @@ impl Core {
             let state = unsafe { &mut *context.as_ptr() };
             let base = self.region.base().addr();
             state.begin(&self.heap, base..base + self.region.max_size() as usize);
+            state.durability = durability;
             state.outer = outer;
             if outer.is_none() {
                 state.owner.begin();
@@ -221,6 +225,7 @@ impl Core {
             changes,
             record,
             entries,
+            durability,
             ..
         } = state;
         record.clear();
@@ -246,7 +251,7 @@ impl Core {
                 record.change(entry.offset, &entry.bytes);
             }
         }
-        Ok(writer.append(record, self.durability)?)
+        Ok(writer.append(record, *durability)?)
     }
 
     /// Puts everything back as it was, and releases the locks.
@@ -275,11 +280,15 @@ fn release(state: &mut Context) {
 /// Runs `body` as a part of the transaction of `context`. If it fails the whole is doomed.
 fn join<A, E>(
     mut context: NonNull<Context>,
+    durability: Durability,
     mut body: impl FnMut(TxRef<'_>) -> Result<A, E>,
 ) -> Result<A, E> {
     // SAFETY: it runs, further out on this thread, until this call has returned.
     let tx = unsafe { TxRef::new(context) };
     tx.context().joined += 1;
+    if durability == Durability::Immediate {
+        tx.context().durability = durability;
+    }
     let outcome = panic::catch_unwind(AssertUnwindSafe(|| body(tx)));
     // SAFETY: nobody has it borrowed: `body` has returned.
     let state = unsafe { context.as_mut() };

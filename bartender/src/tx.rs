@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::lock_table::{Mode, Owner, Refused};
 use crate::thread;
 use bartender_heap::{Block, Entry};
-use bartender_pm::Record;
+use bartender_pm::{Durability, Record};
 use std::alloc::Layout;
 use std::marker::PhantomData;
 use std::ptr::NonNull;
@@ -87,6 +87,8 @@ pub(crate) struct Context {
     pub(crate) joined: usize,
     /// Highest number of a commit that it saw and that was not durable.
     pub(crate) seen: u64,
+    /// When its commit is answered: the strongest of what it and those that joined it asked for.
+    pub(crate) durability: Durability,
     pub(crate) doom: Option<Doom>,
     pub(crate) record: Record,
 }
@@ -108,6 +110,7 @@ impl Context {
             round: 0,
             joined: 0,
             seen: 0,
+            durability: Durability::Immediate,
             doom: None,
             record: Record::new(),
         }

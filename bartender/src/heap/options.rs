@@ -92,6 +92,7 @@ impl<R: Persist> Options<R> {
     }
 
     /// When commits are answered. Default: when they are durable.
+    /// [`Heap::with_durability`] chooses for single transactions.
     pub fn durability(mut self, durability: Durability) -> Self {
         self.durability = durability;
         self.region.durability(durability);
@@ -232,7 +233,7 @@ fn is_blank(region: &Region) -> bool {
 /// Stores the root: the first transaction of a heap.
 fn plant<R: Persist>(core: &Core, root: R) -> Result<()> {
     let mut root = Some(root);
-    core.run(false, |tx| {
+    core.run(false, core.durability, |tx| {
         let layout = Layout::new::<R>();
         // Even a root without bytes has an address.
         let layout = Layout::from_size_align(layout.size().max(1), layout.align());

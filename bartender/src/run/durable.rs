@@ -27,9 +27,9 @@ impl Core {
     /// shuts it finds every free that is to come noted down. If the commit has to be awaited, returns whether it frees
     /// anything.
     pub(super) fn leave_stream(&self, state: &mut Context, seq: u64) -> Option<bool> {
-        // What it saw has lower numbers.
+        // What it saw has lower numbers, and becomes durable no later.
         state.seen = 0;
-        if self.durability != Durability::Eventual {
+        if state.durability != Durability::Eventual {
             let frees = !state.frees.is_empty();
             if frees {
                 self.awaited.fetch_add(1, Ordering::Relaxed);
@@ -78,11 +78,12 @@ impl Core {
     #[inline]
     pub(super) fn finish(&self, state: &mut Context) {
         self.entries_durable(&mut state.entries);
-        if !state.frees.is_empty() {
-            state.frees.drain(..).for_each(|block| self.free(block));
-        }
+        // First: this one may free blocks whose entries wait there.
         if self.any_deferred.load(Ordering::Relaxed) {
             self.free_deferred();
+        }
+        if !state.frees.is_empty() {
+            state.frees.drain(..).for_each(|block| self.free(block));
         }
         state.clear();
     }
