@@ -20,7 +20,10 @@ mod stored_entry;
 
 pub use entry::{Entry, OccupiedEntry, VacantEntry};
 pub use hash::StableState;
-pub use iter::{IntoIter, Iter, IterMut, Keys, Values, ValuesMut};
+pub(crate) use iter::Extract;
+pub use iter::{
+    Drain, ExtractIf, IntoIter, IntoKeys, IntoValues, Iter, IterMut, Keys, Values, ValuesMut,
+};
 pub use stored::{StoredIterMut, StoredValuesMut};
 pub use stored_entry::{StoredEntry, StoredOccupied, StoredVacant};
 
@@ -37,8 +40,6 @@ use std::hash::{BuildHasher, Hash};
 /// `Result`.
 ///
 /// The order of iteration is unspecified, but the same for the same map from run to run.
-///
-/// A set is a map to `()`.
 ///
 /// ```
 /// use bartender::{PHashMap, PString};

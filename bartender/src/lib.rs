@@ -93,6 +93,8 @@ mod string;
 
 pub mod hash_map;
 
+pub mod hash_set;
+
 mod fresh;
 
 mod run;
@@ -123,6 +125,7 @@ pub use bartender_pm::Durability;
 pub use cluster::{Cluster, ClusterOptions, Replicated};
 pub use error::{Error, Result};
 pub use hash_map::PHashMap;
+pub use hash_set::PHashSet;
 pub use heap::{ByUse, CheckReport, ClassStats, Heap, Options, Report, Stats, WithDurability};
 pub use lock::{Lock, PMutex, PRwLock, ReadGuard};
 pub use moved::Moved;

@@ -113,6 +113,56 @@ impl<K: Persist + Hash + Eq, V: Persist> Mut<'_, PHashMap<K, V>> {
     }
 }
 
+/// Keys that move: what [`PHashSet`](crate::PHashSet) needs.
+impl<K: Persist + Hash + Eq> Mut<'_, PHashMap<K, ()>> {
+    /// Takes the key that equals `key`, to be attached somewhere else.
+    pub(crate) fn remove_key_moved<Q: Hash + Eq + ?Sized>(
+        &mut self,
+        key: &Q,
+    ) -> Result<Option<Moved<K>>>
+    where
+        K: Borrow<Q>,
+    {
+        let Some(index) = self.find(self.hash(key), key) else {
+            return Ok(None);
+        };
+        let (table, tx) = self.table();
+        // SAFETY: the key is there once, and nobody sees it in the empty bucket. The map is borrowed for changing by this
+        // transaction.
+        unsafe {
+            let key = moved::detach(tx, &raw mut (*(*table).bucket(index).as_ptr()).key)?;
+            Table::erase(table, index, tx);
+            Ok(Some(key))
+        }
+    }
+
+    /// Attaches a key of this transaction; whether an equal one was not there. If one was, the new one ends.
+    pub(crate) fn insert_key_moved(&mut self, moved: Moved<K>) -> Result<bool> {
+        let tx = Mut::tx(self);
+        moved.attach(tx, |key| {
+            // SAFETY: a copy of the value's bytes, to be read until it has a place.
+            let hash = unsafe { self.hash(&*key) };
+            // SAFETY: as above.
+            if unsafe { self.find(hash, &*key) }.is_some() {
+                // SAFETY: nothing refers to the value, which is held, and gets no place.
+                unsafe { tx.release(key)? };
+                return Ok(false);
+            }
+            self.reserve(1)?;
+            let (table, tx) = self.table();
+            // SAFETY: an entry is its key. There is room for one more, and its bucket is claimed only after. The map is
+            // borrowed for changing by this transaction.
+            unsafe {
+                let index = (*table).vacant(hash);
+                moved::write(tx, &raw mut (*(*table).bucket(index).as_ptr()).key, key)?;
+                let claimed = Table::claim(table, hash, tx);
+                debug_assert_eq!(claimed, index);
+            }
+            Ok(true)
+        })
+    }
+}
+
 impl<K: Persist + Hash + Eq, V: Persist> StoredOccupied<'_, K, V> {
     /// Takes the value, to be attached somewhere else. The key goes.
     ///

@@ -2,10 +2,14 @@
 //!
 //! Each leaves the map whole when a key's `Hash`, `Eq` or `Drop`, or a callback, panics.
 
-use super::{Entry, IntoIter, Iter, IterMut, PHashMap, Slot, ValuesMut, entry};
+use super::{
+    Drain, Entry, Extract, ExtractIf, IntoIter, IntoKeys, IntoValues, Iter, IterMut, PHashMap,
+    Slot, ValuesMut, entry,
+};
 use crate::raw::table::Table;
 use crate::raw::{Ordinary, sure};
 use std::borrow::Borrow;
+use std::collections::HashMap;
 use std::fmt;
 use std::hash::{BuildHasher, Hash};
 use std::mem;
@@ -55,6 +59,35 @@ impl<K, V> PHashMap<K, V> {
     }
 }
 
+impl<K, V> PHashMap<K, V> {
+    /// Takes all entries out and keeps the room. What the iterator has not given when it is dropped, goes with it.
+    pub fn drain(&mut self) -> Drain<'_, K, V> {
+        Drain::new(self)
+    }
+
+    /// Takes the entries out of which `leaves` says so, as the iterator comes to them. The others stay, and those that
+    /// it has not come to.
+    pub fn extract_if<F: FnMut(&K, &mut V) -> bool>(
+        &mut self,
+        leaves: F,
+    ) -> ExtractIf<'_, K, V, F> {
+        ExtractIf {
+            entries: Extract::new(self),
+            leaves,
+        }
+    }
+
+    /// The keys; the values are dropped.
+    pub fn into_keys(self) -> IntoKeys<K, V> {
+        IntoKeys(self.into_iter())
+    }
+
+    /// The values; the keys are dropped.
+    pub fn into_values(self) -> IntoValues<K, V> {
+        IntoValues(self.into_iter())
+    }
+}
+
 impl<K: Hash + Eq, V> PHashMap<K, V> {
     /// An empty map with room for `capacity` entries.
     pub fn with_capacity(capacity: usize) -> Self {
@@ -83,18 +116,21 @@ impl<K: Hash + Eq, V> PHashMap<K, V> {
 
     /// Gives room that is not used back.
     pub fn shrink_to_fit(&mut self) {
+        self.shrink_to(0);
+    }
+
+    /// Gives room back that is neither used nor below `capacity`.
+    pub fn shrink_to(&mut self, capacity: usize) {
         let state = self.hasher();
-        if self.is_empty() {
-            *self = PHashMap {
-                table: Table::new(self.table.seed()),
-            };
-        } else {
-            let len = self.len();
-            // SAFETY: the map is owned.
-            sure(unsafe {
-                Table::rebuild(&mut self.table, len, |s| state.hash_one(&s.key), Ordinary)
-            });
-        }
+        // SAFETY: the map is owned.
+        sure(unsafe {
+            Table::shrink(
+                &mut self.table,
+                capacity,
+                |s| state.hash_one(&s.key),
+                Ordinary,
+            )
+        });
     }
 
     /// The value of `key`, to be changed.
@@ -118,6 +154,26 @@ impl<K: Hash + Eq, V> PHashMap<K, V> {
             )),
             None => {
                 self.insert_new(hash, key, value);
+                None
+            }
+        }
+    }
+
+    /// Exchanges the key that equals `key`, or puts it in.
+    pub(crate) fn replace_key(&mut self, key: K) -> Option<K>
+    where
+        V: Default,
+    {
+        let hash = self.hash(&key);
+        match self.find(hash, &key) {
+            // SAFETY: the bucket was found, so it is full; the map is borrowed exclusively. An equal key has the
+            // same hash.
+            Some(index) => Some(mem::replace(
+                unsafe { &mut self.table.bucket(index).as_mut().key },
+                key,
+            )),
+            None => {
+                self.insert_new(hash, key, V::default());
                 None
             }
         }
@@ -256,6 +312,20 @@ impl<K: Hash + Eq, V> FromIterator<(K, V)> for PHashMap<K, V> {
 impl<K: Hash + Eq, V, const N: usize> From<[(K, V); N]> for PHashMap<K, V> {
     fn from(entries: [(K, V); N]) -> Self {
         PHashMap::from_iter(entries)
+    }
+}
+
+impl<K: Hash + Eq, V, S> From<HashMap<K, V, S>> for PHashMap<K, V> {
+    /// Moves each entry.
+    fn from(map: HashMap<K, V, S>) -> Self {
+        map.into_iter().collect()
+    }
+}
+
+impl<K: Hash + Eq, V, S: BuildHasher + Default> From<PHashMap<K, V>> for HashMap<K, V, S> {
+    /// Moves each entry.
+    fn from(map: PHashMap<K, V>) -> Self {
+        map.into_iter().collect()
     }
 }
 

@@ -4,7 +4,7 @@
 //! record. An entry that goes in is adopted before anything refers to it, so an error leaves
 //! the map as it was.
 
-use super::{PHashMap, Slot, StoredEntry, stored_entry};
+use super::{IntoIter, PHashMap, Slot, StoredEntry, stored_entry};
 use crate::__private::{mut_at, parts};
 use crate::error::Result;
 use crate::mutref::Mut;
@@ -54,6 +54,25 @@ impl<K: Persist + Hash + Eq, V: Persist> Mut<'_, PHashMap<K, V>> {
                     .try_for_each(|slot| hold_all(tx, slot.as_ptr(), 1))?;
             }
             Table::reserve(table, additional, |slot| state.hash_one(&slot.key), tx)
+        }
+    }
+
+    /// Gives room that is not used back.
+    ///
+    /// # Errors
+    ///
+    /// The region is full, or a lock inside an entry is held by an older transaction; nothing changed.
+    pub fn shrink_to_fit(&mut self) -> Result<()> {
+        let state = self.hasher();
+        let (table, tx) = self.table();
+        // SAFETY: the map is stored and borrowed for changing by this transaction.
+        unsafe {
+            if Slot::<K, V>::HAS_LOCKS {
+                (*table)
+                    .full()
+                    .try_for_each(|slot| hold_all(tx, slot.as_ptr(), 1))?;
+            }
+            Table::shrink(table, 0, |slot| state.hash_one(&slot.key), tx)
         }
     }
 
@@ -141,6 +160,40 @@ impl<K: Persist + Hash + Eq, V: Persist> Mut<'_, PHashMap<K, V>> {
         }
     }
 
+    /// Drops `key` and its value; whether it was there.
+    pub(crate) fn drop_entry<Q: Hash + Eq + ?Sized>(&mut self, key: &Q) -> Result<bool>
+    where
+        K: Borrow<Q>,
+    {
+        let Some(index) = self.find(self.hash(key), key) else {
+            return Ok(false);
+        };
+        let (table, tx) = self.table();
+        // SAFETY: the bucket was found, so it is full; its entry ends once. The map is borrowed for changing by this
+        // transaction.
+        unsafe {
+            raw::release(tx, (*table).bucket(index).as_ptr(), 1)?;
+            Table::erase(table, index, tx);
+        }
+        Ok(true)
+    }
+
+    /// Exchanges the key that equals `key`, or puts it in.
+    pub(crate) fn replace_key(&mut self, key: K) -> Result<Option<K>>
+    where
+        V: Default,
+    {
+        let hash = self.hash(&key);
+        let Some(index) = self.find(hash, &key) else {
+            return self.insert_new(hash, key, V::default()).map(|_| None);
+        };
+        let (table, tx) = self.table();
+        // SAFETY: the bucket was found, so it is full. An equal key has the same hash. The map is borrowed for changing by
+        // this transaction.
+        let mut there = unsafe { mut_at(&raw mut (*(*table).bucket(index).as_ptr()).key, tx) };
+        Mut::replace(&mut there, key).map(Some)
+    }
+
     /// The place of `key`, whether it is there or not.
     pub fn entry(&mut self, key: K) -> StoredEntry<'_, K, V> {
         stored_entry::find(Mut::reborrow(self), key)
@@ -187,6 +240,45 @@ impl<K: Persist + Hash + Eq, V: Persist> Mut<'_, PHashMap<K, V>> {
             }
         }
         Ok(())
+    }
+
+    /// Takes all entries out, as owned values. All of them leave at once, and the room with them: what the iterator does
+    /// not give is dropped with it.
+    ///
+    /// # Errors
+    ///
+    /// A lock inside an entry is held by an older transaction.
+    pub fn drain(&mut self) -> Result<IntoIter<K, V>> {
+        Ok(Mut::take(self)?.into_iter())
+    }
+
+    /// Takes the entries out of which `leaves` says so, as owned values. All questions come before the first change.
+    ///
+    /// # Errors
+    ///
+    /// A lock inside an entry is held by an older transaction.
+    pub fn extract_if(
+        &mut self,
+        mut leaves: impl FnMut(&K, Mut<'_, V>) -> bool,
+    ) -> Result<std::vec::IntoIter<(K, V)>> {
+        let (table, tx) = self.table();
+        let mut leaving = Vec::new();
+        let mut entries = Vec::new();
+        // SAFETY: each bucket is looked at once, and emptied once when its entry goes. The map is borrowed for changing by
+        // this transaction, and `leaves` gets no other way to it.
+        unsafe {
+            for slot in (*table).full() {
+                let entry = slot.as_ptr();
+                if leaves(&(*entry).key, mut_at(&raw mut (*entry).value, tx)) {
+                    leaving.push((*table).index_of(slot));
+                }
+            }
+            entries.reserve_exact(leaving.len());
+            for index in leaving {
+                entries.push(self.remove_at(index)?);
+            }
+        }
+        Ok(entries.into_iter())
     }
 
     /// Puts all entries of an iterator in.

@@ -313,6 +313,43 @@ impl<E> Table<E> {
         Ok(())
     }
 
+    /// Moves to a smaller block if one has room for the entries and for `capacity`, or gives the block back when no room is
+    /// wanted.
+    ///
+    /// # Safety
+    ///
+    /// As [`reserve`](Self::reserve).
+    pub(crate) unsafe fn shrink<S: Store>(
+        this: *mut Self,
+        capacity: usize,
+        hash: impl Fn(&E) -> u64,
+        store: S,
+    ) -> Result<(), S::Error> {
+        // SAFETY: nobody else changes it meanwhile.
+        let table = unsafe { &*this };
+        let wanted = table.len().max(capacity);
+        if wanted == 0 {
+            let freed = table.block();
+            // SAFETY: the caller says that the table may be changed; the block, in which no entry is, is in no table
+            // after.
+            unsafe {
+                if let Some((block, layout)) = freed {
+                    store.change(this.cast(), size_of::<RawTable>() - size_of::<u64>());
+                    *this = Table::new((*this).seed());
+                    store.free(block, layout);
+                }
+            }
+            return Ok(());
+        }
+        match buckets_for(wanted) {
+            // SAFETY: the caller's word is passed on.
+            Some(buckets) if buckets < table.buckets() => unsafe {
+                Self::rebuild(this, wanted, hash, store)
+            },
+            _ => Ok(()),
+        }
+    }
+
     /// Takes a bucket for an entry with this hash, which the caller then writes.
     ///
     /// # Safety
