@@ -231,6 +231,48 @@ const _: () = assert!(offset_of!(RawTable, mask) == 8 && offset_of!(RawTable, it
 const _: () = assert!(offset_of!(RawTable, growth_left) == 24);
 const _: () = assert!(offset_of!(RawTable, seed) == 32);
 
+/// A stored ordered map: `root == 0` means no entry, and then all is zero. Else the node at `root` is at level
+/// `height`, and all nodes together have `len` entries.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RawTree {
+    /// Address in the view of the root's node.
+    pub root: u64,
+    /// Level of the root; leaves are at level 0.
+    pub height: u64,
+    /// Entries that are there.
+    pub len: u64,
+}
+
+const _: () = assert!(size_of::<RawTree>() == 24 && align_of::<RawTree>() == 8);
+const _: () = assert!(offset_of!(RawTree, height) == 8 && offset_of!(RawTree, len) == 16);
+
+/// The start of a tree's node, a block of its own. Behind it, each part aligned as its elements are:
+///
+/// ```text
+/// keys: capacity × key, the first len are there
+/// values: capacity × value, the first len are there
+/// (above level 0) children: (capacity + 1) × address of a node one level below, the first len + 1 are there
+/// ```
+///
+/// The entries below child `i` stand before entry `i`, those below child `i + 1` behind it. No node is empty.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RawNode {
+    /// Entries that are there.
+    pub len: u32,
+    /// Its level: 0 for a leaf.
+    pub level: u32,
+}
+
+impl RawNode {
+    /// Levels of a tree, at most.
+    pub const LEVELS: usize = 24;
+}
+
+const _: () = assert!(size_of::<RawNode>() == 8 && align_of::<RawNode>() == 4);
+const _: () = assert!(offset_of!(RawNode, level) == 4);
+
 /// A stored lock's word: always zero on the medium, the lock's state is in DRAM.
 /// A lock's value follows it (`repr(C)`).
 #[repr(C)]

@@ -11,7 +11,7 @@
 //!
 //! It is precise: what no pointer of a described type leads to is not marked. It changes
 //! nothing but the marks, does not know how superblocks look (that is [`Blocks`]) nor whether a
-//! key stands in the right bucket of its table. The world must stand still while it runs, or
+//! key stands in the right bucket of its table or in the right order in its tree. The world must stand still while it runs, or
 //! the view be a frozen copy.
 
 pub(crate) mod conservative;

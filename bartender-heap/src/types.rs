@@ -20,6 +20,7 @@ mod tests;
 
 pub use builder::SchemaBuilder;
 
+use crate::layout::RawNode;
 use std::fmt;
 
 /// Why a schema is refused.
@@ -150,6 +151,16 @@ pub enum Kind {
         /// How key and value lie in an entry.
         entry: EntryLayout,
     },
+    /// [`RawTree`](crate::layout::RawTree): an ordered map in nodes of their own. How keys compare is not told: that they
+    /// stand in order, nobody can check who does not know their type.
+    Tree {
+        /// The type of the keys.
+        key: TypeRef,
+        /// The type of the values; a set has a type of size 0 here.
+        value: TypeRef,
+        /// Entries that a node has room for; see [`NodeLayout`].
+        cap: u64,
+    },
     /// [`RawLock`](crate::layout::RawLock) (8 zero bytes at offset 0) in front of a value.
     Lock {
         /// The type of the value.
@@ -255,6 +266,61 @@ impl EntryLayout {
     }
 }
 
+/// Where the parts of a [`RawNode`] lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NodeLayout {
+    /// Entries that it has room for.
+    pub cap: u64,
+    /// Offset of the keys.
+    pub keys: u64,
+    /// Offset of the values.
+    pub values: u64,
+    /// Offset of the children, where a leaf ends.
+    pub children: u64,
+    /// Bytes of a node that has children.
+    pub size: u64,
+    /// Alignment of a node.
+    pub align: u64,
+}
+
+impl NodeLayout {
+    /// Most entries of a node.
+    pub const MAX_CAP: u64 = 1024;
+
+    /// The layout of a node for `cap` entries, whose keys and values have these sizes and alignments.
+    pub const fn new(cap: u64, key: (u64, u64), value: (u64, u64)) -> Self {
+        let keys = (size_of::<RawNode>() as u64).next_multiple_of(key.1);
+        let values = (keys + cap * key.0).next_multiple_of(value.1);
+        let children = (values + cap * value.0).next_multiple_of(8);
+        let mut align = 8;
+        if key.1 > align {
+            align = key.1;
+        }
+        if value.1 > align {
+            align = value.1;
+        }
+        NodeLayout {
+            cap,
+            keys,
+            values,
+            children,
+            size: children + 8 * (cap + 1),
+            align,
+        }
+    }
+
+    /// The layout of a node for `cap` entries of `K` and `V`.
+    pub const fn of<K, V>(cap: u64) -> Self {
+        let key = (size_of::<K>() as u64, align_of::<K>() as u64);
+        NodeLayout::new(cap, key, (size_of::<V>() as u64, align_of::<V>() as u64))
+    }
+
+    /// Bytes of a node of a level.
+    pub const fn bytes(&self, level: u64) -> u64 {
+        if level == 0 { self.children } else { self.size }
+    }
+}
+
 /// The types that can be reached from a root type. Always well formed (see the module).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Schema {
@@ -311,6 +377,12 @@ impl Schema {
     /// When `ty` comes from another schema and there is no type of that number here.
     pub fn get(&self, ty: TypeRef) -> &Type {
         &self.types[ty.index()]
+    }
+
+    /// Where the parts of a tree's nodes lie.
+    pub(crate) fn node(&self, key: TypeRef, value: TypeRef, cap: u64) -> NodeLayout {
+        let (key, value) = (self.get(key), self.get(value));
+        NodeLayout::new(cap, (key.size, key.align), (value.size, value.align))
     }
 
     /// The full name of `ty`, as a programmer writes it: `PVec<Option<Account>>`.
@@ -378,7 +450,7 @@ impl Schema {
                 inner(out, &[*elem]);
                 out.push('>');
             }
-            Kind::Map { key, value, .. } => {
+            Kind::Map { key, value, .. } | Kind::Tree { key, value, .. } => {
                 out.push_str(&this.name);
                 out.push('<');
                 // A set is a map to nothing.
@@ -426,7 +498,7 @@ impl Kind {
             | Kind::Rcu { elem }
             | Kind::Vec { elem }
             | Kind::Lock { inner: elem, .. } => f(*elem),
-            Kind::Map { key, value, .. } => {
+            Kind::Map { key, value, .. } | Kind::Tree { key, value, .. } => {
                 f(*key);
                 f(*value);
             }
@@ -452,7 +524,7 @@ impl Kind {
             | Kind::Rcu { elem }
             | Kind::Vec { elem }
             | Kind::Lock { inner: elem, .. } => f(elem),
-            Kind::Map { key, value, .. } => {
+            Kind::Map { key, value, .. } | Kind::Tree { key, value, .. } => {
                 f(key);
                 f(value);
             }
@@ -468,6 +540,7 @@ impl Kind {
                 | Kind::Rcu { .. }
                 | Kind::Vec { .. }
                 | Kind::Map { .. }
+                | Kind::Tree { .. }
         )
     }
 }

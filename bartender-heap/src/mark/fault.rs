@@ -43,6 +43,16 @@ pub(super) enum Fault {
     Mask(u64),
     #[error("a table without a block, but with {items} items and room for {growth_left}")]
     EmptyTable { items: u64, growth_left: u64 },
+    #[error("a tree without a node, but with {len} entries and height {height}")]
+    EmptyTree { len: u64, height: u64 },
+    #[error("a tree of height {0}")]
+    Height(u64),
+    #[error("a tree of no entries has a node")]
+    NoEntries,
+    #[error("a node of {len} entries, with room for {cap}")]
+    NodeLen { len: u64, cap: u64 },
+    #[error("a node of level {found} where one of level {wanted} should be")]
+    Level { found: u64, wanted: u64 },
     #[error("control byte {byte:#x} of bucket {bucket}")]
     Control { byte: u8, bucket: u64 },
     #[error("the copy of control byte {0} differs")]

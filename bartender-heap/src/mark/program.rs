@@ -5,7 +5,7 @@
 //! Small parts are copied into the list of their whole; larger ones are called, so that the
 //! lists stay as small as the schema.
 
-use crate::types::{EntryLayout, Field, Kind, NoneForm, Schema, TypeRef};
+use crate::types::{EntryLayout, Field, Kind, NodeLayout, NoneForm, Schema, TypeRef};
 
 /// The list of a type; [`PLAIN`] for an empty one.
 pub(super) type Body = u32;
@@ -51,6 +51,10 @@ pub(super) enum Op {
     Map {
         at: u64,
         map: u32,
+    },
+    Tree {
+        at: u64,
+        tree: u32,
     },
     Option {
         at: u64,
@@ -145,6 +149,14 @@ pub(super) struct Map {
     pub(super) body: Body,
 }
 
+/// A kind of tree: its keys and values by their types, as they stand in arrays.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Tree {
+    pub(super) key: u32,
+    pub(super) value: u32,
+    pub(super) node: NodeLayout,
+}
+
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Program {
@@ -156,6 +168,7 @@ pub(super) struct Program {
     pub(super) forms: Vec<Form>,
     pub(super) cases: Vec<Cases>,
     pub(super) maps: Vec<Map>,
+    pub(super) trees: Vec<Tree>,
 }
 
 impl Program {
@@ -348,6 +361,17 @@ impl Compiler<'_> {
                     map: self.program.maps.len() as u32 - 1,
                 });
             }
+            Kind::Tree { key, value, cap } => {
+                self.program.trees.push(Tree {
+                    key: key.index() as u32,
+                    value: value.index() as u32,
+                    node: schema.node(*key, *value, *cap),
+                });
+                ops.push(Op::Tree {
+                    at: 0,
+                    tree: self.program.trees.len() as u32 - 1,
+                });
+            }
             Kind::Lock { inner, offset, .. } => {
                 ops.push(Op::Lock { at: 0 });
                 self.part(*inner, *offset, &mut ops);
@@ -447,6 +471,7 @@ impl Op {
             | Op::Vec { at, .. }
             | Op::Text { at }
             | Op::Map { at, .. }
+            | Op::Tree { at, .. }
             | Op::Option { at, .. }
             | Op::Switch { at, .. }
             | Op::Array { at, .. }

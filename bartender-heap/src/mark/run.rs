@@ -48,6 +48,8 @@ enum Task {
     Text,
     /// A new block of at least `a` bytes, which the table at home offset `b` owns.
     Table { map: u32 },
+    /// A new block of at least `a` bytes, a node on level `b`.
+    Node { tree: u32 },
     /// `a` elements in a block that is marked.
     Elems { elem: u32 },
     /// The buckets `a..b` of the table at home offset `offset`.
@@ -247,7 +249,7 @@ impl<'s, B: Blocks> Worker<'s, B> {
     #[inline(always)]
     fn block(&self, piece: &Piece) -> Result<BlockRef, Bad> {
         match piece.task {
-            Task::Block { .. } | Task::Text | Task::Table { .. } => {
+            Task::Block { .. } | Task::Text | Task::Table { .. } | Task::Node { .. } => {
                 let blocks = self.shared.blocks;
                 Ok(self.view.locate(blocks, piece.offset, piece.a)?)
             }
@@ -280,6 +282,10 @@ impl<'s, B: Blocks> Worker<'s, B> {
             Task::Table { map } => {
                 self.claim(&block)?;
                 self.table(map, b)
+            }
+            Task::Node { tree } => {
+                self.claim(&block)?;
+                self.node(tree, offset, b)
             }
             Task::Elems { elem } => self.elems(elem, offset, a),
             Task::Buckets { map } => self.buckets(map, offset, a, b),

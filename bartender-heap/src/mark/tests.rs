@@ -3,6 +3,7 @@
 pub(crate) mod image;
 mod owners;
 mod speed;
+mod trees;
 
 use super::run;
 use super::trace::{self, Damage};
@@ -10,7 +11,7 @@ use crate::error::Error;
 use crate::mark::program::Program;
 use crate::mark::{View, mark};
 use crate::types::sample::{
-    PBox, PLock, PMap, PString, PVec, Sample, Tagged, sample_struct, schema_of,
+    PBox, PLock, PMap, PString, PTree, PVec, Sample, Tagged, sample_struct, schema_of,
 };
 use crate::types::{Field, Kind, SchemaBuilder, Type, TypeRef, Variant};
 use image::{BASE, Image, home};
@@ -106,6 +107,7 @@ struct Bank {
     flags: [PVec<bool>; 3],
     pair: (PBox<u64>, Tagged<PBox<u32>>),
     rows: PVec<[u64; 8]>,
+    by_date: PTree<PString, PBox<u64>>,
 }
 sample_struct!(Bank {
     accounts: PVec<Account>,
@@ -116,6 +118,7 @@ sample_struct!(Bank {
     flags: [PVec<bool>; 3],
     pair: (PBox<u64>, Tagged<PBox<u32>>),
     rows: PVec<[u64; 8]>,
+    by_date: PTree<PString, PBox<u64>>,
 });
 
 /// The image of a bank with all sorts of things in it, and where its root is.
@@ -165,6 +168,9 @@ fn bank() -> Sampled {
     let by_name: Vec<_> = ["ada", "bob", "söta"]
         .map(|name| (i.text(name), Some(true)))
         .into();
+    let by_date: Vec<_> = (0..20)
+        .map(|n| (i.text(&format!("d{n:02}")), i.boxed(n)))
+        .collect();
     let mut list = None;
     for value in 0..100 {
         list = Some(i.boxed(Node { next: list, value }));
@@ -187,6 +193,7 @@ fn bank() -> Sampled {
             },
         ),
         rows: i.vec(&[[1; 8]; 5]),
+        by_date: i.tree(&by_date),
     };
     let root = i.boxed(bank).0.ptr.get();
     Sampled { image, root, bank }

@@ -118,6 +118,13 @@ enum Task {
         next: u64,
         len: u64,
     },
+    /// The node at `offset` from its entry `next` on, and then its children.
+    Node {
+        ty: TypeRef,
+        offset: u64,
+        level: u64,
+        next: u64,
+    },
     /// The buckets from `next` on of the table at `at`.
     Buckets { ty: TypeRef, at: u64, next: u64 },
 }
@@ -129,6 +136,8 @@ enum Holds {
     Many(TypeRef, u64),
     Text(u64),
     Table(TypeRef, u64),
+    /// The tree's type, and the level.
+    Node(TypeRef, u64),
 }
 
 struct Trace<'a, B> {
@@ -217,6 +226,7 @@ impl<'a, B: Blocks> Trace<'a, B> {
                         self.table(ty, table, node)?;
                         self.buckets(ty, table, 0, node)
                     }
+                    Holds::Node(ty, level) => self.node(ty, offset, level, 0, node),
                 }
             }
             Task::Elems {
@@ -225,6 +235,12 @@ impl<'a, B: Blocks> Trace<'a, B> {
                 next,
                 len,
             } => self.elems(ty, offset, next, len, node),
+            Task::Node {
+                ty,
+                offset,
+                level,
+                next,
+            } => self.node(ty, offset, level, next, node),
             Task::Buckets { ty, at, next } => self.buckets(ty, at, next, node),
         }
     }
@@ -345,6 +361,63 @@ impl<'a, B: Blocks> Trace<'a, B> {
                 self.later(Task::Buckets { ty, at, next }, node, keep);
                 break;
             }
+        }
+        Ok(())
+    }
+
+    /// Visits the entries of a node until one leads somewhere, and then notes its children.
+    fn node(
+        &mut self,
+        ty: TypeRef,
+        offset: u64,
+        level: u64,
+        next: u64,
+        node: u32,
+    ) -> Result<(), At> {
+        let Kind::Tree { key, value, cap } = self.schema.get(ty).kind else {
+            unreachable!("only trees have nodes");
+        };
+        let layout = self.schema.node(key, value, cap);
+        let wrong = |fault| (fault, node, offset);
+        let len = self.view.node_len(offset, level, &layout).map_err(wrong)?;
+        let (key_size, value_size) = (self.schema.get(key).size, self.schema.get(value).size);
+        let keep = self.nodes.len();
+        for i in next..len {
+            self.nodes.truncate(keep);
+            let at = offset + layout.keys + i * key_size;
+            let bytes = self.view.range(at, key_size).map_err(wrong)?;
+            let slot = self.step(node, Step::Slot(i));
+            self.value(key, bytes, slot, at)?;
+            let shown = match self.key(key, bytes) {
+                Some(shown) => Step::Key(shown),
+                None => Step::Slot(i),
+            };
+            let shown = self.step(node, shown);
+            let at = offset + layout.values + i * value_size;
+            let bytes = self.view.range(at, value_size).map_err(wrong)?;
+            self.value(value, bytes, shown, at)?;
+            if !self.found.is_empty() {
+                let next = i + 1;
+                let task = Task::Node {
+                    ty,
+                    offset,
+                    level,
+                    next,
+                };
+                self.later(task, node, keep);
+                return Ok(());
+            }
+        }
+        self.nodes.truncate(keep);
+        if level == 0 {
+            return Ok(());
+        }
+        for i in 0..=len {
+            let at = offset + layout.children + 8 * i;
+            let ptr = self.view.range(at, 8).map_err(wrong)?;
+            let child = self.view.node(u64_at(ptr, 0), level - 1, &layout);
+            let child = child.map_err(|fault| (fault, node, at))?;
+            self.block(child, Holds::Node(ty, level - 1), node, at);
         }
         Ok(())
     }
@@ -508,6 +581,18 @@ impl<'a, B: Blocks> Trace<'a, B> {
             Kind::Map { entry, .. } => {
                 if let Some((target, _)) = self.view.table(value, entry).map_err(wrong)? {
                     self.block(target, Holds::Table(ty, base), node, base);
+                }
+                Ok(())
+            }
+            Kind::Tree {
+                key,
+                value: of,
+                cap,
+            } => {
+                let layout = self.schema.node(*key, *of, *cap);
+                if let Some(target) = self.view.tree(value, &layout).map_err(wrong)? {
+                    let holds = Holds::Node(ty, target.count);
+                    self.block(target, holds, node, base);
                 }
                 Ok(())
             }

@@ -5,8 +5,8 @@
 
 use super::fault::Fault;
 use crate::block::{BlockRef, Blocks, Row};
-use crate::layout::{RawTable, RawVec};
-use crate::types::EntryLayout;
+use crate::layout::{RawNode, RawTable, RawTree, RawVec};
+use crate::types::{EntryLayout, NodeLayout};
 use std::mem::offset_of;
 
 /// Home space as it can be read here: `bytes[i]` is what the program sees at the address
@@ -241,6 +241,60 @@ impl<'a> View<'a> {
             growth_left,
         };
         Ok(Some((target, table)))
+    }
+}
+
+impl View<'_> {
+    /// The root's node of the `RawTree` in `raw`, if it has one; its `count` is its level.
+    pub(super) fn tree(&self, raw: &[u8], node: &NodeLayout) -> Result<Option<Target>, Fault> {
+        let root = u64_at(raw, offset_of!(RawTree, root));
+        let height = u64_at(raw, offset_of!(RawTree, height));
+        let len = u64_at(raw, offset_of!(RawTree, len));
+        if root == 0 {
+            return match (len, height) {
+                (0, 0) => Ok(None),
+                _ => Err(Fault::EmptyTree { len, height }),
+            };
+        }
+        if height >= RawNode::LEVELS as u64 {
+            return Err(Fault::Height(height));
+        }
+        if len == 0 {
+            return Err(Fault::NoEntries);
+        }
+        self.node(root, height, node).map(Some)
+    }
+
+    /// The node of a tree to which `ptr` leads, on level `level`.
+    #[inline]
+    pub(super) fn node(&self, ptr: u64, level: u64, node: &NodeLayout) -> Result<Target, Fault> {
+        Ok(Target {
+            offset: self.follow(ptr, node.align)?,
+            need: node.bytes(level),
+            count: level,
+        })
+    }
+
+    /// The entries of the node at home offset `offset`, which is on level `level`.
+    #[inline]
+    pub(super) fn node_len(
+        &self,
+        offset: u64,
+        level: u64,
+        node: &NodeLayout,
+    ) -> Result<u64, Fault> {
+        let head = self.range(offset, size_of::<RawNode>() as u64)?;
+        let len = uint_at(head, offset_of!(RawNode, len), 4);
+        let found = uint_at(head, offset_of!(RawNode, level), 4);
+        if found != level {
+            let wanted = level;
+            return Err(Fault::Level { found, wanted });
+        }
+        if len == 0 || len > node.cap {
+            let cap = node.cap;
+            return Err(Fault::NodeLen { len, cap });
+        }
+        Ok(len)
     }
 }
 

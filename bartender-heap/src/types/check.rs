@@ -5,7 +5,7 @@
 //! pointer in between; parts nest at most [`MAX_DEPTH`] deep, so that a reader may recurse over
 //! them.
 
-use super::{BadSchema, EntryLayout, Field, Kind, NoneForm, Schema, Type};
+use super::{BadSchema, EntryLayout, Field, Kind, NodeLayout, NoneForm, Schema, Type};
 
 /// Types in a schema, at most.
 pub(crate) const MAX_TYPES: usize = 1 << 20;
@@ -155,6 +155,13 @@ fn check_type(schema: &Schema, ty: &Type) -> Result<(), String> {
         Kind::Map { key, value, entry } => {
             raw(40)?;
             check_entry(schema.get(*key), schema.get(*value), entry)
+        }
+        Kind::Tree { cap, .. } => {
+            raw(24)?;
+            match (2..=NodeLayout::MAX_CAP).contains(cap) {
+                true => Ok(()),
+                false => Err(format!("nodes with room for {cap} entries")),
+            }
         }
         Kind::Lock { inner, offset, .. } => {
             if ty.align < 8 || ty.size < 8 {

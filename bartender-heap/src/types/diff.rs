@@ -141,6 +141,24 @@ impl Diff<'_> {
                 },
             ) => x.name == y.name && go(m, n) && go(v, w),
             (
+                Kind::Tree {
+                    key: m,
+                    value: v,
+                    cap: k,
+                },
+                Kind::Tree {
+                    key: n,
+                    value: w,
+                    cap: l,
+                },
+            ) => {
+                // The capacity follows from the sizes.
+                let size = |schema: &Schema, ty: &TypeRef| schema.get(*ty).size;
+                let resized = size(self.old, m) != size(self.new, n)
+                    || size(self.old, v) != size(self.new, w);
+                x.name == y.name && (k == l || resized) && go(m, n) && go(v, w)
+            }
+            (
                 Kind::Lock {
                     inner: m,
                     rw: p,

@@ -16,6 +16,7 @@
 //! | 8 array | | | element | length |
 //! | 9 box, 11 vec | | | element | |
 //! | 12 map | | | key, value | entry size, entry align, value offset |
+//! | 16 tree | | | key, value | entries of a node |
 //! | 14 lock | 1 readers may share | | inner | inner offset |
 //! | 15 untyped | | | | |
 //! | 20 atomic | 1 signed | | | |
@@ -44,6 +45,7 @@ const MAP: u32 = 12;
 const OPAQUE: u32 = 13;
 const LOCK: u32 = 14;
 const UNTYPED: u32 = 15;
+const TREE: u32 = 16;
 const ATOMIC: u32 = 20;
 const SHARED: u32 = 21;
 const RCU: u32 = 22;
@@ -192,6 +194,9 @@ impl Encoder {
             Kind::Map { key, value, entry } => {
                 (r.kind, r.x, r.y) = (MAP, key.0, value.0);
                 (r.a, r.b, r.c) = (entry.size, entry.align, entry.value_offset);
+            }
+            Kind::Tree { key, value, cap } => {
+                (r.kind, r.x, r.y, r.a) = (TREE, key.0, value.0, *cap);
             }
             Kind::Lock { inner, offset, rw } => {
                 (r.kind, r.flags) = (LOCK, u32::from(*rw));
@@ -398,6 +403,11 @@ impl Decoder<'_> {
                     align: r.b,
                     value_offset: r.c,
                 },
+            },
+            TREE => Kind::Tree {
+                key: TypeRef(r.x),
+                value: TypeRef(r.y),
+                cap: r.a,
             },
             ATOMIC => Kind::Atomic {
                 signed: r.flags != 0,

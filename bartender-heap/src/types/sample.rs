@@ -3,7 +3,7 @@
 //! they are what lies in a region, as plain values.
 
 use super::{EntryLayout, Field, Kind, NoneForm, Schema, SchemaBuilder, Type, TypeRef};
-use crate::layout::{RawBox, RawLock, RawTable, RawVec};
+use crate::layout::{RawBox, RawLock, RawTable, RawTree, RawVec};
 use std::any::type_name;
 use std::marker::PhantomData;
 use std::num::NonZeroU32;
@@ -84,6 +84,14 @@ pub(crate) struct PString(pub(crate) RawVec);
 #[repr(transparent)]
 pub(crate) struct PMap<K, V>(pub(crate) RawTable, pub(crate) PhantomData<fn() -> (K, V)>);
 
+/// A stored ordered map.
+#[derive(Debug)]
+#[repr(transparent)]
+pub(crate) struct PTree<K, V>(pub(crate) RawTree, pub(crate) PhantomData<fn() -> (K, V)>);
+
+/// Entries of a node of a sample tree.
+pub(crate) const TREE_CAP: u64 = 4;
+
 /// A stored lock.
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
@@ -102,7 +110,7 @@ macro_rules! copy {
         impl<$($of),*> Copy for $type<$($of),*> {}
     )*};
 }
-copy!(PBox<T> PVec<T> PMap<K, V>);
+copy!(PBox<T> PVec<T> PMap<K, V> PTree<K, V>);
 
 impl<T: Sample> Sample for PBox<T> {
     fn describe(b: &mut SchemaBuilder) -> TypeRef {
@@ -193,6 +201,19 @@ impl<K: Sample, V: Sample> Sample for PMap<K, V> {
                 entry: EntryLayout::of::<K, V>(),
             };
             Type::of::<Self>("PHashMap", kind)
+        })
+    }
+}
+
+impl<K: Sample, V: Sample> Sample for PTree<K, V> {
+    fn describe(b: &mut SchemaBuilder) -> TypeRef {
+        b.define::<Self>(|b| {
+            let kind = Kind::Tree {
+                key: K::describe(b),
+                value: V::describe(b),
+                cap: TREE_CAP,
+            };
+            Type::of::<Self>("PBTreeMap", kind)
         })
     }
 }

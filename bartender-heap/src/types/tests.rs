@@ -217,6 +217,7 @@ fn everything() -> Schema {
     struct Pair;
     struct Locked;
     struct Table;
+    struct Tree;
     Schema::of(|b| {
         b.define::<Bank>(|b| {
             let list = list(b);
@@ -289,7 +290,16 @@ fn everything() -> Schema {
                 };
                 raw("PRwLock", 48, kind)
             });
+            let tree = b.define::<Tree>(|_| {
+                let kind = Kind::Tree {
+                    key: text,
+                    value: real,
+                    cap: 15,
+                };
+                raw("PBTreeMap", 24, kind)
+            });
             let parts = [
+                ("tree", 96, tree),
                 ("list", 0, list),
                 ("locked", 16, locked),
                 ("real", 64, real),
@@ -297,7 +307,7 @@ fn everything() -> Schema {
                 ("array", 76, array),
                 ("bytes", 88, bytes),
             ];
-            structure("All", 96, 8, &parts)
+            structure("All", 120, 8, &parts)
         })
     })
     .expect("the description is well formed")
@@ -312,6 +322,7 @@ fn names_are_those_of_the_program() {
     for name in [
         "PRwLock<PHashMap<(bool, NonZeroI16), PString>>",
         "Option<u16>",
+        "PBTreeMap<PString, f64>",
         "[char; 3]",
     ] {
         assert!(names.iter().any(|n| n == name), "{name} in {names:?}");
@@ -428,6 +439,13 @@ fn broken_rules_are_refused() {
         };
         one(b, plain(kind, "PMutex", 4))
     });
+    for cap in [0, 1, 1025, u64::MAX] {
+        refused(&format!("nodes with room for {cap} entries"), |b| {
+            let int = uint::<u64>(b, "u64");
+            let (key, value) = (int, int);
+            one(b, raw("PBTreeMap", 24, Kind::Tree { key, value, cap }))
+        });
+    }
     refused("two parts overlap at 0", |b| {
         let inner = uint::<u32>(b, "u32");
         let kind = Kind::Lock {

@@ -107,6 +107,12 @@ impl<'s, B: Blocks> Worker<'s, B> {
                         });
                     }
                 }
+                Op::Tree { at, tree } => {
+                    let node = &program.trees[tree as usize].node;
+                    if let Some(target) = self.view.tree(&value[at as usize..], node)? {
+                        self.found_node(tree, target, base + at);
+                    }
+                }
                 Op::Option { at, form, body } => {
                     let form = &program.forms[form as usize];
                     let inner = &value[at as usize..(at + form.size) as usize];
@@ -158,6 +164,38 @@ impl<'s, B: Blocks> Worker<'s, B> {
         };
         table.check(self.view.range(target.offset, table.ctrl_len())?)?;
         self.buckets(map, at, 0, table.buckets)
+    }
+
+    /// The pointer at home offset `at` leads to a node.
+    #[inline]
+    fn found_node(&mut self, tree: u32, target: Target, at: u64) {
+        self.shared.blocks.pointer(at);
+        self.stack.push(Piece {
+            offset: target.offset,
+            a: target.need,
+            b: target.count,
+            task: Task::Node { tree },
+        });
+    }
+
+    /// Visits the node at home offset `at`, whose block is marked: its entries now, its children later.
+    pub(super) fn node(&mut self, tree: u32, at: u64, level: u64) -> Result<(), Bad> {
+        let program = self.program;
+        let kind = &program.trees[tree as usize];
+        let len = self.view.node_len(at, level, &kind.node)?;
+        self.elems(kind.key, at + kind.node.keys, len)?;
+        self.elems(kind.value, at + kind.node.values, len)?;
+        if level == 0 {
+            return Ok(());
+        }
+        let at = at + kind.node.children;
+        let children = self.view.range(at, 8 * (len + 1))?;
+        for i in 0..=len {
+            let ptr = u64_at(children, 8 * i as usize);
+            let target = self.view.node(ptr, level - 1, &kind.node)?;
+            self.found_node(tree, target, at + 8 * i);
+        }
+        Ok(())
     }
 
     /// Visits the entries of the buckets `from..to` of the table at home offset `at`, at most a

@@ -2,9 +2,10 @@
 //! sample values in them.
 
 use crate::block::{BlockRef, Blocks, NotABlock};
-use crate::layout::{RawBox, RawTable, RawVec};
+use crate::layout::{RawBox, RawNode, RawTable, RawTree, RawVec};
 use crate::mark::View;
-use crate::types::sample::{PBox, PMap, PString, PVec};
+use crate::types::NodeLayout;
+use crate::types::sample::{PBox, PMap, PString, PTree, PVec, TREE_CAP};
 use bartender_pm::sync::Mutex;
 use std::collections::{BTreeMap, HashSet};
 use std::marker::PhantomData;
@@ -147,6 +148,62 @@ impl Image {
             seed: 1,
         };
         PMap(raw, PhantomData)
+    }
+}
+
+impl Image {
+    /// A tree whose nodes have room for one more entry, but for the last ones.
+    pub(crate) fn tree<K: Copy, V: Copy>(&mut self, entries: &[(K, V)]) -> PTree<K, V> {
+        let mut raw = RawTree {
+            root: 0,
+            height: 0,
+            len: entries.len() as u64,
+        };
+        // Levels with room for all, of nodes of three entries.
+        let mut room = TREE_CAP as usize - 1;
+        while room < entries.len() {
+            raw.height += 1;
+            room = room * TREE_CAP as usize + TREE_CAP as usize - 1;
+        }
+        if !entries.is_empty() {
+            raw.root = self.node(entries, raw.height as u32);
+        }
+        PTree(raw, PhantomData)
+    }
+
+    /// The address of a node on a level above some entries, at least as many as it takes.
+    fn node<K: Copy, V: Copy>(&mut self, entries: &[(K, V)], level: u32) -> u64 {
+        let layout = NodeLayout::of::<K, V>(TREE_CAP);
+        let at = self.block(layout.bytes(level.into()) as usize, layout.align as usize);
+        let len = match level {
+            0 => entries.len(),
+            // As many children as there is need for.
+            _ => (entries.len() / (TREE_CAP as usize).pow(level)).clamp(1, 3),
+        };
+        self.write(
+            at,
+            RawNode {
+                len: len as u32,
+                level,
+            },
+        );
+        let mut rest = entries;
+        for i in 0..=len as u64 {
+            if level > 0 {
+                let below = (rest.len() - (len - i as usize)) / (len + 1 - i as usize);
+                let (child, after) = rest.split_at(below);
+                let child = self.node(child, level - 1);
+                self.write(at + layout.children + 8 * i, child);
+                rest = after;
+            }
+            if i < len as u64 {
+                let ((key, value), after) = rest.split_first().expect("entries for all places");
+                self.write(at + layout.keys + i * size_of::<K>() as u64, *key);
+                self.write(at + layout.values + i * size_of::<V>() as u64, *value);
+                rest = after;
+            }
+        }
+        BASE + at
     }
 }
 
