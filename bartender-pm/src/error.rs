@@ -142,13 +142,16 @@ pub enum Error {
 
     /// The transaction's record does not fit the log.
     #[error(
-        "the transaction needs {needed} bytes of log, at most {capacity} fit; split it or recreate the region with a larger log"
+        "the transaction needs {needed} bytes of log, at most {capacity} fit, and nothing was changed; split it{}",
+        with_more_log(*log_size)
     )]
     LogFull {
         /// Bytes the record takes.
         needed: u64,
         /// Largest record this log takes.
         capacity: u64,
+        /// The [`log_size`](crate::Options::log_size) with which it would fit. `None`: no record is that long.
+        log_size: Option<u64>,
     },
 
     /// An earlier I/O error made the region unusable until it is reopened.
@@ -224,4 +227,10 @@ pub enum Error {
     /// The region is being closed.
     #[error("the region is closed")]
     Closed,
+}
+
+fn with_more_log(log_size: Option<u64>) -> String {
+    log_size.map_or_else(String::new, |bytes| {
+        format!(", or make the region anew with a `log_size` of {bytes} bytes")
+    })
 }

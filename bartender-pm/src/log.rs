@@ -65,6 +65,9 @@ const COHORT_WAIT: Duration = Duration::from_micros(30);
 /// committed since the log got full.
 const RESERVE: u64 = 4096;
 
+/// Longest record there is: its header counts bytes in 32 bits.
+const MAX_RECORD: u64 = u32::MAX as u64 / RECORD_ALIGN * RECORD_ALIGN;
+
 /// A batch of unawaited commits is written once it is this long, in bytes.
 const BATCH_LIMIT: usize = 4 << 20;
 
@@ -233,7 +236,7 @@ impl Log {
         let start = lanes[0].tail.load(Ordering::Relaxed);
         let longest = lanes.iter().map(|l| l.len).max().unwrap_or(0);
         Log {
-            capacity: longest.min(u64::from(u32::MAX) / RECORD_ALIGN * RECORD_ALIGN),
+            capacity: longest.min(MAX_RECORD),
             style,
             epoch,
             lanes: lanes.into(),
@@ -290,10 +293,7 @@ impl Log {
         match self.append_to_stream(&mut link, need) {
             Ok(_) => Ok(()),
             Err(Refused::Error(error)) => Err(error),
-            Err(Refused::NoSpace) => Err(Error::LogFull {
-                needed: need,
-                capacity: 0,
-            }),
+            Err(Refused::NoSpace) => Err(self.too_long(need)),
         }
     }
 
@@ -352,6 +352,21 @@ impl Log {
         self.capacity
     }
 
+    /// What to say of a record of `need` bytes that no log of this size takes.
+    #[cold]
+    pub(crate) fn too_long(&self, need: u64) -> Error {
+        // On lanes, the longest of them is half of the log at least.
+        let log_size = match self.style {
+            LogStyle::Stream => need + (self.lanes[0].len - self.capacity),
+            LogStyle::Lanes => 2 * need,
+        };
+        Error::LogFull {
+            needed: need,
+            capacity: self.capacity,
+            log_size: (need <= MAX_RECORD).then(|| log_size.next_multiple_of(1 << 20)),
+        }
+    }
+
     /// Highest number drawn.
     pub(crate) fn last_seq(&self) -> u64 {
         self.next.0.load(Ordering::Acquire) - 1
@@ -394,11 +409,7 @@ impl Log {
     ) -> Result<u64, Refused> {
         let need = record.size();
         if need > self.capacity() {
-            return Err(Error::LogFull {
-                needed: need,
-                capacity: self.capacity(),
-            }
-            .into());
+            return Err(self.too_long(need).into());
         }
         if self.style == LogStyle::Stream {
             return self.append_to_stream(record, need);

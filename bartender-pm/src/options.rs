@@ -489,6 +489,7 @@ impl Options {
             durability: self.durability,
             background: self.background && !cfg!(loom),
             view_pages: self.view_limit / 4096,
+            trim_from: 0.into(),
             forks: os::forks(),
             growing: Mutex::new(()),
             control: Mutex::new(Control::default()),

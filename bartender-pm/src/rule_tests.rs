@@ -96,6 +96,35 @@ fn an_open_writer_keeps_the_view() {
     drop(writer);
 }
 
+/// A transaction that lasts does not have the others wait at the gate each time that something is checkpointed.
+#[test]
+#[cfg_attr(miri, ignore = "maps a file")]
+fn giving_back_in_vain_is_not_tried_again_at_once() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut options = Options::new();
+    options.max_size(64 << 20).log_size(1 << 20);
+    let options = options.background(false).view_limit(32 * 4096);
+    let path = folder.path().join("a.region");
+    let region = options.open(path).expect("creates");
+    let change_pages = |from: u64, n: u64| {
+        (from..from + n).for_each(|page| put(&region, page * 4096, page));
+        region.checkpoint().expect("no I/O error");
+    };
+    let shared = &region.shared;
+    let long = region.writer().expect("open");
+    change_pages(1, 40);
+    assert!(shared.view_is_over_limit());
+    shared.trim_to_limit();
+    change_pages(1, 2);
+    assert!(!shared.view_is_over_limit(), "it would be in vain again");
+    change_pages(50, 4);
+    assert!(shared.view_is_over_limit());
+    drop(long);
+    shared.trim_to_limit();
+    change_pages(1, 33);
+    assert!(shared.view_is_over_limit(), "as it was in the beginning");
+}
+
 /// What the view shows of fresh memory that was given back, after one attempt
 /// to do so that failed.
 #[test]

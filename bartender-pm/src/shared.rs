@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::gate::Gate;
 use crate::log::Log;
 use crate::medium::{Medium, MediumKind, ViewSource};
-use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{Condvar, Mutex};
 use crate::view::View;
 use std::fmt;
@@ -79,6 +79,9 @@ pub(crate) struct Shared {
     pub(crate) durability: Durability,
     pub(crate) background: bool,
     pub(crate) view_pages: u64,
+    /// After the background thread gave pages back in vain: changed pages from which on it tries again. Written by that
+    /// thread.
+    pub(crate) trim_from: AtomicU64,
     pub(crate) forks: u32,
     pub(crate) growing: Mutex<()>,
     pub(crate) control: Mutex<Control>,
@@ -156,15 +159,27 @@ impl Shared {
                     self.tidy.run(self);
                 }
             }
-            if self.view_is_over_limit() {
-                let _ = self.trim();
-            }
+            self.trim_to_limit();
         }
     }
 
-    /// Whether more pages of the view stand in the home by now than may stay private.
+    /// Gives pages of the view back if it is over its limit. Where a long transaction stands in the way, the others have
+    /// waited at the gate for nothing: not again before a good deal more has changed.
+    pub(crate) fn trim_to_limit(&self) {
+        if !self.view_is_over_limit() {
+            return;
+        }
+        let from = match self.trim() {
+            Ok(true) => 0,
+            _ => self.home.changed_pages.load(Ordering::Relaxed) + self.view_pages / 16 + 1,
+        };
+        self.trim_from.store(from, Ordering::Relaxed);
+    }
+
+    /// Whether more pages of the view stand in the home by now than may stay private, and giving them back is worth a try.
     pub(crate) fn view_is_over_limit(&self) -> bool {
-        self.home.changed_pages.load(Ordering::Relaxed) > self.view_pages
+        let changed = self.home.changed_pages.load(Ordering::Relaxed);
+        changed > self.view_pages && changed >= self.trim_from.load(Ordering::Relaxed)
     }
 
     pub(crate) fn trim(&self) -> Result<bool> {

@@ -1,6 +1,6 @@
 //! A writer: one transaction's right to write, and how it commits.
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::gate::Place;
 use crate::log::Refused;
 use crate::medium::{LogStyle, ViewSource};
@@ -85,11 +85,7 @@ impl Writer<'_> {
     pub fn append(&mut self, record: &mut Record, durability: Durability) -> Result<Ticket> {
         let shared = self.shared;
         if record.size() > shared.log.capacity() {
-            let capacity = shared.log.capacity();
-            return Err(Error::LogFull {
-                needed: record.size(),
-                capacity,
-            });
+            return Err(shared.log.too_long(record.size()));
         }
         if !self.fresh.is_empty() && !crate::mutant::is("no_fresh_barrier") {
             let result = shared.medium.persist(&self.fresh);
