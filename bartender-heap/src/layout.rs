@@ -191,6 +191,39 @@ pub struct RawVec {
 const _: () = assert!(size_of::<RawVec>() == 24 && align_of::<RawVec>() == 8);
 const _: () = assert!(offset_of!(RawVec, cap) == 8 && offset_of!(RawVec, len) == 16);
 
+/// A stored ring of elements: `cap == 0` means no block, `ptr` dangles (it is the alignment of an element) and `head` is 0.
+/// Else the element `i` of `len` stands at place `(head + i) mod cap` of the block, and `head < cap`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RawDeque {
+    /// Address in the view.
+    pub ptr: u64,
+    /// Elements that the block holds.
+    pub cap: u64,
+    /// Place of the first element.
+    pub head: u64,
+    /// Elements that are there.
+    pub len: u64,
+}
+
+const _: () = assert!(size_of::<RawDeque>() == 32 && align_of::<RawDeque>() == 8);
+const _: () = assert!(offset_of!(RawDeque, cap) == 8 && offset_of!(RawDeque, head) == 16);
+const _: () = assert!(offset_of!(RawDeque, len) == 24);
+
+/// A stored box of a slice or of text: `len == 0` means no block, and `ptr` dangles. Else the block at `ptr` holds `len`
+/// elements and no more. `Option` of it is 16 bytes, `None` is told by a `ptr` of 0.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RawSlice {
+    /// Address in the view.
+    pub ptr: NonZeroU64,
+    /// Elements that are there.
+    pub len: u64,
+}
+
+const _: () = assert!(size_of::<RawSlice>() == 16 && size_of::<Option<RawSlice>>() == 16);
+const _: () = assert!(offset_of!(RawSlice, len) == 8);
+
 /// A stored hash table. `mask == 0`: empty, no block, `ptr` dangles. Else the
 /// block at `ptr` holds `mask + 1` buckets (a power of two, at least 16):
 ///

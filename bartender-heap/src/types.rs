@@ -140,6 +140,18 @@ pub enum Kind {
         /// The type of the values.
         elem: TypeRef,
     },
+    /// [`RawDeque`](crate::layout::RawDeque): a ring of values in a block of its own.
+    Deque {
+        /// The type of the values.
+        elem: TypeRef,
+    },
+    /// [`RawSlice`](crate::layout::RawSlice): a block of its own that holds a number of values, all that fit.
+    Slice {
+        /// The type of the values.
+        elem: TypeRef,
+    },
+    /// [`RawSlice`](crate::layout::RawSlice) of UTF-8 bytes.
+    StrSlice,
     /// [`RawVec`](crate::layout::RawVec) of UTF-8 bytes.
     Str,
     /// [`RawTable`](crate::layout::RawTable): a hash table in a block of its own.
@@ -444,11 +456,18 @@ impl Schema {
             | Kind::Box { elem }
             | Kind::Rcu { elem }
             | Kind::Vec { elem }
+            | Kind::Deque { elem }
             | Kind::Lock { inner: elem, .. } => {
                 out.push_str(&this.name);
                 out.push('<');
                 inner(out, &[*elem]);
                 out.push('>');
+            }
+            Kind::Slice { elem } => {
+                out.push_str(&this.name);
+                out.push_str("<[");
+                inner(out, &[*elem]);
+                out.push_str("]>");
             }
             Kind::Map { key, value, .. } | Kind::Tree { key, value, .. } => {
                 out.push_str(&this.name);
@@ -483,6 +502,7 @@ impl Kind {
     pub(crate) fn each_ref(&self, mut f: impl FnMut(TypeRef)) {
         match self {
             Kind::Int { .. } | Kind::Float | Kind::Bool | Kind::Char | Kind::Str => {}
+            Kind::StrSlice => {}
             Kind::Opaque | Kind::Untyped | Kind::Atomic { .. } => {}
             Kind::Struct { fields } | Kind::Tuple { fields } => {
                 fields.iter().for_each(|field| f(field.ty));
@@ -497,6 +517,8 @@ impl Kind {
             | Kind::Shared { elem }
             | Kind::Rcu { elem }
             | Kind::Vec { elem }
+            | Kind::Deque { elem }
+            | Kind::Slice { elem }
             | Kind::Lock { inner: elem, .. } => f(*elem),
             Kind::Map { key, value, .. } | Kind::Tree { key, value, .. } => {
                 f(*key);
@@ -509,6 +531,7 @@ impl Kind {
     pub(crate) fn each_ref_mut(&mut self, mut f: impl FnMut(&mut TypeRef)) {
         match self {
             Kind::Int { .. } | Kind::Float | Kind::Bool | Kind::Char | Kind::Str => {}
+            Kind::StrSlice => {}
             Kind::Opaque | Kind::Untyped | Kind::Atomic { .. } => {}
             Kind::Struct { fields } | Kind::Tuple { fields } => {
                 fields.iter_mut().for_each(|field| f(&mut field.ty));
@@ -523,6 +546,8 @@ impl Kind {
             | Kind::Shared { elem }
             | Kind::Rcu { elem }
             | Kind::Vec { elem }
+            | Kind::Deque { elem }
+            | Kind::Slice { elem }
             | Kind::Lock { inner: elem, .. } => f(elem),
             Kind::Map { key, value, .. } | Kind::Tree { key, value, .. } => {
                 f(key);
@@ -539,6 +564,8 @@ impl Kind {
                 | Kind::Shared { .. }
                 | Kind::Rcu { .. }
                 | Kind::Vec { .. }
+                | Kind::Deque { .. }
+                | Kind::Slice { .. }
                 | Kind::Map { .. }
                 | Kind::Tree { .. }
         )

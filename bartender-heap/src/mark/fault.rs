@@ -25,6 +25,8 @@ pub(super) enum Fault {
     Count { ptr: u64, said: u64, found: u64 },
     #[error("length {len} is over the capacity {cap}")]
     LenOverCap { len: u64, cap: u64 },
+    #[error("a ring of {cap} places begins at place {head}")]
+    Head { head: u64, cap: u64 },
     #[error("a capacity of {cap} elements of {size} bytes")]
     Overflow { cap: u64, size: u64 },
     #[error("{0} is no bool")]

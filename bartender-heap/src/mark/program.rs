@@ -45,7 +45,20 @@ pub(super) enum Op {
         at: u64,
         elem: u32,
     },
+    /// Elements in a block that they fill.
+    Slice {
+        at: u64,
+        elem: u32,
+    },
+    Deque {
+        at: u64,
+        elem: u32,
+    },
     Text {
+        at: u64,
+    },
+    /// Text in a block that it fills.
+    TextSlice {
         at: u64,
     },
     Map {
@@ -349,6 +362,15 @@ impl Compiler<'_> {
                 at: 0,
                 elem: elem.index() as u32,
             }),
+            Kind::Slice { elem } => ops.push(Op::Slice {
+                at: 0,
+                elem: elem.index() as u32,
+            }),
+            Kind::Deque { elem } => ops.push(Op::Deque {
+                at: 0,
+                elem: elem.index() as u32,
+            }),
+            Kind::StrSlice => ops.push(Op::TextSlice { at: 0 }),
             Kind::Str => ops.push(Op::Text { at: 0 }),
             Kind::Map { entry, .. } => {
                 // The entry's list follows in `entry`; until then the type's number stands for it.
@@ -469,6 +491,9 @@ impl Op {
             | Op::Box { at, .. }
             | Op::Shared { at, .. }
             | Op::Vec { at, .. }
+            | Op::Slice { at, .. }
+            | Op::Deque { at, .. }
+            | Op::TextSlice { at }
             | Op::Text { at }
             | Op::Map { at, .. }
             | Op::Tree { at, .. }

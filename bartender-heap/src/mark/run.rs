@@ -46,6 +46,8 @@ enum Task {
     Block { elem: u32 },
     /// A new block of at least `a` bytes, with `b` bytes of text.
     Text,
+    /// A new block of at least `a` bytes, which the ring at home offset `b` owns.
+    Ring { elem: u32 },
     /// A new block of at least `a` bytes, which the table at home offset `b` owns.
     Table { map: u32 },
     /// A new block of at least `a` bytes, a node on level `b`.
@@ -249,7 +251,11 @@ impl<'s, B: Blocks> Worker<'s, B> {
     #[inline(always)]
     fn block(&self, piece: &Piece) -> Result<BlockRef, Bad> {
         match piece.task {
-            Task::Block { .. } | Task::Text | Task::Table { .. } | Task::Node { .. } => {
+            Task::Block { .. }
+            | Task::Text
+            | Task::Ring { .. }
+            | Task::Table { .. }
+            | Task::Node { .. } => {
                 let blocks = self.shared.blocks;
                 Ok(self.view.locate(blocks, piece.offset, piece.a)?)
             }
@@ -279,6 +285,10 @@ impl<'s, B: Blocks> Worker<'s, B> {
                 self.claim(&block)?;
                 Ok(check_text(self.view.range(offset, b)?)?)
             }
+            Task::Ring { elem } => {
+                self.claim(&block)?;
+                self.ring(elem, b)
+            }
             Task::Table { map } => {
                 self.claim(&block)?;
                 self.table(map, b)
@@ -293,7 +303,7 @@ impl<'s, B: Blocks> Worker<'s, B> {
     }
 
     /// Visits `count` elements at `offset`, at most a chunk of them now.
-    fn elems(&mut self, elem: u32, offset: u64, count: u64) -> Result<(), Bad> {
+    pub(super) fn elems(&mut self, elem: u32, offset: u64, count: u64) -> Result<(), Bad> {
         let Elem {
             size, body, linked, ..
         } = self.program.elems[elem as usize];

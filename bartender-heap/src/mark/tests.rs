@@ -2,6 +2,7 @@
 
 pub(crate) mod image;
 mod owners;
+mod rings;
 mod speed;
 mod trees;
 

@@ -12,8 +12,8 @@
 use super::counted::Counted;
 use super::fault::Fault;
 use super::view::{
-    self, View, check_bool, check_char, check_lock, check_nonzero, check_text, is_full, u64_at,
-    uint_at,
+    self, Ring, View, check_bool, check_char, check_lock, check_nonzero, check_text, is_full,
+    u64_at, uint_at,
 };
 use crate::block::Blocks;
 use crate::layout::{HEADER, HeapHeader};
@@ -87,6 +87,13 @@ struct Node<'a> {
     step: Step<'a>,
 }
 
+/// Elements in the order in which they stand.
+fn in_row(ty: TypeRef, target: view::Target) -> Holds {
+    let len = target.count;
+    let (cap, head) = (len, 0);
+    Holds::Many(ty, Ring { cap, head, len })
+}
+
 /// The node of the root.
 const ROOT: u32 = u32::MAX;
 /// Steps of a way that are shown at either end.
@@ -111,12 +118,12 @@ enum Task {
         from: u64,
         holds: Holds,
     },
-    /// The elements `next..len` at `offset`.
+    /// The elements from `next` on of those at `offset`.
     Elems {
         ty: TypeRef,
         offset: u64,
         next: u64,
-        len: u64,
+        ring: Ring,
     },
     /// The node at `offset` from its entry `next` on, and then its children.
     Node {
@@ -133,7 +140,7 @@ enum Task {
 #[derive(Debug, Clone, Copy)]
 enum Holds {
     One(TypeRef),
-    Many(TypeRef, u64),
+    Many(TypeRef, Ring),
     Text(u64),
     Table(TypeRef, u64),
     /// The tree's type, and the level.
@@ -217,7 +224,7 @@ impl<'a, B: Blocks> Trace<'a, B> {
                         let value = self.view.range(offset, size).map_err(at)?;
                         self.value(ty, value, node, offset)
                     }
-                    Holds::Many(ty, len) => self.elems(ty, offset, 0, len, node),
+                    Holds::Many(ty, ring) => self.elems(ty, offset, 0, ring, node),
                     Holds::Text(len) => {
                         let text = self.view.range(offset, len).map_err(at)?;
                         check_text(text).map_err(|fault| (fault, node, offset))
@@ -233,8 +240,8 @@ impl<'a, B: Blocks> Trace<'a, B> {
                 ty,
                 offset,
                 next,
-                len,
-            } => self.elems(ty, offset, next, len, node),
+                ring,
+            } => self.elems(ty, offset, next, ring, node),
             Task::Node {
                 ty,
                 offset,
@@ -277,14 +284,14 @@ impl<'a, B: Blocks> Trace<'a, B> {
         ty: TypeRef,
         offset: u64,
         next: u64,
-        len: u64,
+        ring: Ring,
         node: u32,
     ) -> Result<(), At> {
         let size = self.schema.get(ty).size;
         let keep = self.nodes.len();
-        for i in next..len {
+        for i in next..ring.len {
             self.nodes.truncate(keep);
-            let at = offset + i * size;
+            let at = offset + ring.place(i) * size;
             let value = self.view.range(at, size).map_err(|f| (f, node, at))?;
             let here = self.step(node, Step::Index(i));
             self.value(ty, value, here, at)?;
@@ -294,7 +301,7 @@ impl<'a, B: Blocks> Trace<'a, B> {
                         ty,
                         offset,
                         next: i + 1,
-                        len,
+                        ring,
                     },
                     node,
                     keep,
@@ -568,7 +575,29 @@ impl<'a, B: Blocks> Trace<'a, B> {
                 let of = self.schema.get(*elem);
                 let target = self.view.vec(value, of.size, of.align).map_err(wrong)?;
                 if let Some(target) = target {
-                    self.block(target, Holds::Many(*elem, target.count), node, base);
+                    self.block(target, in_row(*elem, target), node, base);
+                }
+                Ok(())
+            }
+            Kind::Slice { elem } => {
+                let of = self.schema.get(*elem);
+                let target = self.view.slice(value, of.size, of.align);
+                if let Some(target) = target.map_err(wrong)? {
+                    self.block(target, in_row(*elem, target), node, base);
+                }
+                Ok(())
+            }
+            Kind::Deque { elem } => {
+                let of = self.schema.get(*elem);
+                let target = self.view.deque(value, of.size, of.align);
+                if let Some((target, ring)) = target.map_err(wrong)? {
+                    self.block(target, Holds::Many(*elem, ring), node, base);
+                }
+                Ok(())
+            }
+            Kind::StrSlice => {
+                if let Some(target) = self.view.slice(value, 1, 1).map_err(wrong)? {
+                    self.block(target, Holds::Text(target.count), node, base);
                 }
                 Ok(())
             }

@@ -5,7 +5,7 @@
 
 use super::fault::Fault;
 use crate::block::{BlockRef, Blocks, Row};
-use crate::layout::{RawNode, RawTable, RawTree, RawVec};
+use crate::layout::{RawDeque, RawNode, RawSlice, RawTable, RawTree, RawVec};
 use crate::types::{EntryLayout, NodeLayout};
 use std::mem::offset_of;
 
@@ -44,6 +44,34 @@ pub(super) struct Target {
     pub(super) need: u64,
     /// Elements that are there (of a table: buckets).
     pub(super) count: u64,
+}
+
+/// Elements that go round in a block.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ring {
+    /// Places.
+    pub(super) cap: u64,
+    /// Place of the first element.
+    pub(super) head: u64,
+    /// Elements.
+    pub(super) len: u64,
+}
+
+impl Ring {
+    /// The place of element `index`.
+    pub(super) fn place(&self, index: u64) -> u64 {
+        // No sum overflows: the places are in a block, and `index` is below `len`.
+        match self.head + index {
+            place if place < self.cap => place,
+            place => place - self.cap,
+        }
+    }
+
+    /// Elements before the end of the block, and those that stand at its start.
+    pub(super) fn parts(&self) -> (u64, u64) {
+        let front = self.len.min(self.cap - self.head);
+        (front, self.len - front)
+    }
 }
 
 /// What the control bytes of a table say.
@@ -201,6 +229,60 @@ impl<'a> View<'a> {
         }))
     }
 
+    /// The block of the `RawSlice` in `raw`, if it has one.
+    #[inline]
+    pub(super) fn slice(&self, raw: &[u8], size: u64, align: u64) -> Result<Option<Target>, Fault> {
+        let ptr = u64_at(raw, offset_of!(RawSlice, ptr));
+        let len = u64_at(raw, offset_of!(RawSlice, len));
+        if size == 0 || len == 0 {
+            dangling(ptr, align)?;
+            return Ok(None);
+        }
+        let need = len.checked_mul(size);
+        let need = need.ok_or(Fault::Overflow { cap: len, size })?;
+        let offset = self.follow(ptr, align)?;
+        Ok(Some(Target {
+            offset,
+            need,
+            count: len,
+        }))
+    }
+
+    /// The block of the `RawDeque` in `raw`, if it has one.
+    pub(super) fn deque(
+        &self,
+        raw: &[u8],
+        size: u64,
+        align: u64,
+    ) -> Result<Option<(Target, Ring)>, Fault> {
+        let ptr = u64_at(raw, offset_of!(RawDeque, ptr));
+        let cap = u64_at(raw, offset_of!(RawDeque, cap));
+        let head = u64_at(raw, offset_of!(RawDeque, head));
+        let len = u64_at(raw, offset_of!(RawDeque, len));
+        if size == 0 {
+            dangling(ptr, align)?;
+            return Ok(None);
+        }
+        if len > cap {
+            return Err(Fault::LenOverCap { len, cap });
+        }
+        if head >= cap.max(1) {
+            return Err(Fault::Head { head, cap });
+        }
+        if cap == 0 {
+            dangling(ptr, align)?;
+            return Ok(None);
+        }
+        let need = cap.checked_mul(size).ok_or(Fault::Overflow { cap, size })?;
+        let offset = self.follow(ptr, align)?;
+        let target = Target {
+            offset,
+            need,
+            count: len,
+        };
+        Ok(Some((target, Ring { cap, head, len })))
+    }
+
     /// The block of the `RawTable` in `raw`, if it has one.
     pub(super) fn table(
         &self,
@@ -297,6 +379,9 @@ impl View<'_> {
         Ok(len)
     }
 }
+
+/// Bytes of a `RawDeque`.
+pub(super) const DEQUE_SIZE: u64 = size_of::<RawDeque>() as u64;
 
 /// Bytes of a `RawTable`.
 pub(super) const TABLE_SIZE: u64 = size_of::<RawTable>() as u64;

@@ -152,6 +152,8 @@ fn check_type(schema: &Schema, ty: &Type) -> Result<(), String> {
             }
         }
         Kind::Vec { .. } | Kind::Str => raw(24),
+        Kind::Deque { .. } => raw(32),
+        Kind::Slice { .. } | Kind::StrSlice => raw(16),
         Kind::Map { key, value, entry } => {
             raw(40)?;
             check_entry(schema.get(*key), schema.get(*value), entry)

@@ -131,6 +131,8 @@ impl Diff<'_> {
             (Kind::Box { elem: m }, Kind::Box { elem: n })
             | (Kind::Shared { elem: m }, Kind::Shared { elem: n })
             | (Kind::Rcu { elem: m }, Kind::Rcu { elem: n })
+            | (Kind::Deque { elem: m }, Kind::Deque { elem: n })
+            | (Kind::Slice { elem: m }, Kind::Slice { elem: n })
             | (Kind::Vec { elem: m }, Kind::Vec { elem: n }) => x.name == y.name && go(m, n),
             (
                 Kind::Map {

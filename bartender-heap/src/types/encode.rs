@@ -8,13 +8,13 @@
 //! | kind | flags | first, count | x, y | a, b, c, d |
 //! |---|---|---|---|---|
 //! | 0 int | 1 signed, 2 nonzero | | | |
-//! | 1 float, 2 bool, 3 char, 10 str, 13 opaque | | | | |
+//! | 1 float, 2 bool, 3 char, 10 str, 13 opaque, 19 boxed str | | | | |
 //! | 4 struct, 5 tuple | | fields | | |
 //! | 6 enum | | variants | | tag offset, tag size |
 //! | 7 option, niche | 0 | pattern in the strings | payload | payload offset, pattern offset |
 //! | 7 option, tag | 1 | 0, tag size | payload | payload offset, tag offset, tag of None, tag of Some |
 //! | 8 array | | | element | length |
-//! | 9 box, 11 vec | | | element | |
+//! | 9 box, 11 vec, 17 deque, 18 boxed slice | | | element | |
 //! | 12 map | | | key, value | entry size, entry align, value offset |
 //! | 16 tree | | | key, value | entries of a node |
 //! | 14 lock | 1 readers may share | | inner | inner offset |
@@ -46,6 +46,9 @@ const OPAQUE: u32 = 13;
 const LOCK: u32 = 14;
 const UNTYPED: u32 = 15;
 const TREE: u32 = 16;
+const DEQUE: u32 = 17;
+const SLICE: u32 = 18;
+const STR_SLICE: u32 = 19;
 const ATOMIC: u32 = 20;
 const SHARED: u32 = 21;
 const RCU: u32 = 22;
@@ -190,6 +193,9 @@ impl Encoder {
             Kind::Array { elem, len } => (r.kind, r.x, r.a) = (ARRAY, elem.0, *len),
             Kind::Box { elem } => (r.kind, r.x) = (BOX, elem.0),
             Kind::Vec { elem } => (r.kind, r.x) = (VEC, elem.0),
+            Kind::Deque { elem } => (r.kind, r.x) = (DEQUE, elem.0),
+            Kind::Slice { elem } => (r.kind, r.x) = (SLICE, elem.0),
+            Kind::StrSlice => r.kind = STR_SLICE,
             Kind::Str => r.kind = STR,
             Kind::Map { key, value, entry } => {
                 (r.kind, r.x, r.y) = (MAP, key.0, value.0);
@@ -395,6 +401,9 @@ impl Decoder<'_> {
             BOX => Kind::Box { elem: TypeRef(r.x) },
             STR => Kind::Str,
             VEC => Kind::Vec { elem: TypeRef(r.x) },
+            DEQUE => Kind::Deque { elem: TypeRef(r.x) },
+            SLICE => Kind::Slice { elem: TypeRef(r.x) },
+            STR_SLICE => Kind::StrSlice,
             MAP => Kind::Map {
                 key: TypeRef(r.x),
                 value: TypeRef(r.y),

@@ -3,7 +3,7 @@
 //! they are what lies in a region, as plain values.
 
 use super::{EntryLayout, Field, Kind, NoneForm, Schema, SchemaBuilder, Type, TypeRef};
-use crate::layout::{RawBox, RawLock, RawTable, RawTree, RawVec};
+use crate::layout::{RawBox, RawDeque, RawLock, RawSlice, RawTable, RawTree, RawVec};
 use std::any::type_name;
 use std::marker::PhantomData;
 use std::num::NonZeroU32;
@@ -40,6 +40,7 @@ sample_of! {
     char => Kind::Char;
     [u64; 8] => Kind::Opaque;
     PString => Kind::Str;
+    PText => Kind::StrSlice;
 }
 
 /// Gives a struct of samples its description, field by field.
@@ -73,6 +74,21 @@ pub(crate) struct PBox<T>(pub(crate) RawBox, pub(crate) PhantomData<fn() -> T>);
 #[derive(Debug)]
 #[repr(transparent)]
 pub(crate) struct PVec<T>(pub(crate) RawVec, pub(crate) PhantomData<fn() -> T>);
+
+/// A stored ring.
+#[derive(Debug)]
+#[repr(transparent)]
+pub(crate) struct PDeque<T>(pub(crate) RawDeque, pub(crate) PhantomData<fn() -> T>);
+
+/// A stored box of a slice.
+#[derive(Debug)]
+#[repr(transparent)]
+pub(crate) struct PSlice<T>(pub(crate) RawSlice, pub(crate) PhantomData<fn() -> T>);
+
+/// A stored box of text.
+#[derive(Debug, Clone, Copy)]
+#[repr(transparent)]
+pub(crate) struct PText(pub(crate) RawSlice);
 
 /// A stored string.
 #[derive(Debug, Clone, Copy)]
@@ -110,7 +126,7 @@ macro_rules! copy {
         impl<$($of),*> Copy for $type<$($of),*> {}
     )*};
 }
-copy!(PBox<T> PVec<T> PMap<K, V> PTree<K, V>);
+copy!(PBox<T> PVec<T> PDeque<T> PSlice<T> PMap<K, V> PTree<K, V>);
 
 impl<T: Sample> Sample for PBox<T> {
     fn describe(b: &mut SchemaBuilder) -> TypeRef {
@@ -188,6 +204,24 @@ impl<T: Sample> Sample for PVec<T> {
         b.define::<Self>(|b| {
             let elem = T::describe(b);
             Type::of::<Self>("PVec", Kind::Vec { elem })
+        })
+    }
+}
+
+impl<T: Sample> Sample for PDeque<T> {
+    fn describe(b: &mut SchemaBuilder) -> TypeRef {
+        b.define::<Self>(|b| {
+            let elem = T::describe(b);
+            Type::of::<Self>("PVecDeque", Kind::Deque { elem })
+        })
+    }
+}
+
+impl<T: Sample> Sample for PSlice<T> {
+    fn describe(b: &mut SchemaBuilder) -> TypeRef {
+        b.define::<Self>(|b| {
+            let elem = T::describe(b);
+            Type::of::<Self>("PBox", Kind::Slice { elem })
         })
     }
 }

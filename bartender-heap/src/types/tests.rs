@@ -298,7 +298,15 @@ fn everything() -> Schema {
                 };
                 raw("PBTreeMap", 24, kind)
             });
+            struct Ring;
+            struct Row;
+            let ring = b.define::<Ring>(|_| raw("PVecDeque", 32, Kind::Deque { elem: real }));
+            let row = b.define::<Row>(|_| raw("PBox", 16, Kind::Slice { elem: text }));
+            let line = b.define::<Box<str>>(|_| raw("PBox<str>", 16, Kind::StrSlice));
             let parts = [
+                ("ring", 120, ring),
+                ("row", 152, row),
+                ("line", 168, line),
                 ("tree", 96, tree),
                 ("list", 0, list),
                 ("locked", 16, locked),
@@ -307,7 +315,7 @@ fn everything() -> Schema {
                 ("array", 76, array),
                 ("bytes", 88, bytes),
             ];
-            structure("All", 120, 8, &parts)
+            structure("All", 184, 8, &parts)
         })
     })
     .expect("the description is well formed")
@@ -323,6 +331,9 @@ fn names_are_those_of_the_program() {
         "PRwLock<PHashMap<(bool, NonZeroI16), PString>>",
         "Option<u16>",
         "PBTreeMap<PString, f64>",
+        "PVecDeque<f64>",
+        "PBox<[PString]>",
+        "PBox<str>",
         "[char; 3]",
     ] {
         assert!(names.iter().any(|n| n == name), "{name} in {names:?}");

@@ -84,16 +84,45 @@ impl<'s, B: Blocks> Worker<'s, B> {
                         self.block_of(elem, body, target)?;
                     }
                 }
-                Op::Text { at } => {
-                    if let Some(target) = self.view.vec(&value[at as usize..], 1, 1)? {
+                Op::Slice { at, elem } => {
+                    let Elem {
+                        size, align, body, ..
+                    } = program.elems[elem as usize];
+                    let raw = &value[at as usize..];
+                    if let Some(target) = self.view.slice(raw, size, align)? {
                         self.shared.blocks.pointer(base + at);
-                        self.stack.push(Piece {
-                            offset: target.offset,
-                            a: target.need,
-                            b: target.count,
-                            task: Task::Text,
-                        });
+                        self.block_of(elem, body, target)?;
                     }
+                }
+                Op::Deque { at, elem } => {
+                    let Elem {
+                        size, align, body, ..
+                    } = program.elems[elem as usize];
+                    let raw = &value[at as usize..];
+                    match self.view.deque(raw, size, align)? {
+                        None => {}
+                        Some((target, _)) if body == PLAIN => {
+                            self.shared.blocks.pointer(base + at);
+                            self.block_of(elem, body, target)?;
+                        }
+                        Some((target, _)) => {
+                            self.shared.blocks.pointer(base + at);
+                            self.stack.push(Piece {
+                                offset: target.offset,
+                                a: target.need,
+                                b: base + at,
+                                task: Task::Ring { elem },
+                            });
+                        }
+                    }
+                }
+                Op::Text { at } => {
+                    let target = self.view.vec(&value[at as usize..], 1, 1)?;
+                    self.text(target, base + at);
+                }
+                Op::TextSlice { at } => {
+                    let target = self.view.slice(&value[at as usize..], 1, 1)?;
+                    self.text(target, base + at);
                 }
                 Op::Map { at, map } => {
                     let entry = &program.maps[map as usize].entry;
@@ -153,6 +182,31 @@ impl<'s, B: Blocks> Worker<'s, B> {
         }
         self.stack.push(Piece::block(elem, target));
         Ok(())
+    }
+
+    /// A text was found, by the pointer at home offset `at`, if it has a block.
+    fn text(&mut self, target: Option<Target>, at: u64) {
+        if let Some(target) = target {
+            self.shared.blocks.pointer(at);
+            self.stack.push(Piece {
+                offset: target.offset,
+                a: target.need,
+                b: target.count,
+                task: Task::Text,
+            });
+        }
+    }
+
+    /// Visits the elements of the ring at home offset `at`, whose block is marked.
+    pub(super) fn ring(&mut self, elem: u32, at: u64) -> Result<(), Bad> {
+        let Elem { size, align, .. } = self.program.elems[elem as usize];
+        let raw = self.view.range(at, view::DEQUE_SIZE)?;
+        let Some((target, ring)) = self.view.deque(raw, size, align)? else {
+            return Ok(());
+        };
+        let (front, back) = ring.parts();
+        self.elems(elem, target.offset + ring.head * size, front)?;
+        self.elems(elem, target.offset, back)
     }
 
     /// Checks the table at home offset `at`, whose block is marked.

@@ -2,10 +2,10 @@
 //! sample values in them.
 
 use crate::block::{BlockRef, Blocks, NotABlock};
-use crate::layout::{RawBox, RawNode, RawTable, RawTree, RawVec};
+use crate::layout::{RawBox, RawDeque, RawNode, RawSlice, RawTable, RawTree, RawVec};
 use crate::mark::View;
 use crate::types::NodeLayout;
-use crate::types::sample::{PBox, PMap, PString, PTree, PVec, TREE_CAP};
+use crate::types::sample::{PBox, PDeque, PMap, PSlice, PString, PText, PTree, PVec, TREE_CAP};
 use bartender_pm::sync::Mutex;
 use std::collections::{BTreeMap, HashSet};
 use std::marker::PhantomData;
@@ -106,6 +106,41 @@ impl Image {
             values.len() + 1
         };
         PVec(self.raw_vec(values, cap), PhantomData)
+    }
+
+    /// A ring of `cap` places, of which `head` is the first element's.
+    pub(crate) fn deque<T: Copy>(&mut self, values: &[T], cap: u64, head: u64) -> PDeque<T> {
+        let (size, align) = (size_of::<T>() as u64, align_of::<T>());
+        let len = values.len() as u64;
+        let mut ptr = align as u64;
+        if cap != 0 {
+            let offset = self.block((cap * size) as usize, align);
+            for (i, &value) in values.iter().enumerate() {
+                self.write(offset + (head + i as u64) % cap * size, value);
+            }
+            ptr = BASE + offset;
+        }
+        let raw = RawDeque {
+            ptr,
+            cap,
+            head,
+            len,
+        };
+        PDeque(raw, PhantomData)
+    }
+
+    fn raw_slice<T: Copy>(&mut self, values: &[T]) -> RawSlice {
+        let RawVec { ptr, len, .. } = self.raw_vec(values, values.len());
+        let ptr = ptr.try_into().expect("not null");
+        RawSlice { ptr, len }
+    }
+
+    pub(crate) fn slice<T: Copy>(&mut self, values: &[T]) -> PSlice<T> {
+        PSlice(self.raw_slice(values), PhantomData)
+    }
+
+    pub(crate) fn boxed_text(&mut self, text: &str) -> PText {
+        PText(self.raw_slice(text.as_bytes()))
     }
 
     pub(crate) fn text(&mut self, text: &str) -> PString {
