@@ -6,13 +6,16 @@
 //! It decides nothing about when a block is fresh: the heap says so.
 
 use crate::error::Result;
-use crate::tx::Context;
-use bartender_pm::Writer;
+use crate::tx::{Context, LARGE};
+use bartender_pm::{Region, Writer};
 use std::ptr::NonNull;
 use std::{ptr, slice};
 
 /// Extents shorter than this, in bytes, cost less in the log: they save the second barrier.
-const MIN_EXTENT: usize = 64 << 10;
+const MIN_EXTENT: usize = LARGE;
+
+/// Where large blocks that are not fresh are more than this part of the longest record, a checkpoint makes them so.
+const MUCH_STALE: u64 = 4;
 
 /// Address ranges, rising and disjoint, that the log leaves out: `(start, end)`.
 #[derive(Debug, Default)]
@@ -48,14 +51,14 @@ impl Left {
 
 /// Ships the transaction's large fresh extents, and tells what the log can leave out. The replicas of a region get what is
 /// logged: nothing is shipped there.
-pub(crate) fn ship(
-    state: &mut Context,
-    writer: &mut Writer<'_>,
-    base: usize,
-    replicated: bool,
-) -> Result<Left> {
+pub(crate) fn ship(state: &mut Context, writer: &mut Writer<'_>, region: &Region) -> Result<Left> {
+    let base = region.base().addr();
+    let replicated = region.is_replicated();
     let mut left = Left::default();
     let any_dead = !state.frees.is_empty() && !state.blocks.is_empty();
+    if !state.large.is_empty() && !replicated {
+        freshen(state, region)?;
+    }
     let any_large = state.fresh_bytes >= MIN_EXTENT && !replicated;
     if !any_dead && !any_large {
         return Ok(left);
@@ -83,6 +86,43 @@ pub(crate) fn ship(
     }
     ship_run(writer, base, (start, end), &mut left)?;
     Ok(left)
+}
+
+/// Large blocks that were not fresh when they were made may be by now: whatever the log had of their memory stands in
+/// the home. Where they are much, a checkpoint sees to that; it waits for nobody who waits for this transaction.
+fn freshen(state: &mut Context, region: &Region) -> Result<()> {
+    state.large.sort_unstable_by_key(|block| block.start);
+    let stale = |state: &Context, upto: u64| {
+        let large = |start: usize| {
+            let at = state
+                .large
+                .binary_search_by_key(&start, |block| block.start);
+            at.is_ok_and(|at| state.large[at].used_upto > upto)
+        };
+        let blocks = state.blocks.iter().filter(|block| !block.fresh);
+        let sizes = blocks.filter(|block| large(block.ptr.addr().get()));
+        sizes.map(|block| block.size as u64).sum::<u64>()
+    };
+    let mut upto = region.checkpoint_seq();
+    if stale(state, upto) > region.log_capacity() / MUCH_STALE {
+        region.sync()?;
+        region.checkpoint()?;
+        upto = region.checkpoint_seq();
+    }
+    for block in &mut state.blocks {
+        let start = block.ptr.addr().get();
+        let large = state
+            .large
+            .binary_search_by_key(&start, |block| block.start);
+        let Some(large) = large.ok().map(|at| &state.large[at]) else {
+            continue;
+        };
+        if !block.fresh && large.used_upto <= upto {
+            block.fresh = true;
+            state.fresh_bytes += block.size;
+        }
+    }
+    Ok(())
 }
 
 fn ship_run(

@@ -219,7 +219,7 @@ impl Core {
         let left = if state.blocks.is_empty() {
             Left::default()
         } else {
-            fresh::ship(state, writer, base, self.region.is_replicated())?
+            fresh::ship(state, writer, &self.region)?
         };
         let Context {
             changes,

@@ -19,6 +19,8 @@ struct Mark {
     changes: changes::Mark,
     detached: detached::Mark,
     blocks: usize,
+    large: usize,
+    large_floor: usize,
     frees: usize,
     entries: usize,
     locks: usize,
@@ -27,7 +29,10 @@ struct Mark {
 impl Context {
     fn mark(&mut self) -> Mark {
         self.round = self.round.wrapping_add(1);
+        let large_floor = std::mem::replace(&mut self.large_floor, self.large.len());
         Mark {
+            large: self.large.len(),
+            large_floor,
             changes: self.changes.mark(),
             detached: self.detached.mark(),
             blocks: self.blocks.len(),
@@ -40,6 +45,7 @@ impl Context {
     /// What happened since the mark is a part of the transaction.
     fn release(&mut self, mark: &Mark) {
         self.round = self.round.wrapping_add(1);
+        self.large_floor = mark.large_floor;
         self.changes.release(&mark.changes);
         self.detached.release(&mark.detached);
     }
@@ -57,6 +63,8 @@ impl Context {
         // Entries travel with blocks: those of the blocks before the mark stand before it.
         self.entries.truncate(mark.entries);
         self.frees.truncate(mark.frees);
+        self.large.truncate(mark.large);
+        self.large_floor = mark.large_floor;
         self.release_locks_in_new_blocks(mark);
         for block in self.blocks.split_off(mark.blocks) {
             if block.fresh {

@@ -50,6 +50,22 @@ pub(crate) struct NewBlock {
     pub(crate) size: usize,
 }
 
+/// A new block from this size on, in bytes, is shipped to the home rather than logged, if that is possible, and what is
+/// changed in it is not kept for an abort.
+pub(crate) const LARGE: usize = 64 << 10;
+
+/// Large blocks in which a change is looked for, the newest first: more are rarely written in turns.
+const LOOKED_AT: usize = 4;
+
+/// A large new block.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LargeBlock {
+    pub(crate) start: usize,
+    end: usize,
+    /// No record above this number touches its memory: once the checkpoint is there it may be written to the home.
+    pub(crate) used_upto: u64,
+}
+
 /// A lock that a transaction holds.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Held {
@@ -71,6 +87,10 @@ pub(crate) struct Context {
     pub(crate) owner: &'static Owner,
     pub(crate) changes: Changes,
     pub(crate) blocks: Vec<NewBlock>,
+    /// Those of `blocks` that are large, in the order in which they were made.
+    pub(crate) large: Vec<LargeBlock>,
+    /// Those below this index were made before the innermost savepoint, whose rollback needs their old bytes.
+    pub(crate) large_floor: usize,
     /// Bytes of those of `blocks` that are fresh.
     pub(crate) fresh_bytes: usize,
     /// Blocks to give back once the transaction is durable.
@@ -102,6 +122,8 @@ impl Context {
             owner,
             changes: Changes::new(),
             blocks: Vec::new(),
+            large: Vec::new(),
+            large_floor: 0,
             fresh_bytes: 0,
             frees: Vec::new(),
             detached: Detached::new(),
@@ -152,9 +174,22 @@ impl Context {
         const KEEP: usize = 1 << 16;
         self.blocks.clear();
         self.blocks.shrink_to(KEEP);
+        self.large.clear();
+        self.large_floor = 0;
         self.frees.clear();
         self.frees.shrink_to(KEEP);
         self.entries.clear();
+    }
+
+    /// Whether a range lies in a large block that goes as a whole if what runs now is taken back.
+    #[inline]
+    fn is_in_large(&self, addr: usize, len: usize) -> bool {
+        self.large.len() > self.large_floor
+            && self.large[self.large_floor..]
+                .iter()
+                .rev()
+                .take(LOOKED_AT)
+                .any(|block| block.start <= addr && addr + len <= block.end)
     }
 
     /// Dooms the transaction; the first reason stays.
@@ -242,8 +277,12 @@ impl TxRef<'_> {
     #[doc(hidden)]
     #[inline]
     pub unsafe fn change(self, ptr: *mut u8, len: usize) {
+        let context = self.context();
+        if context.is_in_large(ptr.addr(), len) {
+            return context.changes.wrote(ptr.addr(), len);
+        }
         // SAFETY: passed on.
-        unsafe { self.context().changes.change(ptr, len) };
+        unsafe { context.changes.change(ptr, len) };
     }
 
     /// Logs, at the commit, what stands at `ptr` then, without keeping the old bytes: for places that nobody
@@ -282,6 +321,19 @@ impl TxRef<'_> {
         context.blocks.push(NewBlock { ptr, fresh, size });
         if fresh {
             context.fresh_bytes += size;
+        }
+        if size >= LARGE {
+            let start = ptr.addr().get();
+            let used_upto = if fresh {
+                0
+            } else {
+                context.heap().region().last_seq()
+            };
+            context.large.push(LargeBlock {
+                start,
+                end: start + size,
+                used_upto,
+            });
         }
         Ok(ptr)
     }

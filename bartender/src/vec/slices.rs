@@ -1,14 +1,19 @@
-//! Stored vectors of plain data: whole slices at a time.
+//! Stored vectors of plain data: whole slices at a time, and bytes as they come from a reader.
 
 use super::PVec;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::mutref::Mut;
 use crate::persist::PlainData;
 use crate::raw::array::Array;
+use std::io;
 
 /// Stored vectors of [`PlainData`].
 impl<T: PlainData> Mut<'_, PVec<T>> {
     /// Adds copies of all elements of `slice`, in one piece.
+    ///
+    /// A value of any size can be put together so: with [`reserve_exact`](Self::reserve_exact) first, its bytes are in
+    /// memory once, from the commit on in the home, and not in the log. (In a replicated region they are: there a
+    /// value that is made in one transaction has to fit the log.)
     ///
     /// # Errors
     ///
@@ -84,5 +89,36 @@ impl<T: PlainData> Mut<'_, PVec<T>> {
             tx.change(ptr.cast(), len * size_of::<T>());
             std::slice::from_raw_parts_mut(ptr, len)
         }
+    }
+}
+
+/// Bytes that are written are added at the end, as by `extend_from_slice`: they are there when the transaction has
+/// committed, and there is nothing to flush.
+///
+/// ```
+/// # use bartender::{Error, Heap, PMutex, PVec};
+/// # fn main() -> Result<(), Error> {
+/// # let folder = tempfile::tempdir().expect("a folder");
+/// # let path = folder.path().join("r");
+/// let heap = Heap::<PMutex<PVec<u8>>>::options().max_size(1 << 30).open(path)?;
+/// let mut source = &b"from a file, or from the network"[..];
+/// heap.update(|mut bytes| std::io::copy(&mut source, &mut bytes).map_err(Error::abort))?;
+/// assert!(heap.read().starts_with(b"from a file"));
+/// # Ok(())
+/// # }
+/// ```
+impl io::Write for Mut<'_, PVec<u8>> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self.extend_from_slice(bytes) {
+            Ok(()) => Ok(bytes.len()),
+            Err(error @ Error::Region(bartender_pm::Error::OutOfSpace { .. })) => {
+                Err(io::Error::new(io::ErrorKind::StorageFull, error))
+            }
+            Err(error) => Err(io::Error::other(error)),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
