@@ -16,6 +16,14 @@ pub(crate) const ROOT: u64 = HEADER + offset_of!(HeapHeader, root) as u64;
 /// Home offset of the reference to the snapshot.
 pub(crate) const SNAPSHOT: u64 = HEADER + offset_of!(HeapHeader, snapshot) as u64;
 
+/// Home offset of the checksum and of what it covers: what says which types are there.
+pub(crate) const DESCRIPTION: u64 = HEADER + offset_of!(HeapHeader, crc) as u64;
+
+/// The bytes at [`DESCRIPTION`] of a header.
+pub(crate) fn description(header: &HeapHeader) -> Vec<u8> {
+    to_bytes(header)[offset_of!(HeapHeader, crc)..offset_of!(HeapHeader, root)].to_vec()
+}
+
 /// The header of a new heap whose encoded schema lies at home offset `at`.
 pub(crate) fn new(schema: &Schema, encoded: &[u8], at: u64) -> HeapHeader {
     let mut header = HeapHeader {
@@ -33,7 +41,7 @@ pub(crate) fn new(schema: &Schema, encoded: &[u8], at: u64) -> HeapHeader {
     header
 }
 
-/// Covers the fields that never change.
+/// Covers the fields that change with the description of the types only.
 fn checksum(bytes: &[u8; LEN]) -> u32 {
     crc32c::crc32c(&bytes[offset_of!(HeapHeader, schema_offset)..offset_of!(HeapHeader, root)])
 }

@@ -4,10 +4,13 @@
 //! here they become addresses, errors and durable records. What is committed,
 //! and when a block may be given back, the transactions above know.
 
+mod describe;
 mod inspect;
 mod open;
 mod purge;
 mod untyped;
+
+pub use describe::NewSchema;
 
 use crate::arena::{Arena, Refused};
 use crate::class;
@@ -50,8 +53,8 @@ pub struct Heap {
     arena: Arc<Arena>,
     region: Region,
     schema: Schema,
-    /// Home bytes of header, schema and table pieces are not the arena's.
-    schema_units: u64,
+    /// Where the schema lies, first unit and units. Home bytes of header, schema and table pieces are not the arena's.
+    schema_at: (u64, u64),
     report: OpenReport,
     closing: Mutex<()>,
 }

@@ -52,7 +52,7 @@ pub struct HeapHeader {
     pub magic: [u8; 8],
     /// [`FORMAT`].
     pub format: u32,
-    /// CRC-32C of the bytes of `schema_offset` to `root_type`, which never change.
+    /// CRC-32C of the bytes of `schema_offset` to `root_type`, which change together.
     pub crc: u32,
     /// Home offset of the encoded schema.
     pub schema_offset: u64,

@@ -52,7 +52,7 @@ mod relocate;
 
 pub use block::NotABlock;
 pub use error::{Around, Error, Result};
-pub use heap::{Block, Entry, Freed, Heap};
+pub use heap::{Block, Entry, Freed, Heap, NewSchema};
 pub use mark::MarkReport;
 pub use pending::{Carried, Pending};
 pub use relocate::{open_region, open_region_on};

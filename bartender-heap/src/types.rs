@@ -13,12 +13,14 @@ mod check;
 mod diff;
 mod encode;
 mod layout;
+mod rename;
 #[cfg(test)]
 pub(crate) mod sample;
 #[cfg(test)]
 mod tests;
 
 pub use builder::SchemaBuilder;
+pub use rename::Renamed;
 
 use crate::layout::RawNode;
 use std::fmt;
@@ -334,11 +336,21 @@ impl NodeLayout {
 }
 
 /// The types that can be reached from a root type. Always well formed (see the module).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Schema {
     types: Vec<Type>,
     root: TypeRef,
+    /// What a program says of earlier names; never stored, and of no weight when schemas are compared.
+    renames: rename::Renames,
 }
+
+impl PartialEq for Schema {
+    fn eq(&self, other: &Schema) -> bool {
+        self.root == other.root && self.types == other.types
+    }
+}
+
+impl Eq for Schema {}
 
 impl Schema {
     /// The description of a type, given the function that describes it.
@@ -364,6 +376,7 @@ impl Schema {
         Schema {
             types: vec![whole],
             root: TypeRef(0),
+            renames: rename::Renames::default(),
         }
     }
 
@@ -402,6 +415,28 @@ impl Schema {
         let mut out = String::new();
         self.write_name(ty, &mut out, 0);
         out
+    }
+
+    /// The type `ty` and what it reaches, as a schema of its own.
+    ///
+    /// # Panics
+    ///
+    /// As [`get`](Self::get).
+    pub fn part(&self, ty: TypeRef) -> Schema {
+        self.get(ty);
+        builder::renumber(self.types.clone(), ty, rename::Renames::default())
+            .expect("a part of a well-formed schema is one")
+    }
+
+    /// The name that a part of the type `ty` had before, if the program says so.
+    pub fn renamed_from(&self, ty: TypeRef, part: &Renamed) -> Option<&str> {
+        self.renames.get(ty, part)
+    }
+
+    /// This (older) schema with the names that `new` has for the same parts by its renames. Equal to `new` where only
+    /// names differ of which `new` says what they were: then the data are the same in both.
+    pub fn renamed_as(&self, new: &Schema) -> Schema {
+        rename::renamed_as(self, new)
     }
 
     /// The differences between `self` (old) and `other` (new), one line each, in the order in

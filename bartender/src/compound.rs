@@ -6,8 +6,9 @@
 mod option;
 
 use crate::__private::zero_gap;
+use crate::error::Result;
 use crate::mutref::Mut;
-use crate::persist::{Adopt, Evict, Persist, PlainData, Project, Release};
+use crate::persist::{Adopt, Evict, Import, Match, Persist, PlainData, Project, Release, matches};
 use crate::tx::TxRef;
 use bartender_heap::types::{Field, Kind, SchemaBuilder, Type, TypeRef};
 use std::mem::offset_of;
@@ -72,6 +73,24 @@ unsafe impl<T: Persist, const N: usize> Persist for [T; N] {
             // SAFETY: passed on for each element.
             unsafe { T::zero_padding(this.cast::<T>().add(i)) };
         }
+    }
+
+    fn parts_match(m: &mut Match<'_>, ty: TypeRef) -> bool {
+        match m.kind(ty) {
+            Kind::Array { elem, len } => *len == N as u64 && matches::<T>(m, *elem),
+            _ => false,
+        }
+    }
+
+    unsafe fn import_parts(i: &mut Import<'_>, ty: TypeRef, at: *const u8) -> Result<Self> {
+        let Kind::Array { elem, .. } = i.kind(ty) else {
+            return Err(i.refused::<Self>(ty));
+        };
+        let stride = i.size(*elem);
+        // SAFETY: passed on for each element.
+        let values = (0..N).map(|n| unsafe { i.value(*elem, at.add(n * stride)) });
+        let values = values.collect::<Result<Vec<T>>>()?;
+        values.try_into().map_err(|_| i.refused::<Self>(ty))
     }
 }
 
@@ -148,6 +167,15 @@ macro_rules! tuple {
                     zero_gap(this, end, size_of::<Self>());
                     $($T::zero_padding(&raw mut (*this).$i);)*
                 }
+            }
+
+            fn parts_match(m: &mut Match<'_>, ty: TypeRef) -> bool {
+                m.is_tuple(ty, &[$(matches::<$T>),*])
+            }
+
+            unsafe fn import_parts(i: &mut Import<'_>, ty: TypeRef, at: *const u8) -> Result<Self> {
+                // SAFETY: passed on for each field.
+                unsafe { Ok(($(i.field::<$T>(ty, 0, $i, at)?,)*)) }
             }
         }
 

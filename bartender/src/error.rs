@@ -35,6 +35,18 @@ pub enum Error {
         differences: Vec<String>,
     },
 
+    /// Data of an earlier type could not be converted to the program's. Nothing was changed: the region has the data as
+    /// they were, for a program with the earlier types.
+    #[error("the data stay as they are: a stored {from} could not be converted to {to}: {source}")]
+    Migration {
+        /// The earlier type.
+        from: String,
+        /// The program's type.
+        to: String,
+        /// Why not.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+
     /// Waiting for a lock could have been a deadlock: everything the transaction did was taken back.
     /// `transaction` retries by itself and gives up after many attempts; `update` can be called again.
     #[error("the transaction conflicts with another one that is older; run it again")]

@@ -1,5 +1,6 @@
 //! [`Heap`]: typed data in a region. How it is opened is in `options`.
 
+mod migrate;
 mod options;
 mod with_durability;
 
@@ -59,6 +60,8 @@ unsafe impl<R: Persist> Sync for Heap<R> {}
 pub struct Report {
     /// The root was created by this opening.
     pub created: bool,
+    /// The region had an earlier type of root: this opening has converted the data, or taken over new names.
+    pub migrated: bool,
     /// What the region found: whether it was closed cleanly, what was replayed from its log.
     pub region: bartender_pm::Opened,
     /// What the heap found: whether it had to mark, and what is live.

@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::leased;
 use crate::lock_table::{Mode, Refused};
 use crate::mutref::Mut;
-use crate::persist::{Adopt, Evict, Persist, Project, Release};
+use crate::persist::{Adopt, Evict, Import, Match, Persist, Project, Release, matches};
 use crate::run::unwind_conflict;
 use crate::thread;
 use crate::tx::{Doom, TxRef};
@@ -143,6 +143,22 @@ macro_rules! lock {
                     crate::__private::zero_gap(this, value + size_of::<T>(), size_of::<Self>());
                     T::zero_padding((*this).value.get());
                 }
+            }
+
+            fn parts_match(m: &mut Match<'_>, ty: TypeRef) -> bool {
+                match m.kind(ty) {
+                    Kind::Lock { inner, rw, .. } => *rw == $rw && matches::<T>(m, *inner),
+                    _ => false,
+                }
+            }
+
+            unsafe fn import_parts(i: &mut Import<'_>, ty: TypeRef, at: *const u8) -> Result<Self> {
+                let Kind::Lock { inner, offset, .. } = i.kind(ty) else {
+                    return Err(i.refused::<Self>(ty));
+                };
+                // SAFETY: the value lies behind the lock's word. Nobody else has the region yet.
+                let value = unsafe { i.value(*inner, at.add(*offset as usize))? };
+                Ok(Self::new(value))
             }
         }
 

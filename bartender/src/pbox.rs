@@ -3,8 +3,9 @@
 //! Owned, it is std's `Box`. Stored, its block lies in the region. The pointer is an integer: what the
 //! log restores has lost its provenance, so it is exposed on the way in and taken up on the way out.
 
+use crate::error::Result;
 use crate::mutref::Mut;
-use crate::persist::{Adopt, Evict, Persist, Project, Release};
+use crate::persist::{Adopt, Evict, Import, Match, Persist, Project, Release, matches};
 use crate::tx::TxRef;
 use bartender_heap::types::{Kind, SchemaBuilder, Type, TypeRef};
 use std::fmt;
@@ -92,6 +93,29 @@ unsafe impl<T: Persist> Persist for PBox<T> {
 
     #[inline]
     unsafe fn zero_padding(_this: *mut Self) {}
+
+    fn parts_match(m: &mut Match<'_>, ty: TypeRef) -> bool {
+        match m.kind(ty) {
+            Kind::Box { elem } => matches::<T>(m, *elem),
+            _ => false,
+        }
+    }
+
+    unsafe fn import_parts(i: &mut Import<'_>, ty: TypeRef, at: *const u8) -> Result<Self> {
+        let Kind::Box { elem } = i.kind(ty) else {
+            return Err(i.refused::<Self>(ty));
+        };
+        // SAFETY: a stored box: a block of the region with one value, or, without bytes, none.
+        unsafe {
+            let addr = at.cast::<NonZeroU64>().read();
+            let block: *mut u8 = ptr::with_exposed_provenance_mut(addr.get() as usize);
+            let value = i.inside(|i| i.value(*elem, block))?;
+            if i.size(*elem) != 0 {
+                i.tx().free(NonNull::new_unchecked(block));
+            }
+            Ok(PBox::new(value))
+        }
+    }
 }
 
 // SAFETY: the one part is the value in the block, which the box owns.

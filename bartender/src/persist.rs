@@ -5,11 +5,15 @@
 //! region, with everything it points to. The queues are the only bridges. They do not decide when: `Mut`
 //! and the collections do.
 
+mod import;
 mod queues;
 
+pub use import::{Import, Match, Wanted, WantedVariant};
+pub(crate) use import::{Plan, matches};
 pub(crate) use queues::hold_all;
 pub use queues::{Adopt, Evict, Release};
 
+use crate::error::Result;
 use crate::tx::TxRef;
 use bartender_heap::types::{SchemaBuilder, TypeRef};
 use std::ptr::NonNull;
@@ -76,6 +80,73 @@ pub unsafe trait Persist: Sized + Send + Sync + 'static {
     ///
     /// `this` is a valid value that nobody else reads or writes.
     unsafe fn zero_padding(this: *mut Self);
+
+    /// Whether the stored type `ty` of an older schema becomes this one: as [`matches`] says.
+    #[doc(hidden)]
+    fn accepts(m: &mut Match<'_>, ty: TypeRef) -> bool {
+        matches::<Self>(m, ty)
+    }
+
+    /// Takes a field of a stored value: as [`Import::field`] does.
+    ///
+    /// # Errors
+    ///
+    /// As [`Import::field`].
+    ///
+    /// # Safety
+    ///
+    /// As [`Import::field`].
+    #[doc(hidden)]
+    unsafe fn import_field(
+        i: &mut Import<'_>,
+        ty: TypeRef,
+        variant: usize,
+        field: usize,
+        at: *const u8,
+    ) -> Result<Self> {
+        // SAFETY: passed on.
+        unsafe { i.field(ty, variant, field, at) }
+    }
+
+    /// Whether the stored type `ty` of an older schema becomes this one part by part. Without parts it does not.
+    #[doc(hidden)]
+    fn parts_match(_m: &mut Match<'_>, _ty: TypeRef) -> bool {
+        false
+    }
+
+    /// Takes a stored value of the type `ty`, part by part.
+    ///
+    /// # Errors
+    ///
+    /// As [`Import::value`].
+    ///
+    /// # Safety
+    ///
+    /// As [`Import::value`]; [`parts_match`](Self::parts_match) has said that it can be done.
+    #[doc(hidden)]
+    unsafe fn import_parts(i: &mut Import<'_>, ty: TypeRef, _at: *const u8) -> Result<Self> {
+        Err(i.refused::<Self>(ty))
+    }
+
+    /// Whether the stored type `ty` of an older schema becomes an earlier type that this one converts from.
+    #[doc(hidden)]
+    fn earlier_matches(_m: &mut Match<'_>, _ty: TypeRef) -> bool {
+        false
+    }
+
+    /// Takes a stored value of the type `ty` as one of the earlier type, and converts it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Import::converted`].
+    ///
+    /// # Safety
+    ///
+    /// As [`Import::value`]; [`earlier_matches`](Self::earlier_matches) has said that it can be done.
+    #[doc(hidden)]
+    unsafe fn import_earlier(i: &mut Import<'_>, ty: TypeRef, _at: *const u8) -> Result<Self> {
+        Err(i.refused::<Self>(ty))
+    }
 }
 
 /// Persistent data that is nothing but its bytes: `Mut` of it can be written through like a `&mut`.

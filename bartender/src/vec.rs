@@ -11,10 +11,13 @@ mod traits;
 
 pub use stored::IterMut;
 
-use crate::persist::{Adopt, Evict, Persist, Release};
+use crate::error::Result;
+use crate::persist::{Adopt, Evict, Import, Match, Persist, Release, matches};
 use crate::raw::array::Array;
+use bartender_heap::layout::RawVec;
 use bartender_heap::types::{Kind, SchemaBuilder, Type, TypeRef};
 use std::fmt;
+use std::ptr::{self, NonNull};
 
 /// A growing array, [`Vec`]'s persistent twin.
 ///
@@ -237,4 +240,30 @@ unsafe impl<T: Persist> Persist for PVec<T> {
     unsafe fn for_each_lock(_this: *const Self, _f: &mut dyn FnMut(usize)) {}
 
     unsafe fn zero_padding(_this: *mut Self) {}
+
+    fn parts_match(m: &mut Match<'_>, ty: TypeRef) -> bool {
+        match m.kind(ty) {
+            Kind::Vec { elem } => m.is_named(ty, "PVec") && matches::<T>(m, *elem),
+            _ => false,
+        }
+    }
+
+    unsafe fn import_parts(i: &mut Import<'_>, ty: TypeRef, at: *const u8) -> Result<Self> {
+        let Kind::Vec { elem } = i.kind(ty) else {
+            return Err(i.refused::<Self>(ty));
+        };
+        let stride = i.size(*elem);
+        // SAFETY: a stored vector, whose block is as long as it says.
+        unsafe {
+            let raw = at.cast::<RawVec>().read();
+            let block: *mut u8 = ptr::with_exposed_provenance_mut(raw.ptr as usize);
+            let values = (0..raw.len as usize)
+                .map(|n| i.inside(|i| i.value(*elem, block.add(n * stride))))
+                .collect::<Result<Vec<T>>>()?;
+            if raw.cap != 0 && stride != 0 {
+                i.tx().free(NonNull::new_unchecked(block));
+            }
+            Ok(values.into())
+        }
+    }
 }

@@ -112,7 +112,7 @@ fn a_long_list_moves_in_and_out_without_recursion() {
         const HAS_POINTERS: bool = true;
         const HAS_LOCKS: bool = false;
         fn describe(b: &mut bartender::__private::SchemaBuilder) -> bartender::__private::TypeRef {
-            bartender::__private::describe_struct::<Self>(b, |b| {
+            bartender::__private::describe_struct::<Self>(b, None, &[], |b| {
                 vec![
                     ("next", 0, <Option<PBox<Node>>>::describe(b)),
                     ("n", 8, u64::describe(b)),

@@ -23,10 +23,10 @@ impl Heap {
         let pieces = table::pieces(max).filter(|piece| piece.at < end);
         let table: u64 = pieces.map(|piece| piece.behind().min(end) - piece.at).sum();
         let mut stats = Stats {
-            reserved_peak: (global.units.peak() - self.schema_units) * UNIT,
+            reserved_peak: (global.units.peak() - self.schema_at.1) * UNIT,
             free_bytes: global.units.free() * UNIT,
             returned_bytes: global.units.holes() * UNIT,
-            table_bytes: (1 + table + self.schema_units) * UNIT,
+            table_bytes: (1 + table + self.schema_at.1) * UNIT,
             home_bytes: self.region.size(),
             max_bytes: self.region.max_size(),
             dram_bytes: global.pool.bytes() + global.local_bytes() + map.bytes(),

@@ -57,7 +57,8 @@ impl Heap {
             took: start.elapsed(),
             ..OpenReport::default()
         };
-        Ok(Self::new(region, arena, schema.clone(), units, report))
+        let schema_at = (at / UNIT, units);
+        Ok(Self::new(region, arena, schema.clone(), schema_at, report))
     }
 
     /// Whether the region's home holds a heap.
@@ -73,21 +74,24 @@ impl Heap {
     pub fn open(region: Region) -> Result<Heap> {
         let start = Instant::now();
         let (header, schema) = header::read(home(&region))?;
-        let schema_units = header.schema_len.div_ceil(UNIT);
+        let schema_at = (
+            header.schema_offset / UNIT,
+            header.schema_len.div_ceil(UNIT),
+        );
         let restored = match Self::restore(&region, &header)? {
             Some(restored) => restored,
             None => Self::rebuild(&region, &header, &schema)?,
         };
         let (arena, mut report) = restored;
         report.took = start.elapsed();
-        Ok(Self::new(region, arena, schema, schema_units, report))
+        Ok(Self::new(region, arena, schema, schema_at, report))
     }
 
     fn new(
         region: Region,
         arena: Arena,
         schema: Schema,
-        schema_units: u64,
+        schema_at: (u64, u64),
         report: OpenReport,
     ) -> Heap {
         let arena = Arc::new(arena);
@@ -105,7 +109,7 @@ impl Heap {
             arena,
             region,
             schema,
-            schema_units,
+            schema_at,
             report,
             closing: Mutex::new(()),
         }

@@ -4,6 +4,7 @@
 //! numbers given out while building depend on the order of calls; the finished schema is
 //! numbered anew, depth-first from the root.
 
+use super::rename::{Renamed, Renames};
 use super::{BadSchema, Kind, Schema, Type, TypeRef, check};
 use std::any::TypeId;
 use std::collections::HashMap;
@@ -14,6 +15,7 @@ pub struct SchemaBuilder {
     /// `None`: being described right now.
     types: Vec<Option<Type>>,
     known: HashMap<TypeId, TypeRef>,
+    renames: Renames,
 }
 
 impl SchemaBuilder {
@@ -39,6 +41,11 @@ impl SchemaBuilder {
         number
     }
 
+    /// Says that a part of the type `ty` was called `from` in earlier versions of the program.
+    pub fn renamed(&mut self, ty: TypeRef, part: Renamed, from: &str) {
+        self.renames.add(ty, part, from);
+    }
+
     /// The schema of the types that `root` reaches.
     ///
     /// # Errors
@@ -52,14 +59,18 @@ impl SchemaBuilder {
             .into_iter()
             .map(|ty| ty.ok_or_else(|| BadSchema::new("a type is still being described")))
             .collect::<Result<Vec<_>, _>>()?;
-        let schema = renumber(types, root)?;
+        let schema = renumber(types, root, self.renames)?;
         check::check(&schema)?;
         Ok(schema)
     }
 }
 
 /// Numbers the types depth-first from `root` (which becomes 0) and drops those it does not reach.
-pub(super) fn renumber(mut types: Vec<Type>, root: TypeRef) -> Result<Schema, BadSchema> {
+pub(super) fn renumber(
+    mut types: Vec<Type>,
+    root: TypeRef,
+    renames: Renames,
+) -> Result<Schema, BadSchema> {
     let mut numbers: Vec<Option<TypeRef>> = vec![None; types.len()];
     let mut order = Vec::new();
     let mut stack = vec![root];
@@ -96,5 +107,6 @@ pub(super) fn renumber(mut types: Vec<Type>, root: TypeRef) -> Result<Schema, Ba
     Ok(Schema {
         types: numbered,
         root: TypeRef(0),
+        renames: renames.renumbered(|ty| numbers.get(ty.index()).copied().flatten()),
     })
 }

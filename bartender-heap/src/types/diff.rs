@@ -5,7 +5,7 @@
 //! so that a line always starts with a name from the program: `Bank.accounts: PVec<u32> →
 //! PVec<u64>`.
 
-use super::{Field, Kind, Schema, TypeRef, Variant};
+use super::{Field, Kind, Renamed, Schema, TypeRef, Variant};
 use std::collections::{HashSet, VecDeque};
 
 struct Diff<'a> {
@@ -102,7 +102,8 @@ impl Diff<'_> {
         // only what does not follow is compared.
         match (&x.kind, &y.kind) {
             (Kind::Struct { .. }, Kind::Struct { .. }) | (Kind::Enum { .. }, Kind::Enum { .. }) => {
-                let same = x.name == y.name || self.same_outline(a, b);
+                let was = self.new.renamed_from(b, &Renamed::Type);
+                let same = x.name == y.name || was == Some(&x.name) || self.same_outline(a, b);
                 if same {
                     pairs.push((a, b));
                 }
@@ -207,7 +208,9 @@ impl Diff<'_> {
         }
         let name = y.name.clone();
         match (&x.kind, &y.kind) {
-            (Kind::Struct { fields: m }, Kind::Struct { fields: n }) => self.fields(&name, m, n),
+            (Kind::Struct { fields: m }, Kind::Struct { fields: n }) => {
+                self.fields(&name, b, None, m, n);
+            }
             (
                 Kind::Enum {
                     tag_offset: i,
@@ -227,20 +230,48 @@ impl Diff<'_> {
                     self.lines
                         .push(format!("{name}: tag moved from offset {i} to {j}"));
                 }
-                self.variants(&name, m, n);
+                self.variants(&name, b, m, n);
             }
             _ => unreachable!("only pairs of one kind are queued"),
         }
         self.sizes(&name, a, b);
     }
 
-    fn fields(&mut self, owner: &str, old: &[Field], new: &[Field]) {
+    /// Compares the fields of `owner`, whose type is `ty` now, or of a `variant` of it.
+    fn fields(
+        &mut self,
+        owner: &str,
+        ty: TypeRef,
+        variant: Option<&str>,
+        old: &[Field],
+        new: &[Field],
+    ) {
+        let schema = self.new;
+        // The name that a field of now had then.
+        let was = |field: &Field| -> String {
+            let name = field.name.clone();
+            let part = match variant {
+                None => Renamed::Field(name),
+                Some(variant) => Renamed::VariantField(variant.to_owned(), name),
+            };
+            let was = schema.renamed_from(ty, &part);
+            match was {
+                Some(was) if !old.iter().any(|f| f.name == field.name) => was.to_owned(),
+                _ => field.name.clone(),
+            }
+        };
+        let new: Vec<(&Field, String)> = new.iter().map(|field| (field, was(field))).collect();
         for field in old {
-            let name = &field.name;
-            let Some(twin) = new.iter().find(|twin| twin.name == *name) else {
-                self.lines.push(format!("{owner}: field `{name}` removed"));
+            let was = &field.name;
+            let Some(&(twin, _)) = new.iter().find(|(_, then)| then == was) else {
+                self.lines.push(format!("{owner}: field `{was}` removed"));
                 continue;
             };
+            let name = &twin.name;
+            if was != name {
+                self.lines
+                    .push(format!("{owner}: field `{was}` renamed to `{name}`"));
+            }
             self.place(&format!("{owner}.{name}"), field.ty, twin.ty);
             if field.offset != twin.offset {
                 let (from, to) = (field.offset, twin.offset);
@@ -249,52 +280,59 @@ impl Diff<'_> {
                 ));
             }
         }
-        for field in new {
+        for (field, was) in &new {
             let name = &field.name;
-            if !old.iter().any(|twin| twin.name == *name) {
-                self.lines.push(format!("{owner}: field `{name}` added"));
+            if !old.iter().any(|twin| twin.name == *was) {
+                let of = schema.name(field.ty);
+                self.lines
+                    .push(format!("{owner}: field `{name}: {of}` added"));
             }
         }
-        let order = |list: &[Field], other: &[Field]| -> Vec<String> {
-            let shared = list
-                .iter()
-                .filter(|f| other.iter().any(|twin| twin.name == f.name));
-            shared.map(|f| f.name.clone()).collect()
-        };
+        let then: Vec<String> = old.iter().map(|f| f.name.clone()).collect();
+        let now: Vec<String> = new.into_iter().map(|(_, was)| was).collect();
         // Fields without bytes can change places without moving.
-        if order(old, new) != order(new, old) {
+        if shared(&then, &now) != shared(&now, &then) {
             self.lines.push(format!("{owner}: fields in another order"));
         }
     }
 
-    fn variants(&mut self, owner: &str, old: &[Variant], new: &[Variant]) {
+    fn variants(&mut self, owner: &str, ty: TypeRef, old: &[Variant], new: &[Variant]) {
+        let schema = self.new;
+        let was = |variant: &Variant| -> String {
+            let was = schema.renamed_from(ty, &Renamed::Variant(variant.name.clone()));
+            match was {
+                Some(was) if !old.iter().any(|v| v.name == variant.name) => was.to_owned(),
+                _ => variant.name.clone(),
+            }
+        };
+        let new: Vec<(&Variant, String)> = new.iter().map(|v| (v, was(v))).collect();
         for variant in old {
-            let name = &variant.name;
-            let Some(twin) = new.iter().find(|twin| twin.name == *name) else {
-                self.lines
-                    .push(format!("{owner}: variant `{name}` removed"));
+            let was = &variant.name;
+            let Some(&(twin, _)) = new.iter().find(|(_, then)| then == was) else {
+                self.lines.push(format!("{owner}: variant `{was}` removed"));
                 continue;
             };
+            let name = &twin.name;
+            if was != name {
+                self.lines
+                    .push(format!("{owner}: variant `{was}` renamed to `{name}`"));
+            }
             let place = format!("{owner}::{name}");
             if variant.tag != twin.tag {
                 self.lines
                     .push(format!("{place}: tag {} → {}", variant.tag, twin.tag));
             }
-            self.fields(&place, &variant.fields, &twin.fields);
+            self.fields(&place, ty, Some(name), &variant.fields, &twin.fields);
         }
-        for variant in new {
+        for (variant, was) in &new {
             let name = &variant.name;
-            if !old.iter().any(|twin| twin.name == *name) {
+            if !old.iter().any(|twin| twin.name == *was) {
                 self.lines.push(format!("{owner}: variant `{name}` added"));
             }
         }
-        let order = |list: &[Variant], other: &[Variant]| -> Vec<String> {
-            let shared = list
-                .iter()
-                .filter(|v| other.iter().any(|twin| twin.name == v.name));
-            shared.map(|v| v.name.clone()).collect()
-        };
-        if order(old, new) != order(new, old) {
+        let then: Vec<String> = old.iter().map(|v| v.name.clone()).collect();
+        let now: Vec<String> = new.into_iter().map(|(_, was)| was).collect();
+        if shared(&then, &now) != shared(&now, &then) {
             self.lines
                 .push(format!("{owner}: variants in another order"));
         }
@@ -311,4 +349,9 @@ impl Diff<'_> {
             self.lines.push(format!("{what}: alignment {from} → {to}"));
         }
     }
+}
+
+/// Those names of `list` that `other` has as well.
+fn shared<'a>(list: &'a [String], other: &[String]) -> Vec<&'a String> {
+    list.iter().filter(|name| other.contains(name)).collect()
 }

@@ -23,6 +23,7 @@
 //! | 21 shared, 22 rcu | | | block, element | |
 
 use super::layout::{FieldRecord, Header, MAGIC, Pod, Text, TypeRecord, VERSION, VariantRecord};
+use super::rename::Renames;
 use super::{
     BadSchema, EntryLayout, Field, Kind, NoneForm, Schema, Type, TypeRef, Variant, builder, check,
 };
@@ -284,7 +285,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Schema, BadSchema> {
     {
         return Err(BadSchema::new("a type refers to one that is not there"));
     }
-    let schema = builder::renumber(types, TypeRef(header.root))?;
+    let schema = builder::renumber(types, TypeRef(header.root), Renames::default())?;
     check::check(&schema)?;
     if encode(&schema) != bytes {
         return Err(BadSchema::new("not in canonical form"));

@@ -477,7 +477,7 @@ fn nesting_has_a_bound() {
         for i in 0..depth {
             types.push(structure("S", 1, 1, &[("s", 0, TypeRef(i))]));
         }
-        let schema = builder::renumber(types, TypeRef(depth)).unwrap();
+        let schema = builder::renumber(types, TypeRef(depth), Default::default()).unwrap();
         check::check(&schema).map(|()| schema)
     };
     let deep = nest(check::MAX_DEPTH).unwrap();
@@ -530,7 +530,10 @@ fn differences_are_told_field_by_field() {
     );
     assert_eq!(
         lines(Plan { note: true, ..PLAN }),
-        ["Account: field `note` added", "Account: size 32 → 56 bytes"]
+        [
+            "Account: field `note: PString` added",
+            "Account: size 32 → 56 bytes"
+        ]
     );
     assert_eq!(
         lines(Plan {
@@ -540,7 +543,7 @@ fn differences_are_told_field_by_field() {
         [
             "Account: field `cents` moved from offset 0 to 8",
             "Account: field `owner` moved from offset 8 to 16",
-            "Account: field `id` added",
+            "Account: field `id: u64` added",
             "Account: size 32 → 40 bytes",
         ]
     );

@@ -3,6 +3,7 @@
 //!
 //! All errors of a declaration are reported together.
 
+use crate::attributes::{self, Attributes};
 use crate::names;
 use proc_macro2::{Group, Ident, Span, TokenStream, TokenTree};
 use quote::quote;
@@ -15,10 +16,16 @@ pub(crate) struct Field {
     pub(crate) member: Member,
     pub(crate) vis: Visibility,
     pub(crate) ty: Type,
+    pub(crate) attributes: Attributes,
 }
 
 impl Field {
     /// Its name in the schema.
+    pub(crate) fn stored_name(&self) -> String {
+        self.attributes.name.clone().unwrap_or_else(|| self.name())
+    }
+
+    /// Its name in the program.
     pub(crate) fn name(&self) -> String {
         match &self.member {
             Member::Named(ident) => syn::ext::IdentExt::unraw(ident).to_string(),
@@ -41,6 +48,15 @@ pub(crate) struct Variant {
     pub(crate) shape: Shape,
     pub(crate) fields: Vec<Field>,
     pub(crate) discriminant: Option<Expr>,
+    pub(crate) attributes: Attributes,
+}
+
+impl Variant {
+    /// Its name in the schema.
+    pub(crate) fn stored_name(&self) -> String {
+        let name = self.attributes.name.clone();
+        name.unwrap_or_else(|| syn::ext::IdentExt::unraw(&self.ident).to_string())
+    }
 }
 
 /// The declaration's body.
@@ -103,6 +119,7 @@ pub(crate) struct Input {
     /// As declared.
     pub(crate) declared: Generics,
     pub(crate) body: Body,
+    pub(crate) attributes: Attributes,
 }
 
 impl Input {
@@ -116,6 +133,7 @@ impl Input {
             ));
         }
         let repr = Repr::read(&input.attrs, &mut errors);
+        let attributes = Attributes::read(&input.attrs, true, &mut errors);
         let body = match input.data {
             Data::Struct(data) => {
                 if !repr.c && !repr.transparent {
@@ -126,7 +144,7 @@ impl Input {
                 }
                 Body::Struct {
                     shape: shape(&data.fields),
-                    fields: fields(data.fields),
+                    fields: fields(data.fields, &mut errors),
                     transparent: repr.transparent,
                 }
             }
@@ -146,7 +164,8 @@ impl Input {
                 }
                 let variants = data.variants.into_iter().map(|variant| Variant {
                     shape: shape(&variant.fields),
-                    fields: fields(variant.fields),
+                    fields: fields(variant.fields, &mut errors),
+                    attributes: Attributes::read(&variant.attrs, false, &mut errors),
                     ident: variant.ident,
                     discriminant: variant.discriminant.map(|(_, value)| value),
                 });
@@ -173,6 +192,7 @@ impl Input {
             Body::Enum { variants, .. } => Box::new(variants.iter().flat_map(|v| &v.fields)),
         };
         all.for_each(|field| names::check(&field.ty, &mut errors));
+        attributes::check_names(&body, &mut errors);
 
         if let Some(error) = errors.into_iter().reduce(|mut all, error| {
             all.combine(error);
@@ -194,6 +214,7 @@ impl Input {
             generics,
             declared,
             body,
+            attributes,
         })
     }
 
@@ -275,7 +296,7 @@ fn shape(fields: &syn::Fields) -> Shape {
     }
 }
 
-fn fields(fields: syn::Fields) -> Vec<Field> {
+fn fields(fields: syn::Fields, errors: &mut Vec<syn::Error>) -> Vec<Field> {
     let fields = fields.into_iter().enumerate();
     fields
         .map(|(index, field)| Field {
@@ -285,6 +306,7 @@ fn fields(fields: syn::Fields) -> Vec<Field> {
             },
             vis: field.vis,
             ty: field.ty,
+            attributes: Attributes::read(&field.attrs, false, errors),
         })
         .collect()
 }

@@ -8,7 +8,9 @@
 //! trait bound in the generated code. Use them through `bartender`, whose
 //! documentation of the traits says what each method must do.
 
+mod attributes;
 mod input;
+mod migrate;
 mod names;
 mod persist;
 mod plain;
@@ -34,7 +36,20 @@ use syn::{DeriveInput, parse_macro_input};
 /// the layout of anything else may change with the compiler. Only type parameters are
 /// bounded (`T: Persist`), so that recursive types compile. `Drop` is refused: a stored
 /// value is not dropped by the program.
-#[proc_macro_derive(Persist)]
+///
+/// # Attributes
+///
+/// A region opens only as the type that it was written with. What may differ all the same is said by attributes:
+///
+/// - `#[persist(name = "…")]` on the type, a field or a variant: its name in the region. The name in the program can
+///   change then, and the region's does not. (A generic type keeps its parameters, by their names in the program.)
+/// - `#[persist(renamed_from = "…")]` on the same: what it was called in earlier regions. One that has that name and
+///   differs by nothing else gets the new one when it is opened.
+/// - `#[persist(from = Old)]` on the type: a region that was written with `Old` in its place is migrated when it is
+///   opened, by `impl From<Old> for` this type, or by `TryFrom<Old>` where the conversion can fail (its error has to be
+///   `Into<Box<dyn Error + Send + Sync>>`). `Old` is persistent itself, has the stored type's name (by `name`, or
+///   in a module of its own), and may be `from` a still older type. `Options::open` says what is promised.
+#[proc_macro_derive(Persist, attributes(persist))]
 pub fn derive_persist(tokens: TokenStream) -> TokenStream {
     let input = parse_macro_input!(tokens as DeriveInput);
     expand(input, |input| {

@@ -5,6 +5,7 @@
 //! offsets, after the tag or, for `repr(C, u8)`, from the start of the union.
 
 use crate::input::{Body, Field, Input, Variant};
+use crate::migrate;
 use proc_macro2::TokenStream;
 use quote::{format_ident, quote};
 
@@ -29,7 +30,7 @@ pub(crate) fn implementation(input: &Input) -> TokenStream {
             fields,
             transparent,
             ..
-        } => of_struct(fields, *transparent),
+        } => of_struct(input, fields, *transparent),
         Body::Enum { variants, prefixed } => of_enum(input, variants, *prefixed),
     };
     let Parts {
@@ -43,6 +44,7 @@ pub(crate) fn implementation(input: &Input) -> TokenStream {
     } = parts;
     let ident = &input.ident;
     let (params, args, bounds) = input.generics.split_for_impl();
+    let migration = migrate::methods(input);
     quote! {
         // SAFETY: the layout is fixed by its `repr`, and each method does for every
         // field what the trait asks for the whole, in declaration order.
@@ -87,6 +89,8 @@ pub(crate) fn implementation(input: &Input) -> TokenStream {
             unsafe fn zero_padding(__this: *mut Self) {
                 #padding
             }
+
+            #migration
         }
     }
 }
@@ -113,10 +117,11 @@ fn each(fields: &[Field], method: &str, place: &dyn Fn(usize) -> TokenStream) ->
     quote!(#(#calls)*)
 }
 
-fn of_struct(fields: &[Field], transparent: bool) -> Parts<'_> {
+fn of_struct<'a>(input: &Input, fields: &'a [Field], transparent: bool) -> Parts<'a> {
     let types: Vec<_> = fields.iter().map(|f| &f.ty).collect();
     let members: Vec<_> = fields.iter().map(|f| &f.member).collect();
-    let names = fields.iter().map(Field::name);
+    let names = fields.iter().map(Field::stored_name);
+    let (name, renames) = (migrate::name(input), migrate::renames(input));
     let place = |i: usize| {
         let member = &fields[i].member;
         quote!(&raw mut (*__this).#member)
@@ -137,7 +142,7 @@ fn of_struct(fields: &[Field], transparent: bool) -> Parts<'_> {
     let inner = padding_of_fields(fields, &place);
     Parts {
         describe: quote! {
-            __p::describe_struct::<Self>(__b, |__b| ::std::vec![
+            __p::describe_struct::<Self>(__b, #name, &[#renames], |__b| ::std::vec![
                 #((#names, #offsets, <#types as __p::Persist>::describe(__b)),)*
             ])
         },
@@ -206,8 +211,8 @@ fn of_enum<'a>(input: &Input, variants: &'a [Variant], prefixed: bool) -> Parts<
             let (offset, ty) = (&offsets[i], types[i]);
             quote!(__this.byte_add(#offset).cast::<#ty>())
         };
-        let name = syn::ext::IdentExt::unraw(&variant.ident).to_string();
-        let names = variant.fields.iter().map(Field::name);
+        let name = variant.stored_name();
+        let names = variant.fields.iter().map(Field::stored_name);
         described.extend(quote! {
             (#name, ::core::convert::From::from(#tag), ::std::vec![
                 #((#names, #offsets, <#types as __p::Persist>::describe(__b)),)*
@@ -230,10 +235,11 @@ fn of_enum<'a>(input: &Input, variants: &'a [Variant], prefixed: bool) -> Parts<
     // SAFETY of the generated read: the caller says that a value lies at `__this`.
     let [adopt, evict, release, locks, padding] =
         arms.map(|arms| quote!(match unsafe { &*__this } { #arms }));
+    let (name, renames) = (migrate::name(input), migrate::renames(input));
     Parts {
         types,
         describe: quote! {
-            __p::describe_enum::<Self>(__b, |__b| ::std::vec![#described])
+            __p::describe_enum::<Self>(__b, #name, &[#renames], |__b| ::std::vec![#described])
         },
         adopt,
         evict,

@@ -1,8 +1,9 @@
 //! `Persist` and `Project` for `Option`, whose layout is the compiler's: where the payload is and what tells a `None`
 //! is measured.
 
+use crate::error::Result;
 use crate::mutref::Mut;
-use crate::persist::{Adopt, Evict, Persist, Project, Release};
+use crate::persist::{Adopt, Evict, Import, Match, Persist, Project, Release, matches};
 use crate::tx::TxRef;
 use bartender_heap::types::{Kind, NoneForm, SchemaBuilder, Type, TypeRef};
 use std::mem::MaybeUninit;
@@ -82,6 +83,23 @@ unsafe impl<T: Persist> Persist for Option<T> {
                         write_none(this);
                     }
                 }
+            }
+        }
+    }
+
+    fn parts_match(m: &mut Match<'_>, ty: TypeRef) -> bool {
+        match m.kind(ty) {
+            Kind::Option { payload, .. } => matches::<T>(m, *payload),
+            _ => false,
+        }
+    }
+
+    unsafe fn import_parts(i: &mut Import<'_>, ty: TypeRef, at: *const u8) -> Result<Self> {
+        // SAFETY: passed on.
+        unsafe {
+            match i.payload(ty, at) {
+                Some((payload, at)) => Ok(Some(i.value(payload, at)?)),
+                None => Ok(None),
             }
         }
     }

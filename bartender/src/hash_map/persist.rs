@@ -1,11 +1,14 @@
 //! How a [`PHashMap`] is described, and moves into the region and out of it: its block as it
-//! is, byte by byte, for the hash function goes with it.
+//! is, byte by byte, for the hash function goes with it. When values of a stored map change their type, each entry
+//! keeps its bucket: keys are not hashed anew, and cannot change theirs.
 
 use super::{PHashMap, Slot};
-use crate::persist::{Adopt, Evict, Persist, Release};
+use crate::error::Result;
+use crate::persist::{Adopt, Evict, Import, Match, Persist, Release, matches};
 use crate::raw::table::Table;
+use bartender_heap::layout::RawTable;
 use bartender_heap::types::{EntryLayout, Kind, SchemaBuilder, Type, TypeRef};
-use std::ptr::NonNull;
+use std::ptr::{self, NonNull};
 
 // SAFETY: the layout is that of `RawTable`; the block moves whole, and each entry is queued once.
 unsafe impl<K: Persist, V: Persist> Persist for PHashMap<K, V> {
@@ -78,4 +81,46 @@ unsafe impl<K: Persist, V: Persist> Persist for PHashMap<K, V> {
     unsafe fn for_each_lock(_this: *const Self, _f: &mut dyn FnMut(usize)) {}
 
     unsafe fn zero_padding(_this: *mut Self) {}
+
+    fn parts_match(m: &mut Match<'_>, ty: TypeRef) -> bool {
+        match m.kind(ty) {
+            Kind::Map { key, value, .. } => {
+                m.is_named(ty, "PHashMap") && m.stays::<K>(*key) && matches::<V>(m, *value)
+            }
+            _ => false,
+        }
+    }
+
+    unsafe fn import_parts(i: &mut Import<'_>, ty: TypeRef, at: *const u8) -> Result<Self> {
+        let Kind::Map { key, value, entry } = i.kind(ty) else {
+            return Err(i.refused::<Self>(ty));
+        };
+        // SAFETY: a stored map with entries of the stored layout.
+        unsafe {
+            let raw = at.cast::<RawTable>().read();
+            let mut map = PHashMap {
+                table: Table::like(&raw),
+            };
+            if raw.mask == 0 {
+                return Ok(map);
+            }
+            let block: *mut u8 = ptr::with_exposed_provenance_mut(raw.ptr as usize);
+            let buckets = raw.mask as usize + 1;
+            let first = buckets + RawTable::GROUP as usize;
+            let first = first.next_multiple_of(entry.align as usize);
+            for bucket in (0..buckets).filter(|bucket| block.add(*bucket).read() < 0x80) {
+                let at = block.add(first + bucket * entry.size as usize);
+                let slot = i.inside(|i| {
+                    Ok(Slot {
+                        key: i.value::<K>(*key, at)?,
+                        value: i.value::<V>(*value, at.add(entry.value_offset as usize))?,
+                    })
+                })?;
+                map.table.fill(bucket, block.add(bucket).read(), slot);
+            }
+            map.table.finish_like(&raw, block);
+            i.tx().free(NonNull::new_unchecked(block));
+            Ok(map)
+        }
+    }
 }

@@ -1,10 +1,11 @@
 //! [`Options`]: how a heap is opened or created, and the first transaction of a new one.
 
-use super::{Heap, Report};
+use super::{Heap, Report, migrate};
 use crate::error::{Error, Result};
 use crate::leased;
 use crate::persist::Persist;
 use crate::run::Core;
+use crate::tx::TxRef;
 use bartender_heap::types::Schema;
 use bartender_pm::{Durability, Region};
 use std::alloc::Layout;
@@ -134,11 +135,27 @@ impl<R: Persist> Options<R> {
     /// Opens the region at `path`, or creates it with a default root. Where its address is taken, because a copy of it
     /// is open, the region is moved: all of it is checked, and each pointer rewritten.
     ///
+    /// # Migration
+    ///
+    /// Where the region's root has another type, and types of the program say what they were
+    /// ([`#[persist(from = Old)]`](derive@crate::Persist)), all of the data are checked and then converted in one
+    /// transaction, together with the description of the types: after a crash the region has either all of the earlier
+    /// data or all of the converted ones. A conversion that fails ([`Error::Migration`]) or panics changes nothing.
+    ///
+    /// A type may be `from` an earlier one wherever it stands: in structs, enums, tuples, options, arrays, locks, a
+    /// [`PBox`](crate::PBox), a [`PVec`](crate::PVec), the values of a [`PHashMap`](crate::PHashMap). The types that only
+    /// hold it need no `from`. Keys of maps keep their type; of the types in other containers, and of more than 128
+    /// blocks inside each other, the type that holds them all has to be converted.
+    ///
+    /// All data are in ordinary memory meanwhile, and the new ones have to fit into the region beside the old, and their
+    /// record into the log: if not, there is the error of a transaction that is too large, and nothing has changed.
+    ///
     /// # Errors
     ///
     /// The file is missing (with `create(false)`), not a region, damaged, open elsewhere; an option makes no sense
     /// (`BadOption` names it, and no file is made);
-    /// [`Error::TypeMismatch`] if its root has another type: nothing is changed then.
+    /// [`Error::TypeMismatch`] if its root has another type that is none of those migrated from, [`Error::Migration`] if
+    /// a conversion fails: nothing is changed then.
     pub fn open(self, path: impl AsRef<Path>) -> Result<Heap<R>>
     where
         R: Default,
@@ -187,15 +204,20 @@ impl<R: Persist> Options<R> {
             bartender_heap::Heap::open(region)?
         };
         inner.set_random_order(self.random_order);
-        let differences = inner.schema().diff(&schema);
-        if !differences.is_empty() {
+        let migrated = *inner.schema() != schema;
+        let migration = migrate::Migration::find::<R>(inner.schema(), &schema);
+        if migrated && migration.is_none() {
             let path = inner.region().path().to_owned();
+            let differences = inner.schema().diff(&schema);
             inner.close()?;
             return Err(Error::TypeMismatch { path, differences });
         }
         let heap_report = *inner.report();
         let created = inner.root().is_none();
-        let core = Core::new(inner, self.durability);
+        let mut core = Core::new(inner, self.durability);
+        if let Some(migration) = migration {
+            migration.run::<R>(&mut core, &schema)?;
+        }
         if created {
             plant(&core, root())?;
         }
@@ -209,6 +231,7 @@ impl<R: Persist> Options<R> {
             core,
             report: Report {
                 created,
+                migrated,
                 region: opened,
                 heap: heap_report,
             },
@@ -234,24 +257,29 @@ fn is_blank(region: &Region) -> bool {
 fn plant<R: Persist>(core: &Core, root: R) -> Result<()> {
     let mut root = Some(root);
     core.run(false, core.durability, |tx| {
-        let layout = Layout::new::<R>();
-        // Even a root without bytes has an address.
-        let layout = Layout::from_size_align(layout.size().max(1), layout.align());
-        let block = tx.alloc(layout.expect("a type's layout, or one byte"))?;
-        let slot = core
-            .region
-            .base()
-            .wrapping_add(core.heap.root_slot() as usize);
-        let mut value = ManuallyDrop::new(root.take().expect("a root is planted once"));
-        // SAFETY: the block is new and ours; nobody else knows of the heap yet; the slot is a word in the view.
-        unsafe {
-            tx.adopt::<R>(&mut *value)?;
-            tx.wrote(block.as_ptr(), size_of::<R>());
-            ptr::copy_nonoverlapping(&*value, block.as_ptr().cast(), 1);
-            tx.change(slot, size_of::<u64>());
-            slot.cast::<u64>()
-                .write(block.as_ptr().expose_provenance() as u64);
-        }
-        Ok(())
+        store_root(core, tx, root.take().expect("a root is planted once"))
     })
+}
+
+/// Moves a root into a block of its own, to which the header refers from then on.
+pub(super) fn store_root<R: Persist>(core: &Core, tx: TxRef<'_>, root: R) -> Result<()> {
+    let layout = Layout::new::<R>();
+    // Even a root without bytes has an address.
+    let layout = Layout::from_size_align(layout.size().max(1), layout.align());
+    let block = tx.alloc(layout.expect("a type's layout, or one byte"))?;
+    let slot = core
+        .region
+        .base()
+        .wrapping_add(core.heap.root_slot() as usize);
+    let mut value = ManuallyDrop::new(root);
+    // SAFETY: the block is new and ours; nobody else knows of the heap yet; the slot is a word in the view.
+    unsafe {
+        tx.adopt::<R>(&mut *value)?;
+        tx.wrote(block.as_ptr(), size_of::<R>());
+        ptr::copy_nonoverlapping(&*value, block.as_ptr().cast(), 1);
+        tx.change(slot, size_of::<u64>());
+        slot.cast::<u64>()
+            .write(block.as_ptr().expose_provenance() as u64);
+    }
+    Ok(())
 }

@@ -469,6 +469,55 @@ impl<E> Table<E> {
 }
 
 impl<E> Table<E> {
+    /// An owned table with as many buckets as `raw` and its seed, all empty. They are to be filled as `raw`'s are.
+    pub(crate) fn like(raw: &RawTable) -> Self {
+        let mut table = Table::new(raw.seed);
+        if raw.mask != 0 {
+            let buckets = raw.mask as usize + 1;
+            let layout = Self::layout(buckets).expect("as many entries were stored");
+            let block = super::sure(Ordinary.alloc(layout));
+            // SAFETY: the block has so many control bytes.
+            unsafe { block.write_bytes(EMPTY, buckets + GROUP) };
+            table.raw.mask = raw.mask;
+            table.raw.growth_left = room(buckets) as u64;
+            // SAFETY: an empty table's block has nothing but control bytes.
+            unsafe { table.set_block(block) };
+        }
+        table
+    }
+
+    /// Puts an entry into an empty bucket of an owned table, whose control byte is `tag` then.
+    ///
+    /// # Safety
+    ///
+    /// The bucket exists and is empty; the tag is that of the entry's hash, and the bucket one in which it is looked for.
+    pub(crate) unsafe fn fill(&mut self, index: usize, tag: u8, entry: E) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            self.bucket(index).write(entry);
+            self.set_control(index, tag, Ordinary);
+        }
+        self.raw.items += 1;
+        self.raw.growth_left -= 1;
+    }
+
+    /// Takes over the buckets of `raw` that were deleted, when those that were full have been filled.
+    ///
+    /// # Safety
+    ///
+    /// The table was made like `raw`, whose block is at `block`, with each of its entries in the same bucket.
+    pub(crate) unsafe fn finish_like(&mut self, raw: &RawTable, block: *const u8) {
+        for index in 0..self.buckets() {
+            // SAFETY: both have so many control bytes.
+            unsafe {
+                if block.add(index).read() == DELETED {
+                    self.set_control(index, DELETED, Ordinary);
+                }
+            }
+        }
+        self.raw.growth_left = raw.growth_left;
+    }
+
     /// Gives an owned table's block back. The entries are the caller's.
     ///
     /// # Safety
