@@ -89,6 +89,8 @@ mod raw;
 
 mod vec;
 
+pub mod vec_deque;
+
 mod string;
 
 pub mod hash_map;
@@ -136,6 +138,7 @@ pub use string::PString;
 pub use transaction::Tx;
 pub use tx::TxRef;
 pub use vec::{IterMut, PVec};
+pub use vec_deque::PVecDeque;
 
 // The README's program is compiled with the doc tests.
 #[cfg(doctest)]

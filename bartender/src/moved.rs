@@ -99,7 +99,7 @@ impl<T: Persist> Moved<T> {
     /// # Safety
     ///
     /// A value that is stored, or a copy of one, which belongs to the transaction's keeping from here on.
-    unsafe fn keep(tx: TxRef<'_>, value: *const T) -> Self {
+    pub(crate) unsafe fn keep(tx: TxRef<'_>, value: *const T) -> Self {
         let id = thread::with(|thread| thread.next_ticket());
         let detached = &mut tx.context().detached;
         // SAFETY: the value can be read.

@@ -1,4 +1,4 @@
-//! Raw storage under the collections: a growing array and a hash table over the raw
+//! Raw storage under the collections: a growing array, a ring and a hash table over the raw
 //! layouts of the heap crate, in ordinary memory or in a region. Nearly all `unsafe`
 //! of the collections is here.
 //!
@@ -12,6 +12,7 @@
 
 pub(crate) mod array;
 pub(crate) mod group;
+pub(crate) mod ring;
 pub(crate) mod table;
 
 use crate::error::{Error, Result};
