@@ -12,6 +12,8 @@ mod crc;
 mod error;
 pub mod sync;
 
+#[doc(hidden)]
+pub mod fault;
 pub mod instr;
 pub mod layout;
 #[doc(hidden)]

@@ -84,7 +84,7 @@ impl Writer<'_> {
     #[inline]
     pub fn append(&mut self, record: &mut Record, durability: Durability) -> Result<Ticket> {
         let shared = self.shared;
-        if record.size() > shared.log.capacity() {
+        if record.size() > shared.log.capacity() || crate::fault::strikes("append") {
             return Err(shared.log.too_long(record.size()));
         }
         if !self.fresh.is_empty() && !crate::mutant::is("no_fresh_barrier") {

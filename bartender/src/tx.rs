@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::lock_table::{Mode, Owner, Refused};
 use crate::thread;
 use bartender_heap::{Block, Entry};
-use bartender_pm::{Durability, Record};
+use bartender_pm::{Durability, Record, fault};
 use std::alloc::Layout;
 use std::marker::PhantomData;
 use std::ptr::NonNull;
@@ -304,6 +304,9 @@ impl TxRef<'_> {
     /// The region is full, or the disk is.
     #[doc(hidden)]
     pub fn alloc(self, layout: Layout) -> Result<NonNull<u8>> {
+        if fault::strikes("alloc") {
+            return Err(self.full(layout.size()));
+        }
         let context = self.context();
         let size = layout.size();
         if let Some(ptr) = context.heap().alloc_at_hand(layout) {
@@ -336,6 +339,17 @@ impl TxRef<'_> {
             });
         }
         Ok(ptr)
+    }
+
+    /// There is no room for `size` bytes.
+    #[cold]
+    fn full(self, size: usize) -> Error {
+        let region = self.context().heap().region();
+        Error::Region(bartender_pm::Error::OutOfSpace {
+            requested: size as u64,
+            available: 0,
+            max_size: region.max_size(),
+        })
     }
 
     /// Gives a block back once the transaction is durable; nothing happens if it aborts.

@@ -1,0 +1,510 @@
+//! Whatever fails inside of a transaction, nothing is left of it: contents, allocator, locks and ordinary memory are as
+//! they were, and the same transaction succeeds next.
+//!
+//! [`PROGRAMS`] has a line for each method that changes something. Each program is run with its first allocation failing,
+//! its second, and so on until it gets through; with its record refused by the log; with an error and with a panic at
+//! its end; as a savepoint; and with each step of the medium failing. A new method gets a line there.
+#![cfg(not(loom))]
+
+use bartender::{
+    Error, Heap, Mut, PBox, PHashMap, PHashSet, PMutex, PString, PVec, Persist, Result,
+};
+use bartender_pm::medium::sim::{Image, SimKind, SimMedium, SimMemory};
+use bartender_pm::{LogStyle, Medium, MediumKind, ViewSource, fault, mutant};
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Counts the ordinary memory of each thread.
+struct Counting;
+
+thread_local!(static LIVE: Cell<isize> = const { Cell::new(0) });
+
+// SAFETY: hands everything on.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        LIVE.set(LIVE.get() + layout.size() as isize);
+        // SAFETY: as the caller says.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        LIVE.set(LIVE.get() - layout.size() as isize);
+        // SAFETY: as the caller says.
+        unsafe { System.dealloc(block, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+#[derive(Persist, Default)]
+#[repr(C)]
+struct Node {
+    name: PString,
+    next: Option<PBox<Node>>,
+}
+
+#[derive(Persist, Default)]
+#[repr(C)]
+struct Root {
+    number: u64,
+    node: Node,
+    other: Node,
+    list: PVec<PString>,
+    bytes: PVec<u8>,
+    text: PString,
+    map: PHashMap<u64, PString>,
+    names: PHashMap<PString, PVec<u64>>,
+    set: PHashSet<PString>,
+}
+
+/// A node, and what hangs on it.
+fn node(names: &[&str]) -> Node {
+    names.iter().rev().fold(Node::default(), |next, name| Node {
+        name: (*name).into(),
+        next: (!next.name.is_empty()).then(|| PBox::new(next)),
+    })
+}
+
+fn string(n: u64) -> PString {
+    format!("the text of number {n}, which needs a block").into()
+}
+
+/// What every program finds.
+fn fill(mut root: Mut<'_, Root>) -> Result<()> {
+    let root = root.project();
+    let (mut node_at, mut other, mut list) = (root.node, root.other, root.list);
+    let (mut bytes, mut text, mut map, mut names) = (root.bytes, root.text, root.map, root.names);
+    let mut set = root.set;
+    node_at.set(node(&["one", "two", "three"]))?;
+    other.set(node(&["ten", "eleven"]))?;
+    list.extend((0..4).map(string))?;
+    bytes.extend_from_slice(b"0123456789abcdef")?;
+    text.push_str("some text, not short")?;
+    map.extend((0..7).map(|n| (n, string(n))))?;
+    names.extend((0..3).map(|n| (string(n), (0..n).collect())))?;
+    set.extend((0..3).map(string))
+}
+
+/// Everything that there is, as text.
+fn state(root: &Root) -> String {
+    let nodes = |mut node: &Node| {
+        let mut names = vec![node.name.to_string()];
+        while let Some(next) = &node.next {
+            names.push(next.name.to_string());
+            node = next;
+        }
+        names
+    };
+    let map: BTreeMap<_, _> = root.map.iter().map(|(k, v)| (*k, v.to_string())).collect();
+    let names: BTreeMap<_, _> = root
+        .names
+        .iter()
+        .map(|(k, v)| (k.to_string(), v.to_vec()))
+        .collect();
+    let set: BTreeSet<_> = root.set.iter().map(|v| v.to_string()).collect();
+    format!(
+        "{} {:?} {:?} {:?} {:?} {:?} {map:?} {names:?} {set:?}",
+        root.number,
+        nodes(&root.node),
+        nodes(&root.other),
+        root.list,
+        root.bytes,
+        root.text,
+    )
+}
+
+type Program = fn(Mut<'_, Root>) -> Result<()>;
+
+/// A line for each method: its name, and what uses it on the parts of the root.
+macro_rules! programs {
+    ($($name:literal: $root:ident => $body:expr;)*) => {
+        const PROGRAMS: &[(&str, Program)] = &[$(($name, |mut root| {
+            #[allow(unused_mut)]
+            let mut $root = root.project();
+            $body;
+            Ok(())
+        })),*];
+    };
+}
+
+programs! {
+    "DerefMut": r => *r.number += 1;
+    "Mut::set": r => r.node.set(node(&["a", "b"]))?;
+    "Mut::replace": r => assert_eq!(*Mut::replace(&mut r.node, node(&["a"]))?.name, *"one");
+    "Mut::take": r => Mut::take(&mut r.node)?;
+    "Mut::swap": r => Mut::swap(&mut r.node, &mut r.other)?;
+    "Mut::set_moved": r => {
+        let moved = Mut::take_moved(&mut r.other)?;
+        r.node.set_moved(moved)?
+    };
+    "Mut::replace_moved": r => {
+        let moved = Mut::replace_moved(&mut r.node, node(&["a", "b"]))?;
+        r.other.set_moved(moved)?
+    };
+    "a Moved that is dropped": r => { let _ = Mut::take_moved(&mut r.node)?; };
+
+    "PVec::reserve": r => { r.list.reserve(100)?; r.list.push(string(1))? };
+    "PVec::reserve_exact": r => { r.list.reserve_exact(5)?; r.list.push(string(1))? };
+    "PVec::push": r => (0..9).try_for_each(|n| r.list.push(string(n)))?;
+    "PVec::pop": r => r.list.pop()?;
+    "PVec::insert": r => r.list.insert(1, string(9))?;
+    "PVec::remove": r => r.list.remove(1)?;
+    "PVec::swap_remove": r => r.list.swap_remove(0)?;
+    "PVec::swap_elements": r => r.list.swap_elements(0, 3)?;
+    "PVec::truncate": r => r.list.truncate(1)?;
+    "PVec::clear": r => r.list.clear()?;
+    "PVec::extend": r => r.list.extend((10..30).map(string))?;
+    "PVec::get_mut": r => r.list.get_mut(2).expect("is there").set(string(8))?;
+    "PVec::iter_mut": r => {
+        let mut all = r.list.iter_mut();
+        all.try_for_each(|mut text| text.push_str(" and more than fits"))?
+    };
+    "PVec::retain": r => r.list.retain(|text| text.contains('2'))?;
+    "PVec::extend_from_slice": r => r.bytes.extend_from_slice(&[7; 300])?;
+    "PVec::extend_from_slice, large": r => r.bytes.extend_from_slice(&[7; 100_000])?;
+    "PVec::insert_slice": r => r.bytes.insert_slice(3, &[7; 300])?;
+    "PVec::as_mut_slice": r => r.bytes.as_mut_slice().reverse();
+    "Write for PVec<u8>": r => r.bytes.write_all(&[7; 300]).map_err(Error::abort)?;
+    "PVec::pop_moved, push_moved": r => {
+        let moved = r.list.pop_moved()?.expect("is there");
+        r.list.clear()?;
+        r.list.push_moved(moved)?
+    };
+    "PVec::remove_moved, insert_moved": r => {
+        let moved = r.list.remove_moved(0)?;
+        r.list.insert_moved(2, moved)?
+    };
+    "PVec::swap_remove_moved": r => {
+        let moved = r.list.swap_remove_moved(0)?;
+        r.text.set_moved(moved)?
+    };
+
+    "PString::reserve": r => { r.text.reserve(500)?; r.text.push('x')? };
+    "PString::push": r => "and much more äöü".chars().try_for_each(|c| r.text.push(c))?;
+    "PString::push_str": r => r.text.push_str(&"more ".repeat(50))?;
+    "PString::pop": r => r.text.pop()?;
+    "PString::insert": r => r.text.insert(4, 'ß')?;
+    "PString::insert_str": r => r.text.insert_str(4, &"more ".repeat(50))?;
+    "PString::remove": r => r.text.remove(4)?;
+    "PString::truncate": r => r.text.truncate(4)?;
+    "PString::clear": r => r.text.clear()?;
+
+    "PHashMap::reserve": r => { r.map.reserve(100)?; r.map.insert(100, string(1))? };
+    "PHashMap::shrink_to_fit": r => { r.map.retain(|n, _| *n < 2)?; r.map.shrink_to_fit()? };
+    "PHashMap::insert": r => (5..20).try_for_each(|n| r.map.insert(n, string(n + 1)).map(drop))?;
+    "PHashMap::remove": r => r.map.remove(&3)?;
+    "PHashMap::remove_entry": r => r.map.remove_entry(&3)?;
+    "PHashMap::get_mut": r => r.map.get_mut(&3).expect("is there").push_str(" and more than fits")?;
+    "PHashMap::entry": r => (5..12).try_for_each(|n| {
+        r.names.entry(string(n)).or_insert(PVec::new())?.extend(0..n)
+    })?;
+    "PHashMap::clear": r => r.names.clear()?;
+    "PHashMap::retain": r => r.names.retain(|_, list| list.len() == 1)?;
+    "PHashMap::drain": r => assert_eq!(r.names.drain()?.count(), 3);
+    "PHashMap::extend": r => r.names.extend((7..20).map(|n| (string(n), (0..n).collect())))?;
+    "PHashMap::iter_mut": r => {
+        let mut all = r.names.iter_mut();
+        all.try_for_each(|(_, mut list)| list.extend(0..9))?
+    };
+    "PHashMap::values_mut": r => {
+        let mut all = r.names.values_mut();
+        all.try_for_each(|mut list| list.push(9))?
+    };
+    "PHashMap::remove_moved, insert_moved": r => {
+        let moved = r.map.remove_moved(&1)?.expect("is there");
+        r.map.insert_moved(99, moved)?;
+        let moved = r.map.remove_moved(&2)?.expect("is there");
+        let _replaced = r.map.insert_moved(3, moved)?;
+    };
+
+    "PHashSet::reserve": r => { r.set.reserve(100)?; r.set.insert(string(9))? };
+    "PHashSet::shrink_to_fit": r => { r.set.clear()?; r.set.shrink_to_fit()? };
+    "PHashSet::insert": r => (2..20).try_for_each(|n| r.set.insert(string(n)).map(drop))?;
+    "PHashSet::replace_value": r => { r.set.replace_value(string(1))?; r.set.replace_value(string(7))? };
+    "PHashSet::remove": r => r.set.remove(&*string(1))?;
+    "PHashSet::take_value": r => r.set.take_value(&*string(1))?;
+    "PHashSet::remove_moved, insert_moved": r => {
+        let moved = r.set.remove_moved(&*string(1))?.expect("is there");
+        r.set.remove(&*string(2))?;
+        r.set.insert_moved(moved)?
+    };
+    "PHashSet::retain": r => r.set.retain(|text| text.contains('2'))?;
+    "PHashSet::drain": r => assert_eq!(r.set.drain()?.count(), 3);
+    "PHashSet::extend": r => r.set.extend((2..20).map(string))?;
+}
+
+/// The simulated medium, of which one step may fail.
+#[derive(Debug)]
+struct Faulty {
+    inner: Arc<SimMedium>,
+    /// Steps until the one that fails.
+    left: AtomicU64,
+    /// The step that fails is made all the same: nobody learns of that.
+    is_made: bool,
+}
+
+impl Faulty {
+    fn step(&self, step: impl FnOnce() -> bartender_pm::Result<()>) -> bartender_pm::Result<()> {
+        let left = self.left.load(Ordering::Relaxed);
+        self.left.store(left.wrapping_sub(1), Ordering::Relaxed);
+        if left != 0 {
+            return step();
+        }
+        if self.is_made {
+            step()?;
+        }
+        Err(bartender_pm::Error::Io {
+            path: self.path().into(),
+            action: "write to",
+            source: std::io::Error::other("on purpose"),
+        })
+    }
+
+    /// The step `nth` from now, from 0, fails.
+    fn arm(&self, nth: u64) {
+        self.left.store(nth, Ordering::Relaxed);
+    }
+
+    fn has_struck(&self) -> bool {
+        self.left.load(Ordering::Relaxed) > u64::MAX / 2
+    }
+}
+
+impl Medium for Faulty {
+    fn kind(&self) -> MediumKind {
+        self.inner.kind()
+    }
+    fn log_style(&self) -> LogStyle {
+        self.inner.log_style()
+    }
+    fn path(&self) -> &Path {
+        self.inner.path()
+    }
+    fn len(&self) -> u64 {
+        self.inner.len()
+    }
+    fn read(&self, offset: u64, buf: &mut [u8]) -> bartender_pm::Result<()> {
+        self.inner.read(offset, buf)
+    }
+    fn write(&self, offset: u64, bytes: &[u8]) -> bartender_pm::Result<()> {
+        self.step(|| self.inner.write(offset, bytes))
+    }
+    fn persist(&self, ranges: &[(u64, u64)]) -> bartender_pm::Result<()> {
+        self.step(|| self.inner.persist(ranges))
+    }
+    fn append(&self, pieces: &[(u64, &[u8])]) -> bartender_pm::Result<()> {
+        self.step(|| self.inner.append(pieces))
+    }
+    fn grow(&self, len: u64) -> bartender_pm::Result<()> {
+        self.step(|| self.inner.grow(len))
+    }
+    fn view(&self) -> ViewSource<'_> {
+        self.inner.view()
+    }
+}
+
+const SIZE: u64 = 4 << 20;
+const KINDS: [SimKind; 2] = [SimKind::Disk, SimKind::Dax];
+const NEVER: u64 = u64::MAX / 2;
+
+type Bank = Heap<PMutex<Root>>;
+
+fn open(
+    memory: &Arc<SimMemory>,
+    kind: SimKind,
+    image: Image,
+    is_made: bool,
+) -> (Bank, Arc<Faulty>) {
+    let inner = SimMedium::new(kind, image, memory);
+    inner.stop_recording();
+    let medium = Arc::new(Faulty {
+        inner,
+        left: NEVER.into(),
+        is_made,
+    });
+    let options = Heap::options().max_size(SIZE).log_size(256 << 10);
+    let heap = options.background(false);
+    let heap = heap.open_on(medium.clone(), Default::default);
+    (heap.expect("opens"), medium)
+}
+
+/// A heap that programs can be run on, as it lies on its medium.
+fn filled(kind: SimKind) -> (Arc<SimMemory>, Image) {
+    let memory = SimMemory::new(SIZE);
+    let (heap, medium) = open(&memory, kind, Image::default(), false);
+    heap.update(fill).expect("commits");
+    let image = medium.inner.image();
+    drop(heap);
+    (memory, image)
+}
+
+fn now(heap: &Bank) -> String {
+    // On another thread: the lock is free.
+    std::thread::scope(|scope| {
+        let read = scope.spawn(|| state(&heap.read()));
+        read.join().expect("no panic")
+    })
+}
+
+/// What a transaction must not leave behind.
+fn traces(heap: &Bank) -> (String, u64, u64) {
+    let stats = heap.stats();
+    (now(heap), stats.live_blocks, stats.live_bytes)
+}
+
+/// Runs `fail`, which has to fail; nothing is left of it. Run again and again, it takes no more memory at some time:
+/// buffers that are kept have grown by then.
+fn leaves_no_trace(heap: &Bank, what: &str, fail: impl Fn() -> Result<()>) {
+    let before = traces(heap);
+    let stays = (0..8).any(|_| {
+        let live = LIVE.get();
+        let failed = fail();
+        assert!(failed.is_err(), "{what}: {failed:?}");
+        drop(failed);
+        LIVE.get() == live
+    });
+    assert!(stays, "{what}: ordinary memory is leaked");
+    assert_eq!(traces(heap), before, "{what}");
+    let checked = heap.check();
+    assert!(checked.is_ok(), "{what}: {checked:?}");
+}
+
+/// How the state of the heap is after an undisturbed run.
+fn expected(memory: &Arc<SimMemory>, kind: SimKind, image: &Image, program: Program) -> String {
+    let (heap, _medium) = open(memory, kind, image.clone(), false);
+    heap.update(program).expect("commits");
+    heap.check().expect("passes");
+    now(&heap)
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "takes too long")]
+fn what_fails_inside_of_a_transaction_leaves_no_trace() {
+    if !mutant::ON {
+        return;
+    }
+    let mut allocations = 0;
+    for kind in KINDS {
+        let (memory, image) = filled(kind);
+        for &(name, program) in PROGRAMS {
+            let expected = expected(&memory, kind, &image, program);
+            let (heap, _medium) = open(&memory, kind, image.clone(), false);
+            let what = |how: &str| format!("{name}, {kind:?}: {how}");
+
+            leaves_no_trace(&heap, &what("an error"), || {
+                heap.update(|root| {
+                    program(root)?;
+                    Err(Error::abort("on purpose"))
+                })
+            });
+            leaves_no_trace(&heap, &what("a panic"), || {
+                let panicking = AssertUnwindSafe(|| {
+                    heap.update(|root| {
+                        program(root)?;
+                        resume_unwind(Box::new("on purpose"))
+                    })
+                });
+                catch_unwind(panicking).unwrap_or(Err(Error::Busy))
+            });
+            leaves_no_trace(&heap, &what("a full log"), || {
+                fault::with("append", 0, || heap.update(program)).0
+            });
+            // Each allocation in turn, until there are no more.
+            for nth in 0.. {
+                let run = || fault::with("alloc", nth, || heap.update(program));
+                let before = traces(&heap);
+                let (ended, struck) = run();
+                if !struck {
+                    ended.unwrap_or_else(|error| panic!("{}: {error}", what("at last")));
+                    break;
+                }
+                drop(ended);
+                assert_eq!(traces(&heap), before, "{}", what("the first failure"));
+                let how = what(&format!("allocation {nth}"));
+                leaves_no_trace(&heap, &how, || run().0);
+                // The same as a part of a transaction that goes on.
+                let goes_on = fault::with("alloc", nth, || {
+                    heap.transaction(|tx| {
+                        let part = tx.savepoint(|tx| program(tx.lock(heap.root())?));
+                        assert!(part.is_err(), "{how}");
+                        Ok(())
+                    })
+                });
+                goes_on.0.unwrap_or_else(|error| panic!("{how}: {error}"));
+                assert_eq!(traces(&heap), before, "{how}, in a savepoint");
+                allocations += 1;
+            }
+            assert_eq!(now(&heap), expected, "{}", what("and then it succeeds"));
+            heap.check().expect("passes");
+        }
+    }
+    println!(
+        "{} programs, {allocations} allocations failed",
+        PROGRAMS.len()
+    );
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "takes too long")]
+fn after_an_error_of_the_medium_exactly_what_was_committed_is_there() {
+    let mut steps = 0;
+    for kind in KINDS {
+        let (memory, image) = filled(kind);
+        for (i, &(name, program)) in PROGRAMS.iter().enumerate() {
+            let expected = expected(&memory, kind, &image, program);
+            // All steps of the commit, and some of the checkpoint's many.
+            let steps_to_try = std::iter::successors(Some(0), |nth| Some(nth + 1 + nth / 4));
+            for nth in steps_to_try {
+                let is_made = (i as u64 + nth).is_multiple_of(2);
+                let (heap, medium) = open(&memory, kind, image.clone(), is_made);
+                let before = now(&heap);
+                medium.arm(nth);
+                // With a checkpoint, whose steps fail too.
+                let ended = heap.update(program);
+                let committed = ended.is_ok();
+                let ended = ended.and_then(|()| heap.checkpoint());
+                let struck = medium.has_struck();
+                medium.arm(NEVER);
+                let what = format!("{name}, {kind:?}, step {nth}");
+                if struck {
+                    assert!(ended.is_err(), "{what}");
+                    steps += 1;
+                    // It may be poisoned by now, and then says so. It shows nothing else than what is committed.
+                    let again = heap.update(|mut root| {
+                        *root.project().number += 0;
+                        Ok(())
+                    });
+                    if again.is_ok() {
+                        assert_eq!(now(&heap), if committed { &*expected } else { &*before });
+                    }
+                } else {
+                    ended.unwrap_or_else(|error| panic!("{what}: {error}"));
+                }
+                let left = medium.inner.image();
+                drop((heap, medium));
+                let (heap, _medium) = open(&memory, kind, left, false);
+                heap.check()
+                    .unwrap_or_else(|error| panic!("{what}: {error}"));
+                let found = now(&heap);
+                let is_before = found == before && !committed;
+                assert!(is_before || found == expected, "{what}: {found}");
+                // Where nobody was told and it is not there, it can be run again.
+                if is_before && before != expected {
+                    heap.update(program).expect("commits");
+                    assert_eq!(now(&heap), expected, "{what}");
+                }
+                if !struck {
+                    break;
+                }
+            }
+        }
+    }
+    println!("{} programs, {steps} steps failed", PROGRAMS.len());
+}
