@@ -74,6 +74,18 @@ pub enum Error {
     )]
     AlreadyLocked,
 
+    /// A value that does not lie in the region of the transaction, or is not stored at all.
+    #[error(
+        "the value does not lie in this transaction's region: store it first, and use a transaction of its own heap"
+    )]
+    NotStored,
+
+    /// A shared value that holds locks, atomics or versions was to be taken out as a copy.
+    #[error(
+        "a shared value with locks or atomics inside cannot be taken out as a copy: move its owner by a `…_moved` method, or drop it"
+    )]
+    SharedCells,
+
     /// Two values of different transactions.
     #[error("the two values belong to different transactions")]
     ForeignValue,

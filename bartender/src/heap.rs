@@ -19,7 +19,7 @@ use bartender_pm::{Durability, Region};
 use std::fmt;
 use std::marker::PhantomData;
 use std::ptr::NonNull;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub use bartender_heap::{ByUse, CheckReport, ClassStats, Stats};
 
@@ -169,13 +169,22 @@ impl<R: Persist> Heap<R> {
         }
         // Frees that are committed and not durable yet would look like leaks. Most of the waiting is done before
         // transactions have to.
-        self.core.settle()?;
-        let check = || match self.core.settle_within(PATIENCE)? {
-            true => Ok(self.core.heap.check()?),
-            false => Err(Error::Busy),
-        };
-        let report = self.core.region.quiesce(PATIENCE, check);
-        report.unwrap_or(Err(Error::Busy))
+        let start = Instant::now();
+        while start.elapsed() < PATIENCE {
+            self.core.end_shared();
+            self.core.settle()?;
+            let check = || match self.core.settle_within(PATIENCE)? {
+                // One more shared value has ended meanwhile.
+                true if self.core.any_ended() => Ok(None),
+                true => Ok(Some(self.core.heap.check()?)),
+                false => Err(Error::Busy),
+            };
+            let report = self.core.region.quiesce(PATIENCE, check);
+            if let Some(report) = report.unwrap_or(Err(Error::Busy))? {
+                return Ok(report);
+            }
+        }
+        Err(Error::Busy)
     }
 
     /// Gives the space of what is free back to the system: the file gets holes, and the memory of the view goes. Returns
@@ -223,6 +232,7 @@ impl<R: Persist> Heap<R> {
         let base = self.core.region.base().addr();
         let end = base + self.core.region.max_size() as usize;
         leased::remove(&self.core.region);
+        self.core.end_shared();
         let settled = self.core.settle();
         let closed = self.core.heap.close();
         thread::table().purge(base, end);

@@ -64,6 +64,8 @@ mod changes;
 
 mod detached;
 
+mod late;
+
 mod lock_table;
 
 mod tx;
@@ -109,6 +111,10 @@ mod lock;
 
 mod transaction;
 
+mod atomic;
+
+mod shared;
+
 mod heap;
 
 #[cfg(feature = "cluster")]
@@ -117,6 +123,7 @@ mod cluster;
 #[cfg(not(loom))]
 pub mod testing;
 
+pub use atomic::{PAtomicI64, PAtomicIsize, PAtomicU64, PAtomicUsize};
 pub use bartender_derive::{Persist, PlainData};
 #[cfg(feature = "cluster")]
 pub use bartender_dist::{Coordinator, Embedded, Lag, Policy, Scrubbed, Scrubs};
@@ -134,6 +141,7 @@ pub use moved::Moved;
 pub use mutref::Mut;
 pub use pbox::PBox;
 pub use persist::{Adopt, Evict, Persist, PlainData, Project, Release};
+pub use shared::PShared;
 pub use string::PString;
 pub use transaction::Tx;
 pub use tx::TxRef;

@@ -8,6 +8,9 @@
 //! transactions cannot be refused, so, if it holds guards, it *wounds* the transaction it waits for: that one
 //! gives up as soon as it waits for anything itself.
 //!
+//! Locks for steps at a transaction's end ([`crate::late`]) are taken last, by rising address: waiting for who holds one is
+//! always allowed to who wants one.
+//!
 //! It does not know what the locks protect, nor when a holder lets go: see [`crate::lock`] and [`crate::run`].
 
 mod entry;
@@ -83,6 +86,9 @@ pub(crate) enum Patience {
     Die,
     /// A reader outside of transactions that holds guards: it wounds who is in its way.
     Wound,
+    /// A transaction at its end, which has no locks of this kind at higher addresses, or a look at a word: it waits for who
+    /// took the lock at its own end, or looks.
+    Late,
 }
 
 /// Why a lock was not granted.
@@ -168,6 +174,7 @@ impl<P: Position> Table<P> {
                 let outcome = match entry.is_free_for(mode, me, patience) {
                     Ok(true) => {
                         entry.grant(mode, me);
+                        entry.late = patience == Patience::Late && mode == Mode::Exclusive;
                         Step::Done(Ok(entry.unsettled()))
                     }
                     Ok(false) if self.may_wait(entry, index, me, patience) => Step::Sleep(seen),
@@ -203,6 +210,43 @@ impl<P: Position> Table<P> {
         }
     }
 
+    /// Takes the lock at `addr` for a step at the end of a transaction that has no such lock at a higher address.
+    pub(crate) fn acquire_late(
+        &self,
+        addr: usize,
+        me: &'static Owner,
+    ) -> Result<Option<P>, Refused> {
+        let taken = self.shards[self.shard(addr)].with(|entries| {
+            if entries.find(addr).is_some() {
+                return false;
+            }
+            let at = entries.insert(addr);
+            let entry = entries.at(at);
+            entry.grant(Mode::Exclusive, me);
+            entry.late = true;
+            true
+        });
+        match taken {
+            true => Ok(None),
+            false => self.acquire_contended(addr, Mode::Exclusive, me, Patience::Late),
+        }
+    }
+
+    /// Runs `look` while nobody can take the lock at `addr`, if nobody has it exclusively and its last change is durable.
+    /// It has to be short, and to take no lock.
+    pub(crate) fn look<R>(&self, addr: usize, look: impl FnOnce() -> R) -> Option<R> {
+        self.shards[self.shard(addr)].with(|entries| {
+            let free = match entries.find(addr) {
+                None => true,
+                Some(at) => {
+                    let entry = entries.at(at);
+                    entry.exclusive.is_none() && entry.unsettled().is_none()
+                }
+            };
+            free.then(look)
+        })
+    }
+
     /// Whether waiting for the holders of `entry` can never close a circle.
     fn may_wait(
         &self,
@@ -213,6 +257,7 @@ impl<P: Position> Table<P> {
     ) -> bool {
         match patience {
             Patience::Free => true,
+            Patience::Late => entry.exclusive.is_none() || entry.late,
             Patience::Die => {
                 let mine = self.number(me);
                 let younger = |other: &Owner| {

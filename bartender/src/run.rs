@@ -4,22 +4,24 @@
 //!
 //! 1. a writer of the region, from before the first store to after the commit or the restoration;
 //! 2. the closure, under `catch_unwind`;
-//! 3. either one record with the new bytes, appended; or the old bytes put back, in reverse order, and the new
+//! 3. the steps that were kept for the end, under their locks ([`crate::late`]);
+//! 4. either one record with the new bytes, appended; or the old bytes put back, in reverse order, and the new
 //!    blocks freed. Only ever after the outermost closure has returned (rule 1 of the typed interface);
-//! 4. the locks released: on lanes the record is durable by then, on a stream it has its position, and the locks
+//! 5. the locks released: on lanes the record is durable by then, on a stream it has its position, and the locks
 //!    remember the number (rule 3 of the log);
-//! 5. waiting until everything that the transaction wrote or saw is durable;
-//! 6. frees take effect. The answer.
+//! 6. waiting until everything that the transaction wrote or saw is durable;
+//! 7. frees take effect. The answer.
 
 mod again;
 mod durable;
+mod ended;
 
 pub(crate) use again::unwind_conflict;
 
 use crate::error::{Error, Result};
 use crate::fresh::{self, Left};
 use crate::thread::{self, Thread};
-use crate::tx::{Context, Doom, TxRef};
+use crate::tx::{Context, Doom, Ended, TxRef};
 use again::{back_off, failure, may_retry};
 use bartender_pm::{Durability, Region, Ticket, Writer, mutant};
 use durable::Deferred;
@@ -40,6 +42,11 @@ pub(crate) struct Core {
     /// What is committed but not durable (`Durability::Eventual` on a stream), by rising number.
     deferred: Mutex<VecDeque<Deferred>>,
     any_deferred: AtomicBool,
+    /// Blocks whose last owner has gone with a transaction that was committed.
+    ended: Mutex<Vec<Ended>>,
+    any_ended: AtomicBool,
+    /// Somebody ends them.
+    ending: Mutex<()>,
     /// Commits that have left the gate, and whose frees have not taken effect. Raised inside of the gate.
     awaited: AtomicUsize,
 }
@@ -57,6 +64,9 @@ impl Core {
             durability,
             deferred: Mutex::new(VecDeque::new()),
             any_deferred: AtomicBool::new(false),
+            ended: Mutex::new(Vec::new()),
+            any_ended: AtomicBool::new(false),
+            ending: Mutex::new(()),
             awaited: AtomicUsize::new(0),
         }
     }
@@ -130,6 +140,13 @@ impl Core {
             {
                 outcome = Ok(Err(error.into()));
             }
+            if matches!(outcome, Ok(Ok(_)))
+                && !tx.context().late.is_empty()
+                && tx.context().doom.is_none()
+                && let Err(error) = tx.take_all_steps()
+            {
+                outcome = Ok(Err(error.into()));
+            }
             thread.set_active(outer);
             // SAFETY: as above; `body` has returned, and with it all its `TxRef`s ended.
             let state = unsafe { &mut *context.as_ptr() };
@@ -151,6 +168,9 @@ impl Core {
                 thread.give_context(context);
                 if outer.is_none() {
                     owner.end();
+                    if self.any_ended() {
+                        self.end_shared();
+                    }
                 }
                 // In place: the result is not moved as a whole.
                 return match (outcome, ended) {

@@ -9,6 +9,7 @@
 use crate::changes;
 use crate::detached;
 use crate::error::{Error, Result};
+use crate::late;
 use crate::thread;
 use crate::tx::{Context, Doom, TxRef};
 use std::panic::{self, AssertUnwindSafe};
@@ -18,6 +19,8 @@ use std::panic::{self, AssertUnwindSafe};
 struct Mark {
     changes: changes::Mark,
     detached: detached::Mark,
+    late: late::Mark,
+    ended: usize,
     blocks: usize,
     large: usize,
     large_floor: usize,
@@ -35,6 +38,8 @@ impl Context {
             large_floor,
             changes: self.changes.mark(),
             detached: self.detached.mark(),
+            late: self.late.mark(),
+            ended: self.ended.len(),
             blocks: self.blocks.len(),
             frees: self.frees.len(),
             entries: self.entries.len(),
@@ -48,6 +53,7 @@ impl Context {
         self.large_floor = mark.large_floor;
         self.changes.release(&mark.changes);
         self.detached.release(&mark.detached);
+        self.late.release(&mark.late);
     }
 
     /// Everything is as it was at the mark, but that locks are held.
@@ -60,6 +66,8 @@ impl Context {
         // SAFETY: the ranges are this transaction's own; there are no references, by the caller's promise.
         unsafe { self.changes.rollback(&mark.changes) };
         self.detached.rollback(&mark.detached);
+        self.late.rollback(&mark.late);
+        self.ended.truncate(mark.ended);
         // Entries travel with blocks: those of the blocks before the mark stand before it.
         self.entries.truncate(mark.entries);
         self.frees.truncate(mark.frees);

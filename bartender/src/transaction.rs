@@ -17,6 +17,11 @@ impl<'tx> Tx<'tx> {
         Tx { inner }
     }
 
+    #[inline]
+    pub(crate) fn inner(&self) -> TxRef<'tx> {
+        self.inner
+    }
+
     /// Locks a [`PMutex`](crate::PMutex) or [`PRwLock`] of this heap to change what is inside; it stays locked until
     /// the transaction has ended.
     ///

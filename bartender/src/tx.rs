@@ -8,13 +8,16 @@
 use crate::changes::Changes;
 use crate::detached::Detached;
 use crate::error::{Error, Result};
+use crate::late::{EndShared, Late, Next, Step};
 use crate::lock_table::{Mode, Owner, Refused};
 use crate::thread;
 use bartender_heap::{Block, Entry};
 use bartender_pm::{Durability, Record, fault};
 use std::alloc::Layout;
 use std::marker::PhantomData;
-use std::ptr::NonNull;
+use std::ptr::{self, NonNull};
+// Not those of `sync`: these words are in the region.
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Why a transaction can no longer commit.
 #[derive(Debug)]
@@ -66,6 +69,16 @@ pub(crate) struct LargeBlock {
     pub(crate) used_upto: u64,
 }
 
+/// A block that has lost its last owner, and how it ends.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ended {
+    pub(crate) block: NonNull<u8>,
+    pub(crate) end: EndShared,
+}
+
+// SAFETY: nobody else uses the block any more; `end` is for a transaction of any thread.
+unsafe impl Send for Ended {}
+
 /// A lock that a transaction holds.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Held {
@@ -97,6 +110,10 @@ pub(crate) struct Context {
     pub(crate) frees: Vec<NonNull<u8>>,
     /// Stored values on their way from one place to another.
     pub(crate) detached: Detached<ReleaseDetached>,
+    /// Steps to be taken when it commits.
+    pub(crate) late: Late,
+    /// Blocks that have lost their last owner.
+    pub(crate) ended: Vec<Ended>,
     /// Entries of the superblock table that must be durable with it (rule 4 of the log).
     pub(crate) entries: Vec<Entry>,
     /// Locks held to the end.
@@ -127,6 +144,8 @@ impl Context {
             fresh_bytes: 0,
             frees: Vec::new(),
             detached: Detached::new(),
+            late: Late::default(),
+            ended: Vec::new(),
             entries: Vec::new(),
             locks: Vec::new(),
             round: 0,
@@ -168,6 +187,10 @@ impl Context {
             self.clear_blocks();
         }
         self.detached.clear();
+        if !self.late.is_empty() {
+            self.late.clear();
+            self.ended.clear();
+        }
     }
 
     fn clear_blocks(&mut self) {
@@ -266,6 +289,12 @@ impl TxRef<'_> {
         // SAFETY: valid and of this thread only (see the field); callers keep the borrow within one
         // method of this crate and call nothing that takes another.
         unsafe { &mut *self.context.as_ptr() }
+    }
+
+    /// Whether `addr` lies in the region of this transaction.
+    #[inline]
+    pub(crate) fn is_in_view(self, addr: usize) -> bool {
+        self.context().view.contains(&addr)
     }
 
     /// Keeps the `len` bytes at `ptr` for an abort and logs, at the commit, what stands there then.
@@ -416,9 +445,113 @@ impl TxRef<'_> {
     #[doc(hidden)]
     pub fn hold(self, addr: usize) -> Result<()> {
         match self.lock(addr, Mode::Exclusive) {
-            Err(Error::AlreadyLocked) => Ok(()),
-            other => other,
+            Ok(()) | Err(Error::AlreadyLocked) => {}
+            Err(error) => return Err(error),
         }
+        if !self.context().late.is_empty() {
+            let steps = self.context().late.take(addr);
+            if !steps.is_empty() {
+                // SAFETY: what is held is ours alone, and is still where it was when the steps were noted.
+                unsafe { self.take_steps(addr, &steps) };
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes a step on the word at `addr`, to be taken at the end.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotStored`].
+    ///
+    /// # Safety
+    ///
+    /// A word of 8 bytes, aligned, that is changed by steps only, or by who [holds](Self::hold) it; it stays where it is until
+    /// the transaction has ended or holds it.
+    pub(crate) unsafe fn step(self, addr: usize, step: Step) -> Result<()> {
+        let context = self.context();
+        if !context.view.contains(&addr) {
+            return Err(Error::NotStored);
+        }
+        context.late.note(addr, step);
+        Ok(())
+    }
+
+    /// As [`step`](Self::step) for the count with which a shared block begins, and which nobody ever holds.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotStored`].
+    ///
+    /// # Safety
+    ///
+    /// It is that, and the block has an owner until the transaction has ended.
+    pub(crate) unsafe fn step_count(self, addr: usize, step: Step) -> Result<()> {
+        let context = self.context();
+        if !context.view.contains(&addr) {
+            return Err(Error::NotStored);
+        }
+        context.late.note_count(addr, step);
+        Ok(())
+    }
+
+    /// Takes all steps. The transaction does nothing after that but commit, or be taken back.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Conflict`].
+    pub(crate) fn take_all_steps(self) -> Result<()> {
+        let mut held = 0;
+        for Next { lock, addr, step } in self.context().late.waiting() {
+            if held != lock {
+                self.hold_late(lock)?;
+                held = lock;
+            }
+            // SAFETY: its lock is ours; it is where it was, by the promise of `step`.
+            let word = unsafe { self.take_steps(addr, &[step]) };
+            if let (Step::Leave(end), 0) = (step, word) {
+                let block = ptr::with_exposed_provenance_mut(addr);
+                let block = NonNull::new(block).expect("a block is not at address 0");
+                self.context().ended.push(Ended { block, end });
+            }
+        }
+        Ok(())
+    }
+
+    /// Holds the lock of a step at the end of the transaction.
+    fn hold_late(self, addr: usize) -> Result<()> {
+        let context = self.context();
+        match thread::table().acquire_late(addr, context.owner) {
+            Ok(last) => {
+                let (mode, round) = (Mode::Exclusive, context.round);
+                context.locks.push(Held { addr, mode, round });
+                let seen = last.map_or(0, |commit| commit.seq);
+                context.seen = context.seen.max(seen);
+                Ok(())
+            }
+            // Held since something was moved, which was taken back.
+            Err(Refused::Own) => Ok(()),
+            Err(Refused::Conflict) => {
+                context.doom(Doom::Conflict);
+                Err(Error::Conflict)
+            }
+        }
+    }
+
+    /// Takes steps on the word at `addr`, and returns what it is then.
+    ///
+    /// # Safety
+    ///
+    /// It is there, in this region, and its lock is held.
+    unsafe fn take_steps(self, addr: usize, steps: &[Step]) -> u64 {
+        // SAFETY: a word in the view; others only read it, atomically.
+        let word = unsafe { &*ptr::with_exposed_provenance::<AtomicU64>(addr) };
+        let old = word.load(Ordering::Relaxed);
+        let new = steps.iter().fold(old, |word, step| step.of(word));
+        // SAFETY: in the region, and ours to change.
+        unsafe { self.change(word.as_ptr().cast(), size_of::<u64>()) };
+        word.store(new, Ordering::Relaxed);
+        new
     }
 
     /// Makes the transaction unable to commit.

@@ -7,6 +7,8 @@ use super::{Mode, Owner, Patience, Position, Refused};
 pub(super) struct Entry<P> {
     pub(super) addr: usize,
     pub(super) exclusive: Option<&'static Owner>,
+    /// Whether `exclusive` took it for a step at its end: then it waits for nothing but such locks, at higher addresses.
+    pub(super) late: bool,
     /// One for each time it is held.
     pub(super) shared: Vec<&'static Owner>,
     pub(super) waiting: u32,
@@ -21,6 +23,7 @@ impl<P: Position> Entry<P> {
         Entry {
             addr: 0,
             exclusive: None,
+            late: false,
             shared: Vec::new(),
             waiting: 0,
             waiting_exclusive: 0,
@@ -54,8 +57,13 @@ impl<P: Position> Entry<P> {
                 Err(Refused::Own)
             }
             Mode::Exclusive => Ok(self.exclusive.is_none() && self.shared.is_empty()),
-            // Letting writers pass would be waiting for them: only who holds nothing can.
-            Mode::Shared if patience == Patience::Free && self.waiting_exclusive != 0 => Ok(false),
+            // Letting writers pass would be waiting for them: only who holds nothing can, or where they wait for nobody.
+            Mode::Shared
+                if matches!(patience, Patience::Free | Patience::Late)
+                    && self.waiting_exclusive != 0 =>
+            {
+                Ok(false)
+            }
             Mode::Shared => Ok(self.exclusive.is_none()),
         }
     }
@@ -63,7 +71,7 @@ impl<P: Position> Entry<P> {
     #[inline]
     pub(super) fn grant(&mut self, mode: Mode, me: &'static Owner) {
         match mode {
-            Mode::Exclusive => self.exclusive = Some(me),
+            Mode::Exclusive => (self.exclusive, self.late) = (Some(me), false),
             Mode::Shared => self.shared.push(me),
         }
     }

@@ -114,6 +114,29 @@ mod plain {
     }
 
     #[test]
+    fn a_lock_taken_late_is_waited_for_by_all_who_come_late_and_no_other_is() {
+        let table = Arc::new(Table::<Never>::new());
+        let (a, b) = (owner(), owner());
+        table.acquire_late(8, a).unwrap();
+        assert!(table.look(8, || ()).is_none());
+        let waits = {
+            let table = table.clone();
+            std::thread::spawn(move || {
+                table.acquire_late(8, b).unwrap();
+                table.release(8, Exclusive, b);
+            })
+        };
+        std::thread::sleep(Duration::from_millis(20));
+        table.release(8, Exclusive, a);
+        waits.join().unwrap();
+        table.acquire(8, Exclusive, a, Free).unwrap();
+        assert_eq!(table.acquire_late(8, b).unwrap_err(), Refused::Conflict);
+        table.release(8, Exclusive, a);
+        assert_eq!(table.look(8, || 7), Some(7));
+        assert_eq!(table.len(), 0);
+    }
+
+    #[test]
     fn many_threads_exclude_one_another() {
         let table = Arc::new(Table::<Never>::new());
         #[derive(Default)]
@@ -231,6 +254,45 @@ mod models {
     }
 
     /// A reader that holds a guard waits for a transaction that waits for that guard: the transaction gives up.
+    #[test]
+    fn loom_locks_taken_late_and_by_rising_address_end() {
+        late_locks();
+    }
+
+    /// The same where they are taken in any order.
+    #[test]
+    fn loom_late_locks_in_any_order_are_noticed() {
+        deadlocks("late_in_any_order", late_locks);
+    }
+
+    /// Two transactions with an ordinary lock that both share, at their ends; nobody gives up.
+    fn late_locks() {
+        loom::model(|| {
+            let table = Arc::new(Table::<Never>::new());
+            let run = |table: Arc<Table<Never>>, mut late: [usize; 2]| {
+                let me = owner();
+                table
+                    .acquire(8, Mode::Shared, me, Patience::Free)
+                    .expect("readers share");
+                if !mutant::is("late_in_any_order") {
+                    late.sort_unstable();
+                }
+                for addr in late {
+                    table.acquire_late(addr, me).expect("it waits");
+                }
+                for addr in late {
+                    table.release(addr, Mode::Exclusive, me);
+                }
+                table.release(8, Mode::Shared, me);
+            };
+            let other = table.clone();
+            let thread = thread::spawn(move || run(other, [16, 24]));
+            run(table.clone(), [24, 16]);
+            thread.join().unwrap();
+            assert_eq!(table.len(), 0);
+        });
+    }
+
     #[test]
     fn loom_a_reader_is_never_in_a_circle() {
         a_reader_and_a_transaction();

@@ -25,6 +25,8 @@ struct Task<Run> {
     at: *mut u8,
     count: usize,
     run: Run,
+    /// What they own stays where it is, and is copied.
+    copied: bool,
 }
 
 /// What the three queues have in common. `Run` works on the values of a task.
@@ -49,10 +51,15 @@ impl<'a, Run> Queue<'a, Run> {
 
     /// Queues what `count` values own, if their type can own anything.
     #[inline]
-    fn push<T: Persist>(&mut self, at: *mut T, count: usize, run: Run) {
+    fn push<T: Persist>(&mut self, at: *mut T, count: usize, run: Run, copied: bool) {
         if T::HAS_POINTERS && count != 0 {
             let at = at.cast();
-            self.tasks.push(Task { at, count, run });
+            self.tasks.push(Task {
+                at,
+                count,
+                run,
+                copied,
+            });
         }
     }
 

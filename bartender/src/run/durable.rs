@@ -30,7 +30,7 @@ impl Core {
         // What it saw has lower numbers, and becomes durable no later.
         state.seen = 0;
         if state.durability != Durability::Eventual {
-            let frees = !state.frees.is_empty();
+            let frees = !state.frees.is_empty() || !state.ended.is_empty();
             if frees {
                 self.awaited.fetch_add(1, Ordering::Relaxed);
             }
@@ -65,6 +65,7 @@ impl Core {
             // The region is poisoned: nobody will be shown the effects, and nothing is freed.
             state.frees.clear();
             state.entries.clear();
+            state.ended.clear();
         }
         self.finish(state);
         if frees {
@@ -78,6 +79,9 @@ impl Core {
     #[inline]
     pub(super) fn finish(&self, state: &mut Context) {
         self.entries_durable(&mut state.entries);
+        if !state.ended.is_empty() {
+            self.note_ended(&mut state.ended);
+        }
         // First: this one may free blocks whose entries wait there.
         if self.any_deferred.load(Ordering::Relaxed) {
             self.free_deferred();

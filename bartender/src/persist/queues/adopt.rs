@@ -82,7 +82,8 @@ impl<'a> Adopt<'a> {
         owned
     }
 
-    /// Zeroes the padding of `count` owned values that lie at their place in the region, and queues what they own.
+    /// Zeroes the padding of `count` owned values that lie at their place in the region, holds the locks in them (a reference
+    /// to what is not committed yet may get to another thread), and queues what they own.
     ///
     /// # Safety
     ///
@@ -98,7 +99,12 @@ impl<'a> Adopt<'a> {
             // SAFETY: the caller's promise.
             unsafe { T::zero_padding(at.add(i)) };
         }
-        self.queue.push(at, count, run::<T>);
+        // Else they have not moved.
+        if self.queue.error.is_none() {
+            // SAFETY: they lie there, stored.
+            unsafe { self.queue.hold(at, count) };
+        }
+        self.queue.push(at, count, run::<T>, false);
     }
 }
 

@@ -1,7 +1,7 @@
-//! [`Evict`]: values move out of the region.
+//! [`Evict`]: values move out of the region. What has owners that stay is copied.
 
 use super::{Persist, Queue};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::tx::TxRef;
 use std::alloc::{self, Layout};
 use std::ptr::{self, NonNull};
@@ -12,6 +12,8 @@ type Run = unsafe fn(*mut u8, usize, &mut Evict<'_>);
 #[derive(Debug)]
 pub struct Evict<'a> {
     queue: Queue<'a, Run>,
+    /// Blocks are copied, and stay.
+    copying: bool,
 }
 
 impl<'a> Evict<'a> {
@@ -49,6 +51,25 @@ impl<'a> Evict<'a> {
         }
     }
 
+    /// Whether the stored values stay where they are, since others own them, too.
+    pub(crate) fn is_copying(&self) -> bool {
+        self.copying
+    }
+
+    /// Copies a block of the region that holds one value into an ordinary one, with everything that the value owns; all of
+    /// it stays as it is. Fails ([`Error::SharedCells`]) if there are locks in it, or other things that change by themselves.
+    ///
+    /// # Safety
+    ///
+    /// `stored` is such a block; its value has a size, and nobody changes it before the queue is done.
+    pub(crate) unsafe fn copy_out<T: Persist>(&mut self, stored: *mut T) -> NonNull<T> {
+        let before = std::mem::replace(&mut self.copying, true);
+        // SAFETY: passed on.
+        let copy = unsafe { self.move_out(stored, 1, 1) };
+        self.copying = before;
+        copy
+    }
+
     /// Copies the first `used` bytes of a block of the region into an ordinary one with this layout, and frees the
     /// stored one with the transaction.
     ///
@@ -69,7 +90,9 @@ impl<'a> Evict<'a> {
         // SAFETY: both blocks have room; the stored one is freed once.
         unsafe {
             ptr::copy_nonoverlapping(stored.as_ptr(), block.as_ptr(), used);
-            self.queue.tx.free(stored);
+            if !self.copying {
+                self.queue.tx.free(stored);
+            }
         }
         self.queue.ordinary.push((block, layout));
         block
@@ -84,8 +107,17 @@ impl<'a> Evict<'a> {
     pub(crate) unsafe fn hold<T: Persist>(&mut self, values: impl Iterator<Item = *mut T>) -> bool {
         if T::HAS_LOCKS {
             for value in values {
+                let mut cells = false;
                 // SAFETY: the caller's promise.
-                unsafe { self.queue.hold(value, 1) };
+                unsafe {
+                    match self.copying {
+                        false => self.queue.hold(value, 1),
+                        true => T::for_each_lock(value, &mut |_| cells = true),
+                    }
+                }
+                if cells {
+                    self.queue.error.get_or_insert(Error::SharedCells);
+                }
             }
         }
         self.queue.error.is_none()
@@ -103,7 +135,7 @@ impl<'a> Evict<'a> {
                 unsafe { T::evict(at.cast::<T>().add(i), e) };
             }
         }
-        self.queue.push(at, count, run::<T>);
+        self.queue.push(at, count, run::<T>, self.copying);
     }
 }
 
@@ -113,7 +145,7 @@ impl TxRef<'_> {
     ///
     /// # Errors
     ///
-    /// [`Error::Conflict`](crate::Error::Conflict) when a lock inside cannot be held.
+    /// [`Error::Conflict`] when a lock inside cannot be held; [`Error::SharedCells`].
     ///
     /// # Safety
     ///
@@ -125,10 +157,14 @@ impl TxRef<'_> {
             return Ok(());
         }
         let queue = Queue::new(self);
-        let mut evict = Evict { queue };
+        let mut evict = Evict {
+            queue,
+            copying: false,
+        };
         // SAFETY: passed on.
         unsafe { T::evict(this, &mut evict) };
         while let Some(task) = evict.queue.tasks.pop() {
+            evict.copying = task.copied;
             // SAFETY: the values were queued by `elements` and not moved since.
             unsafe { (task.run)(task.at, task.count, &mut evict) };
         }

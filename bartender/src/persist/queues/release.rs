@@ -51,7 +51,7 @@ impl<'a> Release<'a> {
         }
         // SAFETY: the caller's promise.
         unsafe { self.queue.hold(at, count) };
-        self.queue.push(at.cast_mut(), count, run::<T>);
+        self.queue.push(at.cast_mut(), count, run::<T>, false);
     }
 }
 
