@@ -77,6 +77,16 @@ pub(crate) fn is_there(home: &[u8]) -> bool {
     home.starts_with(&MAGIC)
 }
 
+/// What is wrong with a home whose header is all zeroes, and the rest is not.
+pub(crate) const GONE: &str =
+    "where its header should be are zeroes, and other data behind: it is damaged, or no heap";
+
+/// Whether there is nothing at all.
+pub(crate) fn is_blank(home: &[u8]) -> bool {
+    home.chunks(4096)
+        .all(|page| page.iter().fold(0, |all, byte| all | byte) == 0)
+}
+
 /// Reads the header and the schema.
 ///
 /// # Errors
@@ -88,8 +98,10 @@ pub(crate) fn read(home: &[u8]) -> Result<(HeapHeader, Schema)> {
         });
     };
     if !is_there(home) {
-        let what = if bytes.iter().all(|byte| *byte == 0) {
+        let what = if is_blank(home) {
             "it is empty".to_owned()
+        } else if bytes.iter().all(|byte| *byte == 0) {
+            GONE.to_owned()
         } else {
             format!("it starts with {:02x?}", &bytes[..8])
         };

@@ -27,11 +27,15 @@ impl Heap {
     /// Formats the home of a region that holds no heap yet, in one durable record.
     ///
     /// # Errors
-    /// `HeapExists`; what the region says.
+    /// `HeapExists`; `NotAHeap` if the home holds something else; what the region says.
     pub fn create(region: Region, schema: &Schema) -> Result<Heap> {
         let start = Instant::now();
         if Heap::exists(&region) {
             return Err(Error::HeapExists);
+        }
+        if !region.opened().created && !Heap::is_blank(&region) {
+            let what = header::GONE.to_owned();
+            return Err(Error::NotAHeap { what });
         }
         let arena = Self::arena(&region)?;
         let encoded = schema.encode();
@@ -64,6 +68,13 @@ impl Heap {
     /// Whether the region's home holds a heap.
     pub fn exists(region: &Region) -> bool {
         header::is_there(home(region))
+    }
+
+    /// Whether nothing was ever stored in the region's home: it was created, and a crash came before a heap was. Where
+    /// it begins with zeroes and goes on with something else, a heap has lost its header. Cost: a look at all of a home
+    /// that begins so.
+    pub fn is_blank(region: &Region) -> bool {
+        header::is_blank(home(region))
     }
 
     /// Opens the heap in a region: restores what a clean close saved, or else

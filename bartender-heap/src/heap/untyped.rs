@@ -40,11 +40,7 @@ impl Heap {
     /// `Typed` if it holds typed data; else as [`Heap::open`]: nothing was changed.
     pub fn open_untyped(region: Region) -> Result<Heap> {
         // A crash may have come between the region's creation and the heap's.
-        if home(&region)
-            .iter()
-            .take(header::LEN)
-            .all(|byte| *byte == 0)
-        {
+        if Heap::is_blank(&region) {
             return Heap::create(region, &Schema::untyped());
         }
         let (_, schema) = header::read(home(&region))?;

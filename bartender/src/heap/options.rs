@@ -198,7 +198,8 @@ impl<R: Persist> Options<R> {
     pub fn open_region(self, region: Region, root: impl FnOnce() -> R) -> Result<Heap<R>> {
         let schema = Schema::of(R::describe).map_err(bartender_heap::Error::from)?;
         let opened = region.opened().clone();
-        let inner = if opened.created || is_blank(&region) {
+        // A crash may have come between the region's creation and the heap's.
+        let inner = if opened.created || bartender_heap::Heap::is_blank(&region) {
             bartender_heap::Heap::create(region, &schema)?
         } else {
             bartender_heap::Heap::open(region)?
@@ -243,14 +244,6 @@ impl<R: Persist> Options<R> {
         }
         Ok(heap)
     }
-}
-
-/// Whether the region was created, but no heap in it: a crash came between the two.
-fn is_blank(region: &Region) -> bool {
-    let header = region.base().cast_const();
-    // SAFETY: the first bytes of the home are there in every region, and nobody writes them now.
-    let header = unsafe { std::slice::from_raw_parts(header, 64) };
-    header.iter().all(|byte| *byte == 0)
 }
 
 /// Stores the root: the first transaction of a heap.

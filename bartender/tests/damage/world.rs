@@ -1,0 +1,276 @@
+//! A region with a value of every kind in it: written, read as a whole, and changed in all ways.
+
+use bartender::{
+    Error, Heap, Mut, Options, PBox, PHashMap, PHashSet, PMutex, PRwLock, PString, PVec, Persist,
+    PlainData,
+};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::num::NonZeroU32;
+use std::path::Path;
+
+pub(crate) type Root = PRwLock<World>;
+
+#[derive(Persist)]
+#[repr(u8)]
+pub(crate) enum Shape {
+    Nothing,
+    Line(f64),
+    Text { text: PString, letter: char } = 7,
+    Many(PVec<Shape>),
+}
+
+#[derive(Persist, Default)]
+#[repr(C, u8)]
+pub(crate) enum Prefixed {
+    #[default]
+    None,
+    Some(PBox<u64>, bool),
+}
+
+#[derive(Persist, Default)]
+#[repr(C)]
+pub(crate) struct Node {
+    value: Option<u32>,
+    flag: bool,
+    next: Option<PBox<Node>>,
+    maybe: Option<(bool, Option<char>)>,
+}
+
+#[derive(Persist, PlainData, Clone, Copy, Default)]
+#[repr(C)]
+pub(crate) struct Point {
+    x: i32,
+    y: i32,
+}
+
+#[derive(Persist, Default)]
+#[repr(C)]
+pub(crate) struct World {
+    names: PHashMap<PString, PVec<u64>>,
+    shapes: PVec<Shape>,
+    list: Option<PBox<Node>>,
+    locks: PVec<PMutex<Option<PBox<u64>>>>,
+    pairs: PVec<(u8, u64)>,
+    bulk: PVec<u8>,
+    text: PString,
+    points: PHashMap<u32, Point>,
+    tables: PHashMap<u8, PHashMap<u16, PBox<PString>>>,
+    set: PHashSet<PString>,
+    numbers: PVec<Option<NonZeroU32>>,
+    prefixed: [Prefixed; 3],
+    inner: PMutex<PHashMap<u64, PRwLock<PVec<char>>>>,
+    flags: PVec<bool>,
+    empty: PHashMap<u64, ()>,
+}
+
+pub(crate) fn options() -> Options<Root> {
+    Heap::options().max_size(16 << 20).log_size(256 << 10)
+}
+
+/// Adds `from..to` to everything, a transaction each.
+pub(crate) fn fill(heap: &Heap<Root>, from: u64, to: u64) -> Result<(), Error> {
+    for i in from..to {
+        heap.update(|world| {
+            let mut world = world.into_project();
+            world
+                .names
+                .insert(PString::from(format!("name {i}")), (0..i % 50).collect())?;
+            world.shapes.push(shape(i))?;
+            let next = Mut::take_moved(&mut world.list)?;
+            world.list.set(Some(PBox::new(Node {
+                value: (i % 2 == 0).then_some(7),
+                flag: true,
+                next: None,
+                maybe: (i % 3 != 0).then_some((i % 2 == 1, (i % 5 == 0).then_some('ß'))),
+            })))?;
+            let node = world.list.project().expect("just set");
+            node.into_project().into_project().next.set_moved(next)?;
+            world.locks.push(PMutex::new(Some(PBox::new(i))))?;
+            world.pairs.push((1, i))?;
+            world.text.push_str("ü!")?;
+            world.points.insert(i as u32, Point { x: 1, y: i as i32 })?;
+            let mut inside = PHashMap::new();
+            for n in 0..i % 20 {
+                inside.insert(n as u16, PBox::new(PString::from(format!("{n}"))));
+            }
+            world.tables.insert(i as u8, inside)?;
+            world.set.insert(PString::from(format!("in {i}")))?;
+            world.numbers.push(NonZeroU32::new(i as u32 % 3))?;
+            world.prefixed.project()[i as usize % 3]
+                .set(Prefixed::Some(PBox::new(i), i % 2 == 0))?;
+            let list: PVec<char> = "häuser".chars().take(i as usize % 7).collect();
+            let mut inner = world.inner.project();
+            inner.insert(i, PRwLock::new(list))?;
+            world.flags.push(i % 2 == 0)?;
+            world.bulk.extend_from_slice(&[i as u8; 300])
+        })?;
+    }
+    Ok(())
+}
+
+fn shape(i: u64) -> Shape {
+    match i % 4 {
+        0 => Shape::Nothing,
+        1 => Shape::Line(i as f64),
+        2 => Shape::Many(PVec::from([Shape::Nothing, shape(i / 4)])),
+        _ => Shape::Text {
+            text: "some text, öäü".into(),
+            letter: 'x',
+        },
+    }
+}
+
+/// Reads everything, so that whoever watches for undefined behaviour sees it; returns a number that depends on all of it.
+pub(crate) fn walk(world: &World) -> u64 {
+    let mut sum = DefaultHasher::new();
+    let h = &mut sum;
+    for (name, list) in world.names.iter() {
+        (name.chars().count(), &list[..]).hash(h);
+        world
+            .names
+            .get(name.as_str())
+            .map(|list| list.len())
+            .hash(h);
+    }
+    world.names.get("nobody").is_some().hash(h);
+    fn each(shapes: &[Shape], h: &mut DefaultHasher) {
+        for shape in shapes {
+            match shape {
+                Shape::Nothing => 0.hash(h),
+                Shape::Line(length) => length.to_bits().hash(h),
+                Shape::Text { text, letter } => (text.to_uppercase(), letter).hash(h),
+                Shape::Many(inside) => each(inside, h),
+            }
+        }
+    }
+    each(&world.shapes, h);
+    let mut next = world.list.as_ref();
+    while let Some(node) = next {
+        (node.value, node.flag, node.maybe).hash(h);
+        next = node.next.as_ref();
+    }
+    for lock in world.locks.iter() {
+        lock.read().as_ref().map(|inside| **inside).hash(h);
+    }
+    world.pairs[..].hash(h);
+    (&world.bulk[..], world.text.to_lowercase()).hash(h);
+    for (at, point) in world.points.iter() {
+        (at, point.x, point.y, world.points.contains_key(at)).hash(h);
+    }
+    for (n, table) in world.tables.iter() {
+        for (m, text) in table.iter() {
+            (n, m, text.chars().rev().collect::<String>()).hash(h);
+            table.get(m).is_some().hash(h);
+        }
+        table.get(&999).is_some().hash(h);
+    }
+    for text in world.set.iter() {
+        (text.as_str(), world.set.contains(text.as_str())).hash(h);
+    }
+    world.numbers[..].hash(h);
+    for prefixed in &world.prefixed {
+        match prefixed {
+            Prefixed::None => 1.hash(h),
+            Prefixed::Some(number, flag) => (**number, flag).hash(h),
+        }
+    }
+    for (n, list) in world.inner.read().iter() {
+        (n, list.read().iter().collect::<String>()).hash(h);
+    }
+    world.flags[..].hash(h);
+    world.empty.len().hash(h);
+    h.finish()
+}
+
+/// Changes everything: grows, shrinks, moves, takes out of the region, and takes back.
+pub(crate) fn change(heap: &Heap<Root>) -> Result<(), Error> {
+    fill(heap, 1000, 1003)?;
+    let taken_back = heap.update(|world| {
+        let mut world = world.into_project();
+        world.names.clear()?;
+        world.shapes.clear()?;
+        world.list.set(None)?;
+        world.tables.remove(&3)?;
+        world.text.clear()?;
+        Err::<(), _>(Error::abort("on purpose"))
+    });
+    if !matches!(taken_back, Err(Error::Aborted(_))) {
+        taken_back?;
+    }
+    heap.update(|world| {
+        let mut world = world.into_project();
+        world.names.retain(|_, list| list.len() % 2 == 0)?;
+        world.names.remove("name 4")?;
+        world.names.remove("nobody")?;
+        for n in 0..40 {
+            world.points.remove(&n)?;
+            world.points.insert(n + 5000, Point::default())?;
+        }
+        if let Some(mut list) = world.names.get_mut("name 8") {
+            list.insert(0, 9)?;
+            list.retain(|n| *n % 3 != 0)?;
+        }
+        let half = world.shapes.len() / 2;
+        if half > 0 {
+            drop(world.shapes.remove(half - 1)?);
+        }
+        drop(world.shapes.pop()?);
+        world.shapes.truncate(half)?;
+        world.text.push_str("end")?;
+        world.text.pop()?;
+        world.set.remove("in 7")?;
+        world.set.retain(|text| text.len() != 5)?;
+        world.numbers.insert(0, None)?;
+        world.flags.push(true)
+    })?;
+    // Out of the region, as ordinary values, and in again.
+    heap.update(|world| {
+        let mut world = world.into_project();
+        let tables = Mut::take(&mut world.tables)?;
+        let shapes = Mut::take(&mut world.shapes)?;
+        let moved = Mut::take_moved(&mut world.names)?;
+        world.names.set_moved(moved)?;
+        world.shapes.set(shapes.into_iter().rev().collect())?;
+        world.tables.set(tables)?;
+        let locks = Mut::take(&mut world.locks)?;
+        world.locks.set(locks)?;
+        let inner = Mut::replace(&mut world.inner, PMutex::default())?;
+        world.inner.set(inner)?;
+        world.list.set(None)
+    })?;
+    heap.update(|world| {
+        let mut world = world.into_project();
+        world.bulk.clear()?;
+        world.bulk.set(PVec::new())?;
+        world.names.clear()?;
+        world.prefixed.set(Default::default())?;
+        world.tables.set(PHashMap::new())
+    })
+}
+
+/// Opens the region with all of it checked, and does all of the above. What was checked stays sound: everything behind
+/// the opening may fail for want of room, and for nothing else.
+///
+/// # Panics
+///
+/// If the heap is not sound after that.
+pub(crate) fn use_it(path: &Path) -> Result<u64, Error> {
+    let open = || {
+        let options = options().create(false).verify(true);
+        options.open_with(path, || unreachable!("there is one"))
+    };
+    let heap = open()?;
+    let sum = walk(&heap.read());
+    let changed = change(&heap);
+    let sum = sum.wrapping_add(walk(&heap.read()));
+    heap.check().expect("what was sound stays sound");
+    let close = heap.close();
+    changed?;
+    close?;
+    let heap = open()?;
+    let sum = sum.wrapping_add(walk(&heap.read()));
+    fill(&heap, 2000, 2001)?;
+    heap.check().expect("what was sound stays sound");
+    heap.close()?;
+    Ok(sum)
+}
