@@ -78,6 +78,14 @@ impl Units {
         self.peak
     }
 
+    /// Home bytes of each hole, in rising order.
+    pub(crate) fn each_hole(&self) -> Vec<std::ops::Range<u64>> {
+        let holes = self.holes.free.iter();
+        holes
+            .map(|(start, (len, _))| start * UNIT..(start + len) * UNIT)
+            .collect()
+    }
+
     /// Units that the file has, holes among them.
     pub(crate) fn end(&self) -> u64 {
         self.end

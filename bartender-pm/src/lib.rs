@@ -41,6 +41,7 @@ mod region;
 
 mod holes;
 mod primary;
+mod snapshot;
 
 mod options;
 mod relocate;

@@ -12,7 +12,7 @@
 use crate::error::{Error, Result};
 use crate::frozen::Frozen;
 use crate::header;
-use crate::layout::{FLAG_CLEAN, HOME_STEP};
+use crate::layout::{FLAG_CLEAN, HOME_STEP, Header};
 use crate::medium::{LogStyle, MediumKind, ViewSource};
 use crate::os;
 use crate::shared::{Durability, Opened, Shared};
@@ -310,7 +310,12 @@ impl Region {
     /// `Io` if it cannot be mapped.
     pub fn freeze(&self) -> Result<std::sync::Arc<Frozen>> {
         let shared = &*self.shared;
-        let header = shared.home.header.lock();
+        self.freeze_under(&shared.home.header.lock())
+    }
+
+    /// [`freeze`](Self::freeze) for who holds the header's lock.
+    pub(crate) fn freeze_under(&self, _header: &Header) -> Result<std::sync::Arc<Frozen>> {
+        let shared = &*self.shared;
         let (offset, size) = (shared.home.offset, self.size());
         let frozen = match shared.medium.view() {
             ViewSource::Map(file) => Frozen::map(file, &shared.path, offset, size)?,
@@ -320,7 +325,6 @@ impl Region {
         };
         let frozen = std::sync::Arc::new(frozen);
         shared.home.frozen.add(&frozen);
-        drop(header);
         Ok(frozen)
     }
 

@@ -57,6 +57,24 @@ fn a_checkpoint_copies_pages_for_frozen_pictures_first() {
     );
 }
 
+/// What goes straight home lies where nothing is any more: but a picture that was taken before may show what was there.
+#[test]
+#[cfg_attr(miri, ignore = "maps a file")]
+fn fresh_bytes_do_not_get_into_frozen_pictures() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let region = region(&folder);
+    put(&region, 128 << 10, 1);
+    region.checkpoint().expect("no I/O error");
+    let frozen = region.freeze().expect("maps");
+    let mut writer = region.writer().expect("open");
+    let fresh = vec![7; 128 << 10];
+    writer.write_fresh(64 << 10, &fresh).expect("writes");
+    drop(writer);
+    let mut word = [0; 8];
+    frozen.read(128 << 10, &mut word);
+    assert_eq!(u64::from_le_bytes(word), 1);
+}
+
 /// What the view shows of a committed word after its pages were given back.
 fn word_after_trim() -> u64 {
     let folder = tempfile::tempdir().expect("a folder");

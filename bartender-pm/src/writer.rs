@@ -65,6 +65,10 @@ impl Writer<'_> {
             offset + bytes.len() as u64 <= size,
             "fresh bytes beyond the home"
         );
+        // What was there is nobody's, but in a picture that was taken before it was freed.
+        let first = offset / PAGE * PAGE;
+        let pages = (first..offset + bytes.len() as u64).step_by(PAGE as usize);
+        home.frozen.before_change(pages);
         self.shared.medium.write(home.offset + offset, bytes)?;
         self.fresh.push((home.offset + offset, bytes.len() as u64));
         Ok(())

@@ -1,8 +1,21 @@
-//! Giving free space back to the system, by call.
+//! Giving free space back to the system, by call; and copies of the region that leave it out.
 
 use super::Heap;
 use crate::error::Result;
 use crate::layout::UNIT;
+use std::path::Path;
+
+impl Heap {
+    /// Writes everything that was committed before the call to a new region at `path`, while transactions go on: see
+    /// [`Region::snapshot`](bartender_pm::Region::snapshot).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn snapshot(&self, path: impl AsRef<Path>) -> Result<()> {
+        let holes = || self.arena.lock().0.units.each_hole();
+        Ok(self.region.snapshot(path, holes)?)
+    }
+}
 
 /// Shortest run that is worth two system calls: 64 KiB.
 const LEAST: u64 = (64 << 10) / UNIT;

@@ -346,6 +346,15 @@ pub(crate) fn create_locked(path: &Path) -> Result<(Locked, PathBuf)> {
     Ok((Locked::new(File::from(fd), path)?, temporary))
 }
 
+/// What to say where a file was to be made and there is one.
+pub(crate) fn taken(path: &Path) -> crate::Error {
+    crate::Error::Io {
+        path: path.into(),
+        action: "create",
+        source: std::io::ErrorKind::AlreadyExists.into(),
+    }
+}
+
 /// Gives a file made by [`create_locked`] its name, durably. `Ok(false)`: the
 /// name was taken meanwhile and the temporary file is gone.
 pub(crate) fn publish(temporary: &Path, path: &Path) -> Result<bool> {
