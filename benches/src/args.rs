@@ -10,15 +10,16 @@ use std::str::FromStr;
 pub(crate) const HELP: &str = "\
 Usage: cargo xtask bench [WORKLOAD...] [OPTION...]
 
-Workloads: commit disk alloc read bulk net rebuild (all, if none is named)
+Workloads: commit disk alloc read bulk net collections rebuild (all, if none is named)
 
-  --quick          a tenth of the allocator's programs and of what is rebuilt
+  --quick          a tenth of the allocator's programs and of what is rebuilt, a
+                   fiftieth of the collections'
   --threads LIST   thread counts of the allocator's programs, as in 1,2 (1,2,4)
   --n NUMBER       operations of a thread in a round, or objects
   --size BYTES     block size of the programs that take one (64, 256, 512, 4096)
   --rounds NUMBER  rounds after the warm-up (7; 5 if quick)
   --only TEXT      only programs whose name contains it (pair, batch, threadtest,
-                   larson, space, …)
+                   larson, space, reading, single, …)
 ";
 
 /// What was asked for.

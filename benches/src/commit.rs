@@ -9,13 +9,13 @@ use tempfile::TempDir;
 const N: u64 = 200_000;
 
 /// Memory that is touched, shared, and line-aligned.
-struct Lines {
+pub(crate) struct Lines {
     base: *mut u8,
     len: usize,
 }
 
 impl Lines {
-    fn new(len: usize) -> Lines {
+    pub(crate) fn new(len: usize) -> Lines {
         // SAFETY: a fresh anonymous mapping.
         let base = unsafe {
             libc::mmap(
@@ -34,12 +34,12 @@ impl Lines {
         }
     }
 
-    /// One line past the cache, fenced: the least that a durable store costs.
-    fn bare(&self, i: u64) {
-        let line = [i as u8; 64];
-        let at = i as usize * 64 % self.len;
-        // SAFETY: inside the mapping, line-aligned.
-        unsafe { instr::store_lines(self.base.add(at), &line) };
+    /// `N` bytes, whole lines, past the cache, fenced: the least that a durable store of them costs.
+    pub(crate) fn bare<const N: usize>(&self, i: u64) {
+        let lines = [i as u8; N];
+        let at = i as usize * N % self.len;
+        // SAFETY: inside the mapping, whose length is a multiple of `N`, and line-aligned.
+        unsafe { instr::store_lines(self.base.add(at), &lines) };
         instr::fence();
     }
 }
@@ -92,7 +92,7 @@ pub(crate) fn run(report: &mut Report) -> Result<(), Box<dyn Error>> {
     let mut subjects: Vec<Subject<'_>> = vec![
         (
             "bare line, non-temporal, fenced",
-            Box::new(|| nanos(N, || (0..N).for_each(|i| lines.bare(i)))),
+            Box::new(|| nanos(N, || (0..N).for_each(|i| lines.bare::<64>(i)))),
         ),
         (
             "record, DAX barrier",

@@ -33,7 +33,7 @@ impl Default for Bank {
     }
 }
 
-/// A file of zeroes that is overwritten by one synchronous write of 64 bytes.
+/// A file of zeroes that is overwritten by synchronous writes, of whole lines of 64 bytes each.
 pub(crate) struct Bare {
     file: File,
     at: u64,
@@ -52,13 +52,13 @@ impl Bare {
         Ok(Bare { file, at: 0 })
     }
 
-    pub(crate) fn write(&mut self) {
-        let line = [7u8; 64];
+    pub(crate) fn write<const N: usize>(&mut self) {
+        let lines = [7u8; N];
         let iov = libc::iovec {
-            iov_base: line.as_ptr().cast_mut().cast(),
-            iov_len: 64,
+            iov_base: lines.as_ptr().cast_mut().cast(),
+            iov_len: N,
         };
-        self.at = (self.at + 64) % (32 << 20);
+        self.at = (self.at + N as u64) % (32 << 20);
         // SAFETY: one buffer that outlives the call.
         let n = unsafe {
             libc::pwritev2(
@@ -69,7 +69,7 @@ impl Bare {
                 libc::RWF_DSYNC,
             )
         };
-        assert_eq!(n, 64);
+        assert_eq!(n, N as isize);
     }
 }
 
@@ -113,8 +113,8 @@ fn add_cell(heap: &Heap<Bank>, i: usize) {
     .expect("commits");
 }
 
-/// Commits a second of `threads` threads.
-fn rate(threads: usize, f: impl Fn(usize) + Sync) -> f64 {
+/// Commits a second of `threads` threads, over a while.
+pub(crate) fn rate(threads: usize, round: Duration, f: impl Fn(usize) + Sync) -> f64 {
     let stop = AtomicBool::new(false);
     let start = Instant::now();
     let total: u64 = std::thread::scope(|s| {
@@ -131,7 +131,7 @@ fn rate(threads: usize, f: impl Fn(usize) + Sync) -> f64 {
                 })
             })
             .collect();
-        std::thread::sleep(ROUND);
+        std::thread::sleep(round);
         stop.store(true, Ordering::Relaxed);
         workers
             .into_iter()
@@ -154,7 +154,10 @@ pub(crate) fn run(report: &mut Report) -> Result<(), Box<dyn Error>> {
     let w = "commit on a disk";
     {
         let subjects: Vec<Subject<'_>> = vec![
-            ("bare RWF_DSYNC write", Box::new(|| micros(|| bare.write()))),
+            (
+                "bare RWF_DSYNC write",
+                Box::new(|| micros(|| bare.write::<64>())),
+            ),
             (
                 "one-word transaction",
                 Box::new(|| micros(|| add_hot(&heap))),
@@ -172,14 +175,17 @@ pub(crate) fn run(report: &mut Report) -> Result<(), Box<dyn Error>> {
 
     let w = "commit rate on a disk";
     let subjects: Vec<Subject<'_>> = vec![
-        ("1 thread", Box::new(|| rate(1, |i| add_cell(&heap, i)))),
+        (
+            "1 thread",
+            Box::new(|| rate(1, ROUND, |i| add_cell(&heap, i))),
+        ),
         (
             "8 threads, disjoint locks",
-            Box::new(|| rate(8, |i| add_cell(&heap, i))),
+            Box::new(|| rate(8, ROUND, |i| add_cell(&heap, i))),
         ),
         (
             "8 threads, one hot lock",
-            Box::new(|| rate(8, |_| add_hot(&heap))),
+            Box::new(|| rate(8, ROUND, |_| add_hot(&heap))),
         ),
     ];
     report.measure(w, 8, "commits/s", 5, subjects);
@@ -236,7 +242,7 @@ pub(crate) fn run(report: &mut Report) -> Result<(), Box<dyn Error>> {
         let subjects: Vec<Subject<'_>> = vec![
             ("p99, quiet", Box::new(|| measure(false))),
             ("p99, while a checkpoint runs", Box::new(|| measure(true))),
-            ("bare p99", Box::new(|| p99(1000, || bare.write()))),
+            ("bare p99", Box::new(|| p99(1000, || bare.write::<64>()))),
         ];
         report.measure(w, 1, "us", 5, subjects);
         stop.store(true, Ordering::Relaxed);

@@ -6,7 +6,7 @@ use std::fs;
 use std::process::Command;
 
 /// Crates whose versions a reader of the figures wants to know.
-const PEERS: [&str; 11] = [
+const PEERS: [&str; 17] = [
     "mimalloc",
     "snmalloc-rs",
     "tikv-jemallocator",
@@ -18,6 +18,12 @@ const PEERS: [&str; 11] = [
     "rustls",
     "tarpc",
     "tonic",
+    "redb",
+    "heed",
+    "lmdb-master-sys",
+    "fjall",
+    "sled",
+    "rusqlite",
 ];
 
 /// Prints the head of a report.

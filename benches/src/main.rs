@@ -3,12 +3,13 @@
 //!
 //! Each prints a table and, per goal, the ratio reached, and writes
 //! `target/bench/<name>.csv` and a chart of each workload. `--quick` measures a
-//! tenth of the allocator's programs and of what is rebuilt. The disk is the one that holds the build folder,
+//! tenth of the allocator's programs and of what is rebuilt, and little of the collections. The disk is the one that holds the build folder,
 //! or `BARTENDER_BENCH_DIR`.
 
 mod alloc;
 mod args;
 mod chart;
+mod collections;
 mod commit;
 mod disk;
 mod harness;
@@ -32,6 +33,7 @@ const WORKLOADS: &[(&str, Workload)] = &[
     ("read", |report, _| memory::reading(report)),
     ("bulk", |report, _| memory::bulk(report)),
     ("net", net::run),
+    ("collections", collections::run),
     ("rebuild", |report, args| rebuild::run(report, args.quick)),
 ];
 
@@ -39,6 +41,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut words = std::env::args().skip(1).peekable();
     match words.peek().map(String::as_str) {
         Some(alloc::CHILD) => return alloc::child(words.skip(1)),
+        Some(collections::CHILD) => {
+            return collections::child(&words.skip(1).collect::<Vec<_>>());
+        }
         Some(rebuild::CHILD) => return rebuild::child_main(&words.skip(1).collect::<Vec<_>>()),
         Some("--help") => {
             print!("{}", args::HELP);

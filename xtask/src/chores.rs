@@ -98,7 +98,7 @@ pub(crate) fn sim(seconds: Option<&str>) -> Result<(), Failure> {
 }
 
 /// `cargo xtask bench [ARG...]`. The allocator's peers that are written in C++
-/// take part where they can be built; those of the fabric, where it is measured.
+/// take part where they can be built; those of the fabric and of the collections, where these are measured.
 pub(crate) fn bench(arguments: &[String]) -> Result<(), Failure> {
     let mut command = cargo(["run", "--release", "-p", "bartender-benches"]);
     let there = |tool: &str| {
@@ -111,8 +111,12 @@ pub(crate) fn bench(arguments: &[String]) -> Result<(), Failure> {
         println!("bench: without jemalloc and snmalloc, which need make and a C++ compiler");
     }
     let named = |workload: &str| arguments.iter().any(|word| word == workload);
-    if named("net") || arguments.iter().all(|word| word.starts_with('-')) {
+    let all = arguments.iter().all(|word| word.starts_with('-'));
+    if named("net") || all {
         command.args(["--features", "netpeers"]);
+    }
+    if (named("collections") || all) && there("cc") {
+        command.args(["--features", "stores"]);
     }
     command.arg("--").args(arguments);
     Runner::default().run("bench", &mut command)

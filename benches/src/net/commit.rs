@@ -45,7 +45,7 @@ impl Servers {
                 client.set_nodelay(true).expect("a socket");
                 let mut line = [0; 64];
                 while client.read_exact(&mut line).is_ok() {
-                    file.write();
+                    file.write::<64>();
                     if client.write_all(&line[..8]).is_err() {
                         return;
                     }
@@ -65,7 +65,7 @@ impl Servers {
         for peer in &mut self.peers {
             peer.write_all(&[7; 64]).expect("it lives");
         }
-        self.local.write();
+        self.local.write::<64>();
         let mut answer = [0; 8];
         for peer in &mut self.peers {
             peer.read_exact(&mut answer).expect("it lives");

@@ -1,0 +1,114 @@
+//! Reading what is stored beside reading `std`'s collections: the same entries, in the same order, on one thread and
+//! on two that read the same collection.
+
+use super::{Extent, Medium, SameHasher, on_threads, order, stores, words};
+use crate::harness::{Report, Subject};
+use bartender::{PHashMap, PMutex, PVec, Persist};
+use std::collections::HashMap;
+use std::hint::black_box;
+
+#[derive(Persist, Default)]
+#[repr(C)]
+struct Data {
+    hash: PHashMap<u64, u64>,
+    list: PVec<u64>,
+}
+
+/// A list has more entries than a map: it is read so much faster.
+const LIST: usize = 10;
+
+/// One pass of a thread.
+type Pass<'a> = &'a (dyn Fn() -> u64 + Sync);
+
+pub(super) fn run(report: &mut Report, extent: Extent<'_>) {
+    let n = extent.n;
+    let names = [HASH_GET, HASH_ITER, LIST_GET, LIST_ITER];
+    if !names.iter().any(|name| extent.args.wants(name)) {
+        return;
+    }
+    let folder = Medium::Shared.folder();
+    let heap = stores::options::<PMutex<Data>>(LIST * n).open(folder.path().join("a.region"));
+    let heap = heap.expect("a region");
+    let pairs = words(n);
+    let filled = heap.update(|mut data| {
+        data.hash_mut().extend(pairs.iter().copied())?;
+        data.list_mut().extend(0..(LIST * n) as u64)
+    });
+    filled.expect("commits");
+    let mut hash = HashMap::with_hasher(SameHasher);
+    hash.extend(pairs.iter().copied());
+    let list: Vec<u64> = (0..(LIST * n) as u64).collect();
+
+    let keys = order(n);
+    let places: Vec<usize> = keys.iter().map(|k| *k as usize % (LIST * n)).collect();
+    let guard = heap.read();
+    let data: &Data = &guard;
+    let mut pair = |name: &str, n: usize, ours: (&str, Pass<'_>), std: (&str, Pass<'_>)| {
+        if extent.args.wants(name) {
+            compare(report, extent, name, n, ours, std);
+        }
+    };
+    pair(
+        HASH_GET,
+        n,
+        ("PHashMap", &|| sum(keys.iter().map(|k| data.hash[k]))),
+        ("std HashMap", &|| sum(keys.iter().map(|k| hash[k]))),
+    );
+    pair(
+        HASH_ITER,
+        n,
+        ("PHashMap", &|| sum(data.hash.iter().map(|(k, v)| k ^ v))),
+        ("std HashMap", &|| sum(hash.iter().map(|(k, v)| k ^ v))),
+    );
+    pair(
+        LIST_GET,
+        n,
+        ("PVec", &|| sum(places.iter().map(|i| data.list[*i]))),
+        ("std Vec", &|| sum(places.iter().map(|i| list[*i]))),
+    );
+    pair(
+        LIST_ITER,
+        LIST * n,
+        ("PVec", &|| fold(data.list.iter())),
+        ("std Vec", &|| fold(list.iter())),
+    );
+}
+
+const HASH_GET: &str = "reading: look up in a hash map";
+const HASH_ITER: &str = "reading: iterate over a hash map";
+const LIST_GET: &str = "reading: index a vector at random";
+const LIST_ITER: &str = "reading: iterate over a vector";
+
+fn sum(values: impl Iterator<Item = u64>) -> u64 {
+    values.fold(0, u64::wrapping_add)
+}
+
+/// So that each word takes the one before it.
+fn fold<'a>(values: impl Iterator<Item = &'a u64>) -> u64 {
+    values.fold(0, |a, x| a.rotate_left(1) ^ x)
+}
+
+fn compare(
+    report: &mut Report,
+    extent: Extent<'_>,
+    name: &str,
+    n: usize,
+    (ours, our_pass): (&str, Pass<'_>),
+    (std, std_pass): (&str, Pass<'_>),
+) {
+    for threads in [1, 2] {
+        let time = |pass: Pass<'_>| {
+            on_threads(threads, n, |_| {
+                black_box(pass());
+            })
+        };
+        let subjects: Vec<Subject<'_>> = vec![
+            (ours, Box::new(|| time(our_pass))),
+            (std, Box::new(|| time(std_pass))),
+        ];
+        report.measure(name, threads, "ns", extent.rounds.max(7), subjects);
+        let ratio = report.median(name, threads, ours) / report.median(name, threads, std);
+        let goal = format!("{name}, {threads} threads: time of {ours} against {std}");
+        report.at_most(goal, ratio, 1.1);
+    }
+}

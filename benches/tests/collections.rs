@@ -1,0 +1,36 @@
+//! The benchmark of the collections runs: on few entries and without peers here, so that it does not rot.
+
+use std::process::Command;
+
+#[test]
+fn every_workload_of_the_collections_has_its_figures() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let output = Command::new(env!("CARGO_BIN_EXE_bartender-benches"))
+        .args(["collections", "--quick", "--n", "2000", "--rounds", "1"])
+        .current_dir(folder.path())
+        .env("BARTENDER_BENCH_DIR", folder.path())
+        .output()
+        .expect("starts");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}");
+    let table = folder.path().join("target/bench/collections.csv");
+    let table = std::fs::read_to_string(table).expect("a table");
+    for workload in [
+        "reading: look up in a hash map",
+        "reading: iterate over a vector",
+        "one transaction: words; shared memory",
+        "one transaction: texts; disk",
+        "point reads; shared memory",
+        "single commits; shared memory",
+        "single commits; disk",
+        "opening after a kill: 2000 words; shared memory",
+        "opening after a kill: 20000 words; disk",
+        "space of a map of words",
+    ] {
+        let row = table.lines().find(|row| {
+            row.starts_with(&format!("{workload},"))
+                && (row.contains(",PHashMap") || row.contains(",PVec"))
+        });
+        assert!(row.is_some(), "no figure of {workload}:\n{table}");
+    }
+}
