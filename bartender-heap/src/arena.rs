@@ -13,7 +13,7 @@ use crate::home::Home;
 use crate::layout::{CHUNK_UNITS, UNIT};
 use crate::local::Local;
 use crate::map::Map;
-use crate::superblock::{AlreadyFree, Ref, Superblock};
+use crate::superblock::{AlreadyFree, Place, Ref, Superblock};
 use bartender_pm::mutant;
 use bartender_pm::sync::{Mutex, MutexGuard};
 use std::hash::{BuildHasher, RandomState};
@@ -427,7 +427,9 @@ impl Arena {
         }
         // SAFETY: large runs are the global heap's.
         unsafe { superblock.give(index) }?;
-        global.bury(superblock, &self.map, home);
+        if superblock.place() != Place::Unmarked {
+            global.bury(superblock, &self.map, home);
+        }
         Ok(())
     }
 

@@ -143,6 +143,9 @@ impl Global {
     /// Puts a superblock of ours where it belongs.
     fn file(&mut self, superblock: Ref) {
         let place = superblock.place();
+        if place == Place::Unmarked {
+            return;
+        }
         let list = &mut self.partial[superblock.class()];
         // SAFETY: ours, under the lock.
         let used = unsafe { superblock.used() };
@@ -217,6 +220,12 @@ impl Global {
 
     /// An empty superblock, or a run whose block was given back, dies.
     pub(crate) fn bury(&mut self, superblock: Ref, map: &Map, home: &dyn Home) {
+        let run = self.dig(superblock, map, home);
+        self.units.give(run);
+    }
+
+    /// The units of what dies.
+    fn dig(&mut self, superblock: Ref, map: &Map, home: &dyn Home) -> Run {
         let entry = superblock.entry();
         map.clear(superblock);
         let start = superblock.unit();
@@ -224,11 +233,11 @@ impl Global {
         let bitmaps = superblock.die();
         superblock.set_owner(self.mail);
         self.pool.give(bitmaps, words(&entry));
-        self.units.give(Run {
+        Run {
             start,
             len: entry.units.into(),
             stamp: home.last_seq(),
-        });
+        }
     }
 
     /// A superblock of `class` of ours with free blocks for the heap of `owner`.
@@ -348,6 +357,50 @@ impl Global {
         superblock
     }
 
+    /// A superblock that the table has comes back, of which nobody knows yet what is
+    /// live in it: [`Self::learn`] says so.
+    pub(crate) fn restore_unmarked(&mut self, extent: Extent, map: &Map) {
+        let superblock = self.bear(extent, self.mail, map);
+        superblock.set_durable(extent.entry.birth);
+        // SAFETY: ours, under the lock.
+        unsafe { superblock.restore(std::iter::repeat(0)) };
+        superblock.set_place(Place::Unmarked);
+    }
+
+    /// Of an unmarked superblock the blocks of `live` were live at opening. Where none
+    /// was, its space may have been given back to the file system: then it is a hole,
+    /// if there are any at all. Returns the home offset of a block that
+    /// was given back since, though it was not live.
+    pub(crate) fn learn(
+        &mut self,
+        superblock: Ref,
+        live: &[u64],
+        holes: bool,
+        map: &Map,
+        home: &dyn Home,
+    ) -> Option<u64> {
+        debug_assert_eq!(superblock.place(), Place::Unmarked);
+        superblock.set_place(Place::Nowhere);
+        // SAFETY: ours, under the lock.
+        let (wrong, used) = unsafe {
+            let wrong = superblock.learn(live.iter().copied());
+            (wrong, superblock.used())
+        };
+        let wrong = wrong.map(|index| superblock.offset_of(index));
+        if live.iter().all(|word| *word == 0) {
+            let run = self.dig(superblock, map, home);
+            match holes {
+                true => self.units.give_hole(run),
+                false => self.units.give(run),
+            }
+        } else if !superblock.is_large() {
+            self.file(superblock);
+        } else if used == 0 {
+            self.bury(superblock, map, home);
+        }
+        wrong
+    }
+
     fn birth(&mut self) -> u64 {
         let birth = self.next_birth;
         self.next_birth += 1;
@@ -418,6 +471,9 @@ impl Global {
     /// the region can grow there. It is born again: its new table entry wins over
     /// those of whatever was behind it before. False: nothing was done.
     pub(crate) fn grow(&mut self, run: Ref, units: u32, map: &Map, home: &dyn Home) -> bool {
+        if run.place() == Place::Unmarked {
+            return false;
+        }
         let start = run.unit();
         let behind = start + run.units();
         let more = u64::from(units).saturating_sub(run.units());

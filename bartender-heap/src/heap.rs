@@ -6,11 +6,13 @@
 
 mod describe;
 mod inspect;
+mod marking;
 mod open;
 mod purge;
 mod untyped;
 
 pub use describe::NewSchema;
+pub use marking::Marking;
 
 use crate::arena::{Arena, Refused};
 use crate::class;
@@ -26,6 +28,7 @@ use crate::tls::{self, Thread};
 use crate::types::Schema;
 use bartender_pm::Region;
 use bartender_pm::sync::Mutex;
+use marking::Marker;
 use std::alloc::Layout;
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -51,6 +54,7 @@ pub struct Heap {
     /// Of `arena`'s map.
     chunks: Chunks,
     arena: Arc<Arena>,
+    marker: Marker,
     region: Region,
     schema: Schema,
     /// Where the schema lies, first unit and units. Home bytes of header, schema and table pieces are not the arena's.
@@ -139,7 +143,9 @@ impl Heap {
     }
 
     /// A block for `layout`. Cost: no barrier; the lock of the global heap when
-    /// the thread's superblock is used up, and growth of the region when all are.
+    /// the thread's superblock is used up, and growth of the region when all are. Where
+    /// there is no space, and marking in the background may still find some, it waits
+    /// for that.
     ///
     /// # Errors
     /// `OutOfSpace` and `Io` of the region, `BadLayout`, `Closed`.
@@ -269,7 +275,7 @@ impl Heap {
             return self.alloc_large(layout);
         };
         // SAFETY: `self` keeps the arena alive, and the heap is the calling thread's own.
-        let got = unsafe {
+        let got = self.marker.make_room(|| unsafe {
             let local = tls::last(number).or_else(|| tls::search(number));
             match local.or_else(|| tls::join(&self.arena)) {
                 Some(local) => self.arena.alloc(local, class, &self.region),
@@ -281,8 +287,7 @@ impl Heap {
                     got
                 }
             }
-        };
-        let got = got?;
+        })?;
         self.block(got.superblock, got.offset, got.fresh)
     }
 
@@ -294,12 +299,12 @@ impl Heap {
         }
         let number = self.number.load(Relaxed);
         // SAFETY: `self` keeps the arena alive, and the heap is the calling thread's own.
-        let got = unsafe {
+        let got = self.marker.make_room(|| unsafe {
             match tls::last(number).or_else(|| tls::search(number)) {
                 Some(local) => self.arena.alloc_large_by(local, size, align, &self.region),
                 None => self.arena.alloc_large(size, align, &self.region),
             }
-        }?;
+        })?;
         self.block(got.superblock, got.offset, got.fresh)
     }
 

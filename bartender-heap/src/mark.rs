@@ -28,9 +28,12 @@ mod view;
 
 pub(crate) use view::View;
 
+pub(crate) use tasks::aside;
+
 use crate::block::Blocks;
 use crate::error::{Error, Result};
 use crate::types::Schema;
+use bartender_pm::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 /// What marking found.
@@ -43,6 +46,17 @@ pub struct MarkReport {
     pub bytes: u64,
     /// How long it took.
     pub took: Duration,
+}
+
+/// How far a walk has come, for who looks at it, or stops it, meanwhile.
+#[derive(Debug, Default)]
+pub(crate) struct Progress {
+    /// Blocks found so far.
+    pub(crate) blocks: AtomicU64,
+    /// Their usable bytes.
+    pub(crate) bytes: AtomicU64,
+    /// The walk is to end where it is.
+    pub(crate) stop: AtomicBool,
 }
 
 /// Marks the block at the address `root` (0: there is none), which holds a value of the
@@ -58,14 +72,35 @@ pub(crate) fn mark(
     view: View<'_>,
     blocks: &impl Blocks,
 ) -> Result<MarkReport> {
+    let all = mark_beside(schema, root, view, blocks, &Progress::default())?;
+    Ok(all.expect("nobody stops it"))
+}
+
+/// The same, watched through `progress`. `None`: it was stopped.
+///
+/// # Errors
+///
+/// As there.
+pub(crate) fn mark_beside(
+    schema: &Schema,
+    root: u64,
+    view: View<'_>,
+    blocks: &impl Blocks,
+    progress: &Progress,
+) -> Result<Option<MarkReport>> {
     let start = Instant::now();
     let program = program::Program::compile(schema);
-    match run::run(&program, root, view, blocks) {
-        Ok((blocks, bytes)) => Ok(MarkReport {
-            blocks,
-            bytes,
+    let found = run::run(&program, root, view, blocks, progress);
+    if progress.stop.load(Relaxed) {
+        return Ok(None);
+    }
+    match found {
+        // The walk's end orders the workers' additions before these loads.
+        Ok(()) => Ok(Some(MarkReport {
+            blocks: progress.blocks.load(Relaxed),
+            bytes: progress.bytes.load(Relaxed),
             took: start.elapsed(),
-        }),
+        })),
         Err(fault) => Err(match trace::first_damage(schema, root, view, blocks) {
             Some(damage) => Error::BadData {
                 path: damage.path,

@@ -9,13 +9,31 @@ use std::time::Duration;
 pub struct OpenReport {
     /// The heap was created.
     pub created: bool,
-    /// The live blocks were found by marking; else the last clean close had saved them.
+    /// The live blocks are found by marking; else the last clean close had saved them.
     pub marked: bool,
+    /// They are being found in the background: none of them is counted here.
+    pub background: bool,
     /// Live blocks.
     pub blocks: u64,
     /// Their usable bytes.
     pub bytes: u64,
     /// How long opening the heap took, without opening the region.
+    pub took: Duration,
+}
+
+/// How far marking in the background has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct MarkProgress {
+    /// It goes on. Else it is through, was stopped, or never began.
+    pub under_way: bool,
+    /// Live blocks found so far.
+    pub blocks: u64,
+    /// Their usable bytes.
+    pub bytes: u64,
+    /// Bytes of the superblocks in which it looks: there are no more.
+    pub of_bytes: u64,
+    /// How long it has been going on, or took.
     pub took: Duration,
 }
 
@@ -53,10 +71,13 @@ pub struct Collected {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Blocks handed out.
+    /// Blocks handed out; while marking is under way, all blocks of superblocks that it
+    /// has not come to.
     pub live_blocks: u64,
     /// Their usable bytes.
     pub live_bytes: u64,
+    /// Marking in the background.
+    pub marking: MarkProgress,
     /// Superblocks that threads own.
     pub thread_superblocks: u64,
     /// Superblocks of the global heap.
@@ -217,6 +238,15 @@ impl fmt::Display for Stats {
              {} blocks on their way back",
             by.empty, by.quarter, by.half, by.three_quarters, by.nearly, by.full, self.remote_frees
         )?;
+        if self.marking.under_way {
+            let of = self.marking.of_bytes;
+            write!(
+                f,
+                "\nmarking     {:>12} found live so far in {} that were there at opening",
+                Bytes(self.marking.bytes).to_string(),
+                Bytes(of)
+            )?;
+        }
         if !f.alternate() {
             return Ok(());
         }

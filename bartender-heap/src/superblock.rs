@@ -184,6 +184,10 @@ pub(crate) enum Place {
     Empty,
     /// Waits for others to go to the global heap with (threads only).
     Leaving,
+    /// Was there at opening, and which of its blocks were live, marking has yet to find
+    /// out: until then the free ones are those that were given back since, and it
+    /// is handed out from to nobody (global heap only).
+    Unmarked,
 }
 
 /// What the owner knows of a superblock.

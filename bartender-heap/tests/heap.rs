@@ -12,6 +12,9 @@ use std::sync::Arc;
 #[path = "../../bartender-pm/tests/places/mod.rs"]
 mod places;
 
+#[path = "heap/marking.rs"]
+mod marking;
+
 #[path = "heap/purge.rs"]
 mod purge;
 

@@ -12,7 +12,7 @@ use crate::medium::{self, Medium};
 use crate::os;
 use crate::sync::Mutex;
 use crate::sync::atomic::AtomicU64;
-use rustix::mm::{MapFlags, ProtFlags};
+use rustix::mm::{Advice, MapFlags, ProtFlags};
 use std::fs::File;
 use std::path::Path;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -126,6 +126,16 @@ impl Frozen {
     /// Makes the page at home offset `page` independent of the file.
     fn protect(&self, page: u64) {
         if self.mapped && (page as usize) < self.len {
+            // SAFETY: inside the mapping, whose bytes stay what they are: the kernel
+            // copies the page, and the program stores nothing.
+            let copied = unsafe {
+                let page = self.base.add(page as usize).cast();
+                rustix::mm::madvise(page, PAGE as usize, Advice::LinuxPopulateWrite)
+            };
+            if copied.is_ok() {
+                return;
+            }
+            // A kernel before 5.14.
             // SAFETY: inside the mapping; atomic, so that a reader beside it
             // sees the same value.
             let byte = unsafe { AtomicU8::from_ptr(self.base.add(page as usize)) };

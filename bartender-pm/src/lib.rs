@@ -66,6 +66,7 @@ pub use layout::MAX_EPOCH;
 pub use log::{Replication, Sealed};
 pub use medium::{LogStyle, Medium, MediumKind, ViewSource, erase_device};
 pub use options::Options;
+pub use os::give_way;
 pub use primary::Picture;
 pub use record::Record;
 pub use region::Region;

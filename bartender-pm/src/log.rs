@@ -600,11 +600,20 @@ impl Log {
             Error::Fenced { epoch, current } => Poison::Fenced { epoch, current },
             ref other => Poison::Failed(other.to_string()),
         };
+        self.spoil(poison);
+        error
+    }
+
+    /// The same, where it is no error of the medium.
+    pub(crate) fn poison_because(&self, cause: String) {
+        self.spoil(Poison::Failed(cause));
+    }
+
+    fn spoil(&self, poison: Poison) {
         let _ = self.poison.set(poison);
         self.poisoned.store(true, Ordering::Release);
         self.space_freed.notify_all();
         self.written.advance();
-        error
     }
 
     /// `Poisoned` (without its path) or `Fenced` if the region is.

@@ -241,3 +241,11 @@ pub(crate) fn watch_forks() {
         unsafe { libc::pthread_atfork(None, None, Some(child)) };
     });
 }
+
+/// From now on the calling thread runs when nobody else wants to. Where the system
+/// refuses, it takes its share.
+pub fn give_way() {
+    const LEAST: i32 = 19;
+    // On Linux a priority is a thread's own.
+    let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), LEAST);
+}

@@ -328,6 +328,24 @@ impl Region {
         Ok(frozen)
     }
 
+    /// Whether a picture is a private mapping, which costs the same whatever the
+    /// home's size; else it is a copy, as on a device of persistent memory.
+    pub fn freezes_by_mapping(&self) -> bool {
+        matches!(self.shared.medium.view(), ViewSource::Map(_))
+    }
+
+    /// Everything up to this number is in the home, though perhaps not durably: a
+    /// picture that is taken now shows it. At least `checkpoint_seq()`.
+    pub fn applied_seq(&self) -> u64 {
+        self.shared.home.applied.load(Ordering::Acquire)
+    }
+
+    /// Makes the region unusable, as an I/O error does: what is stored cannot be
+    /// true, as `cause` says. Commits and writers from now on get `Poisoned`.
+    pub fn poison(&self, cause: String) {
+        self.shared.log.poison_because(cause);
+    }
+
     /// Waits for the writers inside, checkpoints, and marks the region clean.
     /// Later writers get `Closed`; the view stays readable until the last
     /// handle is dropped, and so does the file's lock. Dropping the last

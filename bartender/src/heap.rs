@@ -22,7 +22,9 @@ use std::path::Path;
 use std::ptr::NonNull;
 use std::time::{Duration, Instant};
 
-pub use bartender_heap::{ByUse, CheckReport, ClassStats, Stats};
+pub use bartender_heap::{
+    ByUse, CheckReport, ClassStats, MarkProgress, MarkReport, Marking, Stats,
+};
 
 /// A root value of type `R`, and everything it owns, in a region.
 ///
@@ -157,7 +159,7 @@ impl<R: Persist> Heap<R> {
     }
 
     /// Follows every pointer from the root, checks every value on the way, and that exactly what was reached is
-    /// allocated. Transactions that begin meanwhile wait.
+    /// allocated. Transactions that begin meanwhile wait. It begins when marking in the background is through.
     ///
     /// # Errors
     ///
@@ -168,6 +170,7 @@ impl<R: Persist> Heap<R> {
         if thread::with(|thread| thread.active().is_some()) {
             return Err(Error::Busy);
         }
+        self.core.heap.wait_marked()?;
         // Frees that are committed and not durable yet would look like leaks. Most of the waiting is done before
         // transactions have to.
         let start = Instant::now();
@@ -201,6 +204,28 @@ impl<R: Persist> Heap<R> {
     /// `path` before all of it is durable.
     pub fn snapshot(&self, path: impl AsRef<Path>) -> Result<()> {
         Ok(self.core.heap.snapshot(path)?)
+    }
+
+    /// Waits until what a crash had left is marked in the background (see [`Options::marking`]). Where nothing had to be,
+    /// or it was done before opening returned, it says at once what was found then.
+    ///
+    /// # Errors
+    ///
+    /// What is damaged, with its path from the root: nothing can be committed any more, and what the heap shows there
+    /// is not to be trusted.
+    pub fn wait_marked(&self) -> Result<MarkReport> {
+        Ok(self.core.heap.wait_marked()?)
+    }
+
+    /// How far marking in the background has come.
+    pub fn marking(&self) -> MarkProgress {
+        self.core.heap.marking()
+    }
+
+    /// For tests that hold marking back.
+    #[doc(hidden)]
+    pub fn release_marking(&self) {
+        self.core.heap.release_marking();
     }
 
     /// Gives the space of what is free back to the system: the file gets holes, and the memory of the view goes. Returns

@@ -135,7 +135,10 @@ pub use cluster::{Cluster, ClusterOptions, Replicated};
 pub use error::{Error, Result};
 pub use hash_map::PHashMap;
 pub use hash_set::PHashSet;
-pub use heap::{ByUse, CheckReport, ClassStats, Heap, Options, Report, Stats, WithDurability};
+pub use heap::{
+    ByUse, CheckReport, ClassStats, Heap, MarkProgress, MarkReport, Marking, Options, Report,
+    Stats, WithDurability,
+};
 pub use lock::{Lock, PMutex, PRwLock, ReadGuard};
 pub use moved::Moved;
 pub use mutref::Mut;

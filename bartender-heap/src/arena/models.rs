@@ -428,3 +428,78 @@ fn loom_what_an_ending_thread_had_at_hand_is_saved_as_free() {
         ends.join().expect("no panic");
     });
 }
+
+/// Blocks of a superblock that was there at opening are given back while its marks
+/// become known: each is free once, and what marking did not find as well.
+#[test]
+fn loom_frees_against_marks_becoming_known() {
+    frees_against_marks_becoming_known();
+}
+
+/// The same where what was taken in before counts as live again.
+#[test]
+#[should_panic]
+fn loom_frees_that_marks_undo_are_noticed() {
+    mutant::with("forget_frees_since", frees_against_marks_becoming_known);
+}
+
+fn frees_against_marks_becoming_known() {
+    const UNIT_OF_IT: u64 = 8;
+    model(|| {
+        let world = World::new();
+        let class = class::of(8192, 8).expect("a class");
+        let entry = crate::layout::TableEntry {
+            birth: 1,
+            units: class::TABLE[class].units,
+            class: class as u16,
+            flags: 0,
+        };
+        let extent = crate::table::Extent {
+            unit: UNIT_OF_IT,
+            entry,
+        };
+        let (mut global, map) = world.arena.lock();
+        global.units.grown(world.home.size() / UNIT, 0);
+        assert!(global.units.take_at(UNIT_OF_IT, entry.units.into()));
+        global.restore_unmarked(extent, map);
+        drop(global);
+        let frees = {
+            let world = world.clone();
+            thread::spawn(move || {
+                for block in [0, 1] {
+                    world.free(None, (UNIT_OF_IT + block) * UNIT);
+                }
+            })
+        };
+        let marker = {
+            let world = world.clone();
+            thread::spawn(move || {
+                // Somebody asks for a block, and so takes in what was given back so far.
+                world.arena.lock().0.collect();
+                let (mut global, map) = world.arena.lock();
+                let superblock = map.begin(UNIT_OF_IT);
+                global.learn(superblock, &[0b1111], false, map, &world.home)
+            })
+        };
+        frees.join().expect("no panic");
+        assert_eq!(marker.join().expect("no panic"), None);
+        let superblock = world.arena.map().begin(UNIT_OF_IT);
+        let (mut global, _) = world.arena.lock();
+        global.collect();
+        assert_eq!(superblock.live(), 2);
+        drop(global);
+        let local = world.join();
+        let mut blocks: Vec<u64> = (0..6).map(|_| world.alloc(local).expect("room")).collect();
+        let of_it = |at: &u64| (UNIT_OF_IT..UNIT_OF_IT + 8).contains(&(at / UNIT));
+        assert!(
+            blocks.iter().all(of_it),
+            "the six free ones are there: {blocks:?}"
+        );
+        blocks.extend([2, 3].map(|block| (UNIT_OF_IT + block) * UNIT));
+        for block in blocks {
+            world.free(Some(local), block);
+        }
+        world.retire(local);
+        assert!(all_free(&world.arena, &world.home));
+    });
+}

@@ -41,7 +41,8 @@ impl Heap {
     pub fn new_schema(&self, schema: &Schema) -> Result<NewSchema> {
         let encoded = schema.encode();
         let units = (encoded.len() as u64).div_ceil(UNIT);
-        let run = self.arena.lock().0.run(units, 1, &self.region)?;
+        let take = || self.arena.lock().0.run(units, 1, &self.region);
+        let run = self.marker.make_room(take)?;
         let head = header::description(&header::new(schema, &encoded, run.start * UNIT));
         Ok(NewSchema {
             schema: schema.clone(),

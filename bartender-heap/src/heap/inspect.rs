@@ -29,6 +29,7 @@ impl Heap {
             table_bytes: (1 + table + self.schema_at.1) * UNIT,
             home_bytes: self.region.size(),
             max_bytes: self.region.max_size(),
+            marking: self.marking(),
             dram_bytes: global.pool.bytes() + global.local_bytes() + map.bytes(),
             ..Stats::default()
         };
@@ -66,12 +67,14 @@ impl Heap {
     }
 
     /// Marks what the root leads to and compares it with what is allocated,
-    /// changing nothing. No transaction may run meanwhile.
+    /// changing nothing. No transaction may run meanwhile. Waits for marking in the
+    /// background first.
     ///
     /// # Errors
-    /// `BadData` with the path to what cannot be, which may be a free block;
+    /// As [`Heap::wait_marked`]; `BadData` with the path to what cannot be, which may be a free block;
     /// `Leaked` if something allocated cannot be reached.
     pub fn check(&self) -> Result<CheckReport> {
+        self.wait_marked()?;
         let start = Instant::now();
         if self.schema.is_untyped() {
             return self.check_untyped();

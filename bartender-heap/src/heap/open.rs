@@ -5,6 +5,7 @@
 //! very next open or not at all. What the bytes mean, `header`, `table`,
 //! `snapshot` and `mark` know.
 
+use super::marking::{Marker, Marking, Walk};
 use super::{CLOSED, Heap, home, untyped};
 use crate::arena::Arena;
 use crate::error::{Error, Result};
@@ -18,10 +19,24 @@ use crate::table::{self, Extent, entry_offset};
 use crate::types::Schema;
 use bartender_pm::sync::Mutex;
 use bartender_pm::{Durability, Record, Region, Writer};
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::*};
 use std::time::Instant;
+
+/// What is wrong with live blocks where the schema is.
+pub(super) const OVER_SCHEMA: &str = "a superblock lies over the description of the types";
+
+/// So much in superblocks is marked before opening returns, if it may be chosen: in a
+/// millisecond or two.
+const AT_ONCE: u64 = 2 << 20;
+
+/// The superblock table as a crash left it.
+struct Table {
+    extents: Vec<Extent>,
+    next_birth: u64,
+}
 
 impl Heap {
     /// Formats the home of a region that holds no heap yet, in one durable record.
@@ -62,7 +77,16 @@ impl Heap {
             ..OpenReport::default()
         };
         let schema_at = (at / UNIT, units);
-        Ok(Self::new(region, arena, schema.clone(), schema_at, report))
+        let arena = Arc::new(arena);
+        let none = Marker::none();
+        Ok(Self::new(
+            region,
+            arena,
+            none,
+            schema.clone(),
+            schema_at,
+            report,
+        ))
     }
 
     /// Whether the region's home holds a heap.
@@ -78,34 +102,72 @@ impl Heap {
     }
 
     /// Opens the heap in a region: restores what a clean close saved, or else
-    /// marks what the root leads to.
+    /// marks what the root leads to, before it returns.
     ///
     /// # Errors
     /// `NotAHeap`, `NewerFormat`, `Damaged`, `BadSchema`, `BadData`: nothing was changed.
     pub fn open(region: Region) -> Result<Heap> {
+        Self::open_marking(region, Marking::Before)
+    }
+
+    /// [`open`](Self::open), where `when` says when marking happens, if it has to. In the background it is beside
+    /// the program; see [`Heap::wait_marked`]. A heap without types and a
+    /// replicated region are always marked before, and so is one in which something was
+    /// committed since the region was opened.
+    ///
+    /// Cost, where it does not mark: reading the superblock table, 16 bytes for each
+    /// 8 KiB, and a descriptor for each superblock.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_marking(region: Region, when: Marking) -> Result<Heap> {
         let start = Instant::now();
         let (header, schema) = header::read(home(&region))?;
         let schema_at = (
             header.schema_offset / UNIT,
             header.schema_len.div_ceil(UNIT),
         );
-        let restored = match Self::restore(&region, &header)? {
-            Some(restored) => restored,
-            None => Self::rebuild(&region, &header, &schema)?,
+        let (arena, marker, mut report) = match Self::restore(&region, &header)? {
+            Some((arena, report)) => (Arc::new(arena), Marker::none(), report),
+            None => {
+                let table = Self::table(&region)?;
+                if table.is_marked_beside(&region, &schema, when) {
+                    let (arena, over) = Self::unmarked(&region, &header, &table)?;
+                    let arena = Arc::new(arena);
+                    let walk = Walk {
+                        frozen: region.freeze()?,
+                        region: region.clone(),
+                        arena: arena.clone(),
+                        schema: schema.clone(),
+                        root: header.root,
+                        extents: table.extents,
+                        over,
+                    };
+                    let report = OpenReport {
+                        marked: true,
+                        background: true,
+                        ..OpenReport::default()
+                    };
+                    let held = when == Marking::Held;
+                    (arena, Marker::start(walk, held)?, report)
+                } else {
+                    let (arena, report) = Self::rebuild(&region, &header, &schema, table)?;
+                    (Arc::new(arena), Marker::none(), report)
+                }
+            }
         };
-        let (arena, mut report) = restored;
         report.took = start.elapsed();
-        Ok(Self::new(region, arena, schema, schema_at, report))
+        Ok(Self::new(region, arena, marker, schema, schema_at, report))
     }
 
     fn new(
         region: Region,
-        arena: Arena,
+        arena: Arc<Arena>,
+        marker: Marker,
         schema: Schema,
         schema_at: (u64, u64),
         report: OpenReport,
     ) -> Heap {
-        let arena = Arc::new(arena);
         let weak = Arc::downgrade(&arena);
         region.after_checkpoints(move |space| {
             if let Some(arena) = weak.upgrade() {
@@ -118,6 +180,7 @@ impl Heap {
             base: region.base().expose_provenance(),
             chunks: arena.map().chunks(),
             arena,
+            marker,
             region,
             schema,
             schema_at,
@@ -192,16 +255,52 @@ impl Heap {
         )))
     }
 
+    /// The table as the home has it.
+    fn table(region: &Region) -> Result<Table> {
+        let (end, max) = (region.size() / UNIT, region.max_size() / UNIT);
+        let (extents, newest) = table::resolve(table::read(home(region), max), end, max)?;
+        let next_birth = newest.checked_add(1).ok_or_else(|| Error::Damaged {
+            offset: 0,
+            what: "a superblock has the highest number there is".into(),
+        })?;
+        Ok(Table {
+            extents: extents.into_values().collect(),
+            next_birth,
+        })
+    }
+
+    /// The allocator's state from the table alone, and the first units of
+    /// superblocks that lie where something else is.
+    fn unmarked(
+        region: &Region,
+        header: &HeapHeader,
+        table: &Table,
+    ) -> Result<(Arena, BTreeSet<u64>)> {
+        let arena = Self::arena_around(region, header)?;
+        let (mut global, map) = arena.lock();
+        global.next_birth = table.next_birth;
+        let mut over = BTreeSet::new();
+        for extent in &table.extents {
+            if global.units.take_at(extent.unit, extent.entry.units.into()) {
+                global.restore_unmarked(*extent, map);
+            } else {
+                over.insert(extent.unit);
+            }
+        }
+        drop(global);
+        Ok((arena, over))
+    }
+
     /// The allocator's state from the table and the marks.
     fn rebuild(
         region: &Region,
         header: &HeapHeader,
         schema: &Schema,
+        table: Table,
     ) -> Result<(Arena, OpenReport)> {
         let home = home(region);
         let (end, max) = (region.size() / UNIT, region.max_size() / UNIT);
-        let (extents, newest) = table::resolve(table::read(home, max), end, max)?;
-        let marks = Marks::new(extents.into_values(), end);
+        let marks = Marks::new(table.extents, end);
         let view = View::at(region.base().expose_provenance(), home);
         let MarkReport { blocks, bytes, .. } = if schema.is_untyped() {
             untyped::mark(header.root, view, &marks)?
@@ -210,10 +309,7 @@ impl Heap {
         };
         let arena = Self::arena_around(region, header)?;
         let (mut global, map) = arena.lock();
-        global.next_birth = newest.checked_add(1).ok_or_else(|| Error::Damaged {
-            offset: 0,
-            what: "a superblock has the highest number there is".into(),
-        })?;
+        global.next_birth = table.next_birth;
         // Without types a block that died long ago may be taken for a live one.
         let revives = schema.is_untyped() && region.space().may_have_holes();
         let mut revived: Vec<Range<u64>> = Vec::new();
@@ -224,7 +320,7 @@ impl Heap {
             }
             if !global.units.take_at(extent.unit, extent.entry.units.into()) {
                 let offset = entry_offset(extent.unit, max);
-                let what = "a superblock lies over the description of the types".into();
+                let what = OVER_SCHEMA.into();
                 return Err(Error::Damaged { offset, what });
             }
             global.restore(extent, true, words.into_iter().map(|word| !word), map);
@@ -252,7 +348,8 @@ impl Heap {
     }
 
     /// Waits for running transactions, saves the allocator's state for the next
-    /// open, and closes the region. Later calls do nothing; dropping the heap
+    /// open, and closes the region. Marking in the background ends where it is: then the
+    /// next open marks. Later calls do nothing; dropping the heap
     /// does the same and ignores errors.
     ///
     /// # Errors
@@ -262,10 +359,17 @@ impl Heap {
         if self.number.load(Relaxed) == CLOSED {
             return Ok(());
         }
-        Ok(self.region.close_with(|writer| {
+        let closed = self.region.close_with(|writer| {
             self.number.store(CLOSED, Relaxed);
+            // Nobody waits for space any more.
+            self.marker.stop();
             self.save(writer)
-        })?)
+        });
+        // A child of `fork` has no such thread.
+        if !matches!(closed, Err(bartender_pm::Error::Forked)) {
+            self.marker.stop();
+        }
+        Ok(closed?)
     }
 
     /// Saves the allocator's state. No transaction runs, everything is in the
@@ -273,6 +377,9 @@ impl Heap {
     fn save(&self, writer: &mut Writer<'_>) -> bartender_pm::Result<()> {
         // The replicas would not have it, and whoever opens the region next may be one of them: it marks.
         if self.region.is_replicated() {
+            return Ok(());
+        }
+        if !self.marker.is_complete() {
             return Ok(());
         }
         let (mut global, map) = self.arena.lock();
@@ -296,5 +403,24 @@ impl Heap {
         record.change(header::SNAPSHOT, &header::snapshot_to_bytes(&snapshot));
         writer.append(&mut record, Durability::Immediate)?;
         Ok(())
+    }
+}
+
+impl Table {
+    /// Whether the heap is used before it is marked.
+    fn is_marked_beside(&self, region: &Region, schema: &Schema, when: Marking) -> bool {
+        let bytes = |extent: &Extent| u64::from(extent.entry.units) * UNIT;
+        let wanted = match when {
+            Marking::Before => false,
+            Marking::Background | Marking::Held => true,
+            Marking::Auto => {
+                let all: u64 = self.extents.iter().map(bytes).sum();
+                all > AT_ONCE && region.freezes_by_mapping()
+            }
+        };
+        wanted
+            && !schema.is_untyped()
+            && !region.is_replicated()
+            && region.applied_seq() == region.last_seq()
     }
 }

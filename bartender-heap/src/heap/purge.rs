@@ -29,16 +29,17 @@ impl Heap {
     ///
     /// Nothing goes on a device of persistent memory, on a file system without
     /// holes, or while a frozen picture of the home is alive; and none of what
-    /// threads keep for themselves.
+    /// threads keep for themselves. Marking in the background is waited for.
     ///
     /// Cost: a checkpoint, and two system calls a run, during which the other
     /// threads go on. What was given back costs a system call, and on a disk a
     /// barrier, when it is used again, 2 MiB or more at a time.
     ///
     /// # Errors
-    /// Those of the region. No block is touched; space that was to be given back
+    /// Those of the region, and of [`Heap::wait_marked`]. No block is touched; space that was to be given back
     /// is free as before.
     pub fn purge(&self) -> Result<u64> {
+        self.wait_marked()?;
         // Free space is safe from the log once the checkpoint has passed its last use.
         let early = bartender_pm::mutant::is("punch_too_early");
         if !early {

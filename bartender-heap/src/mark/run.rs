@@ -12,6 +12,7 @@
 mod links;
 mod values;
 
+use super::Progress;
 use super::counted::Counted;
 use super::fault::Fault;
 use super::own::{Own, Pool};
@@ -20,7 +21,7 @@ use super::tasks::{self, Scope};
 use super::view::{Target, View, check_text};
 use crate::block::{BlockRef, Blocks, prefetch};
 use bartender_pm::sync::Mutex;
-use bartender_pm::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use bartender_pm::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// Elements visited in one go.
 const CHUNK: u64 = 256;
@@ -81,19 +82,19 @@ struct Shared<'a, B> {
     stop: AtomicBool,
     /// One of the faults found; which one depends on timing.
     fault: Mutex<Option<Fault>>,
-    marked: AtomicU64,
-    bytes: AtomicU64,
+    progress: &'a Progress,
 }
 
-/// Marks from `root`; returns the number of live blocks and their bytes.
+/// Marks from `root`, until that is done or `progress` says stop, and counts there.
 pub(super) fn run<B: Blocks>(
     program: &Program,
     root: u64,
     view: View<'_>,
     blocks: &B,
-) -> Result<(u64, u64), Fault> {
+    progress: &Progress,
+) -> Result<(), Fault> {
     if root == 0 {
-        return Ok((0, 0));
+        return Ok(());
     }
     let shared = Shared {
         program,
@@ -105,8 +106,7 @@ pub(super) fn run<B: Blocks>(
         counted: Counted::new(),
         stop: AtomicBool::new(false),
         fault: Mutex::new(None),
-        marked: AtomicU64::new(0),
-        bytes: AtomicU64::new(0),
+        progress,
     };
     let elem = program.elems[program.root as usize];
     let first = view.boxed(root, elem.size, elem.align)?;
@@ -121,11 +121,7 @@ pub(super) fn run<B: Blocks>(
         return Err(Fault::Shared(root));
     }
     shared.counted.finish(view)?;
-    // The scope's end orders the workers' additions before these loads.
-    Ok((
-        shared.marked.load(Ordering::Relaxed),
-        shared.bytes.load(Ordering::Relaxed),
-    ))
+    Ok(())
 }
 
 fn work<'s, B: Blocks>(
@@ -149,8 +145,7 @@ fn work<'s, B: Blocks>(
         shared.fault.lock().get_or_insert(*fault);
         shared.stop.store(true, Ordering::Relaxed);
     }
-    shared.marked.fetch_add(worker.marked, Ordering::Relaxed);
-    shared.bytes.fetch_add(worker.bytes, Ordering::Relaxed);
+    worker.count();
     shared.marks.give(worker.own);
 }
 
@@ -228,11 +223,25 @@ impl<'s, B: Blocks> Worker<'s, B> {
 
     /// Looks at the others; true if there is no need to go on.
     fn pause(&mut self, scope: &Scope<'s>) -> bool {
-        if self.shared.stop.load(Ordering::Relaxed) {
+        let shared = self.shared;
+        if shared.stop.load(Ordering::Relaxed) || shared.progress.stop.load(Ordering::Relaxed) {
             return true;
         }
+        self.count();
         self.give(scope);
         false
+    }
+
+    /// Says how many blocks have been found.
+    fn count(&mut self) {
+        let progress = self.shared.progress;
+        let (blocks, bytes) = (&mut self.marked, &mut self.bytes);
+        progress
+            .blocks
+            .fetch_add(std::mem::take(blocks), Ordering::Relaxed);
+        progress
+            .bytes
+            .fetch_add(std::mem::take(bytes), Ordering::Relaxed);
     }
 
     /// Gives work away if somebody may want it.

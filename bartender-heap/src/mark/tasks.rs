@@ -6,6 +6,33 @@
 #[cfg(not(miri))]
 pub(super) use rayon::{Scope, current_num_threads, scope};
 
+/// Runs `walk` in a pool of its own, of few threads, which leave the processors to
+/// whoever else wants them.
+#[cfg(not(miri))]
+pub(crate) fn aside<R: Send>(walk: impl FnOnce() -> R + Send) -> R {
+    let threads = std::thread::available_parallelism().map_or(1, |all| all.get().div_ceil(2));
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(threads.min(MOST))
+        .thread_name(|_| "bartender-mark".into())
+        .start_handler(|_| bartender_pm::give_way())
+        .build();
+    match pool {
+        Ok(pool) => pool.install(walk),
+        // Without threads of its own it takes those that are there.
+        Err(_) => walk(),
+    }
+}
+
+/// Threads of a walk beside the program, at most: memory has no priorities.
+#[cfg(not(miri))]
+const MOST: usize = 8;
+
+/// The same on the calling thread's rounds.
+#[cfg(miri)]
+pub(crate) fn aside<R>(walk: impl FnOnce() -> R) -> R {
+    walk()
+}
+
 #[cfg(miri)]
 pub(super) use rounds::{Scope, current_num_threads, scope};
 

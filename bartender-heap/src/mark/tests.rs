@@ -10,7 +10,7 @@ use super::run;
 use super::trace::{self, Damage};
 use crate::error::Error;
 use crate::mark::program::Program;
-use crate::mark::{View, mark};
+use crate::mark::{Progress, View, mark};
 use crate::types::sample::{
     PBox, PLock, PMap, PString, PTree, PVec, Sample, Tagged, sample_struct, schema_of,
 };
@@ -203,11 +203,13 @@ fn bank() -> Sampled {
 /// Both walks; they agree on whether there is damage, and on the marks when there is none.
 fn both(image: &Image, root: u64, schema: &crate::types::Schema) -> Result<u64, Damage> {
     let program = Program::compile(schema);
-    let fast = run::run(&program, root, image.view(), image);
+    let progress = Progress::default();
+    let fast = run::run(&program, root, image.view(), image, &progress);
     let marks = image.take_marks();
     let slow = trace::first_damage(schema, root, image.view(), image);
     match (fast, slow) {
-        (Ok((blocks, bytes)), None) => {
+        (Ok(()), None) => {
+            let (blocks, bytes) = (progress.blocks.into_inner(), progress.bytes.into_inner());
             assert_eq!(blocks, marks.len() as u64);
             assert_eq!(bytes, marks.iter().map(|at| image.table[at]).sum::<u64>());
             Ok(blocks)

@@ -248,6 +248,31 @@ impl Superblock {
         unsafe { self.rest() };
     }
 
+    /// Marking has found out which blocks were live at opening: the others are free,
+    /// like those that were given back since. Of the latter, returns one that was not
+    /// live, if there is such a one.
+    ///
+    /// # Safety
+    /// Owner only.
+    pub(crate) unsafe fn learn(&self, live: impl Iterator<Item = u64>) -> Option<u32> {
+        let mut wrong = None;
+        for (at, live) in live.enumerate().take(self.words()) {
+            let given = self.free_word(at).load(Relaxed) | self.remote_word(at).load(Relaxed);
+            let never = given & !live & self.real(at);
+            if never != 0 {
+                wrong.get_or_insert(at as u32 * 64 + never.trailing_zeros());
+            }
+            let since = match mutant::is("forget_frees_since") {
+                true => 0,
+                false => self.free_word(at).load(Relaxed),
+            };
+            self.free_word(at).store(since | !live, Release);
+        }
+        // SAFETY: as the caller says.
+        unsafe { self.rest() };
+        wrong
+    }
+
     /// By how much the used blocks have changed since this was asked last.
     ///
     /// # Safety

@@ -6,6 +6,7 @@ use crate::leased;
 use crate::persist::Persist;
 use crate::run::Core;
 use crate::tx::TxRef;
+use bartender_heap::Marking;
 use bartender_heap::types::Schema;
 use bartender_pm::{Durability, Region};
 use std::alloc::Layout;
@@ -21,6 +22,7 @@ pub struct Options<R> {
     region: bartender_pm::Options,
     durability: Durability,
     verify: bool,
+    marking: Marking,
     random_order: bool,
     #[cfg(feature = "cluster")]
     pub(crate) replicas: Option<Vec<String>>,
@@ -47,6 +49,7 @@ impl<R: Persist> Options<R> {
             region: bartender_pm::Options::new(),
             durability: Durability::Immediate,
             verify: false,
+            marking: Marking::Auto,
             random_order: false,
             #[cfg(feature = "cluster")]
             replicas: None,
@@ -132,6 +135,17 @@ impl<R: Persist> Options<R> {
         self
     }
 
+    /// When what a crash has left is marked, and with that checked: see [`Marking`]. Default [`Auto`](Marking::Auto):
+    /// before opening returns where that takes a millisecond or two, else in the background, so that opening takes
+    /// milliseconds whatever the heap's size. Then allocation takes space that nobody had before, and waits where
+    /// there is none; [`Heap::wait_marked`] waits for the end. For a file that may hold anything, such as one
+    /// from a medium or a person that is not trusted, choose [`Before`](Marking::Before), and
+    /// [`verify`](Self::verify).
+    pub fn marking(mut self, when: Marking) -> Self {
+        self.marking = when;
+        self
+    }
+
     /// Opens the region at `path`, or creates it with a default root. Where its address is taken, because a copy of it
     /// is open, the region is moved: all of it is checked, and each pointer rewritten.
     ///
@@ -202,7 +216,7 @@ impl<R: Persist> Options<R> {
         let inner = if opened.created || bartender_heap::Heap::is_blank(&region) {
             bartender_heap::Heap::create(region, &schema)?
         } else {
-            bartender_heap::Heap::open(region)?
+            bartender_heap::Heap::open_marking(region, self.marking)?
         };
         inner.set_random_order(self.random_order);
         let migrated = *inner.schema() != schema;
