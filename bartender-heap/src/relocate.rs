@@ -33,11 +33,15 @@ const MOVES: usize = 4;
 ///
 /// # Errors
 ///
-/// As [`Options::open`] but for `AddressTaken` and `Relocating`. Of a move:
+/// As [`Options::open`] but for `AddressTaken` and `Relocating`, which only reading is refused. Of a move:
 /// `NotAHeap`, `NewerFormat`, `Damaged`, `BadSchema`, `BadData`, and the region
 /// stays where it was.
 pub fn open_region(options: &Options, path: impl AsRef<Path>) -> Result<Region> {
     let path = path.as_ref();
+    // Moving is writing.
+    if options.is_read_only() {
+        return Ok(options.open(path)?);
+    }
     place(|| options.open(path), || options.relocate(path))
 }
 

@@ -209,6 +209,16 @@ pub enum Error {
         what: String,
     },
 
+    /// The region is open for reading only.
+    #[error(
+        "{}: the region is open for reading only; open it without `read_only` to change it",
+        path.display()
+    )]
+    ReadOnly {
+        /// The region's file.
+        path: PathBuf,
+    },
+
     /// A child of `fork` used its parent's region.
     #[error(
         "the region was opened before fork(); open it in the child itself after the parent has closed it"

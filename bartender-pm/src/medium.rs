@@ -11,6 +11,7 @@ mod mapping;
 
 mod device;
 pub(crate) mod mapped;
+pub(crate) mod private;
 pub mod sim;
 
 use crate::error::{Error, Result};

@@ -12,7 +12,7 @@ use crate::layout::{
     LOG_OFFSET, MAX_LANES,
 };
 use crate::log::{Log, Replication};
-use crate::medium::{self, LogStyle, Medium, ViewSource, mapped};
+use crate::medium::{self, LogStyle, Medium, ViewSource, mapped, private};
 use crate::os;
 use crate::recover;
 use crate::region::{Owner, Region};
@@ -40,6 +40,7 @@ pub struct Options {
     view_limit: u64,
     replicated: Option<Replicated>,
     detach: bool,
+    read_only: bool,
 }
 
 /// How the primary of a replicated region opens it.
@@ -70,6 +71,7 @@ impl Options {
             view_limit: 1 << 30,
             replicated: None,
             detach: false,
+            read_only: false,
         }
     }
 
@@ -155,6 +157,18 @@ impl Options {
         self
     }
 
+    /// Opens it for reading only, beside others that do: the file, which need not be writable, stays as it is, and nobody
+    /// can open it for writing meanwhile. What the log holds is visible. There are no [`Writer`](crate::Writer)s.
+    pub fn read_only(&mut self, yes: bool) -> &mut Self {
+        self.read_only = yes;
+        self
+    }
+
+    /// Whether it is opened for reading only.
+    pub fn is_read_only(&self) -> bool {
+        self.read_only
+    }
+
     /// The log's style on this medium.
     fn style(&self, medium: &dyn Medium) -> LogStyle {
         match self.replicated {
@@ -220,6 +234,9 @@ impl Options {
     pub fn open(&self, path: impl AsRef<Path>) -> Result<Region> {
         let path = path.as_ref();
         os::watch_forks();
+        if self.read_only {
+            return self.open_on(StdArc::new(private::ReadOnly::open(path)?));
+        }
         for _ in 0..3 {
             match mapped::open_locked(path) {
                 Err(Error::Io { source, .. })
@@ -487,7 +504,8 @@ impl Options {
             kind: medium.kind(),
             max_size: header.max_size,
             durability: self.durability,
-            background: self.background && !cfg!(loom),
+            background: self.background && !self.read_only && !cfg!(loom),
+            read_only: self.read_only,
             view_pages: self.view_limit / 4096,
             trim_from: 0.into(),
             forks: os::forks(),

@@ -166,7 +166,20 @@ impl Locked {
     ///
     /// `Busy`, or `Io`.
     pub(crate) fn new(file: File, path: &Path) -> Result<Locked> {
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Self::with(file, path, FlockOperation::NonBlockingLockExclusive)
+    }
+
+    /// Beside others that read.
+    ///
+    /// # Errors
+    ///
+    /// `Busy`, or `Io`.
+    pub(crate) fn to_read(file: File, path: &Path) -> Result<Locked> {
+        Self::with(file, path, FlockOperation::NonBlockingLockShared)
+    }
+
+    fn with(file: File, path: &Path, operation: FlockOperation) -> Result<Locked> {
+        match rustix::fs::flock(&file, operation) {
             Err(Errno::WOULDBLOCK) => {
                 return Err(Error::Busy {
                     path: path.into(),

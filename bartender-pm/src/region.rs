@@ -51,7 +51,7 @@ impl Owner {
             // A panic of the worker would already have been printed.
             let _ = worker.join();
         }
-        if !first {
+        if !first || shared.read_only {
             return Ok(());
         }
         let settle = || {
@@ -110,6 +110,11 @@ impl Region {
     /// The region's file.
     pub fn path(&self) -> &Path {
         &self.shared.path
+    }
+
+    /// Whether it is open for reading only.
+    pub fn is_read_only(&self) -> bool {
+        self.shared.read_only
     }
 
     /// What it lies on.
@@ -234,6 +239,11 @@ impl Region {
             return Err(Error::Forked);
         }
         shared.named(shared.log.check())?;
+        if shared.read_only {
+            return Err(Error::ReadOnly {
+                path: shared.path.clone(),
+            });
+        }
         let place = shared.gate.enter(slot_hint()).map_err(|_| Error::Closed)?;
         Ok(Writer {
             shared,

@@ -78,6 +78,8 @@ pub(crate) struct Shared {
     pub(crate) max_size: u64,
     pub(crate) durability: Durability,
     pub(crate) background: bool,
+    /// There are no writers, and nothing is written.
+    pub(crate) read_only: bool,
     pub(crate) view_pages: u64,
     /// After the background thread gave pages back in vain: changed pages from which on it tries again. Written by that
     /// thread.

@@ -112,7 +112,7 @@ impl Heap {
 
     /// [`open`](Self::open), where `when` says when marking happens, if it has to. In the background it is beside
     /// the program; see [`Heap::wait_marked`]. A heap without types and a
-    /// replicated region are always marked before, and so is one in which something was
+    /// replicated region are always marked before, and so are one that is only read and one in which something was
     /// committed since the region was opened.
     ///
     /// Cost, where it does not mark: reading the superblock table, 16 bytes for each
@@ -359,6 +359,10 @@ impl Heap {
         if self.number.load(Relaxed) == CLOSED {
             return Ok(());
         }
+        if self.region.is_read_only() {
+            self.number.store(CLOSED, Relaxed);
+            return Ok(self.region.close()?);
+        }
         let closed = self.region.close_with(|writer| {
             self.number.store(CLOSED, Relaxed);
             // Nobody waits for space any more.
@@ -421,6 +425,7 @@ impl Table {
         wanted
             && !schema.is_untyped()
             && !region.is_replicated()
+            && !region.is_read_only()
             && region.applied_seq() == region.last_seq()
     }
 }

@@ -57,7 +57,7 @@ pub(crate) struct MappedFile {
 impl MappedFile {
     /// Opens and locks `path`, or creates it under a temporary name that
     /// [`publish`](Self::publish) replaces, and finds out what it lies on.
-    pub(super) fn new(
+    pub(crate) fn new(
         file: Locked,
         path: &Path,
         len: u64,
@@ -331,6 +331,16 @@ pub(crate) fn set_aside(path: &Path) -> Result<PathBuf> {
 pub(crate) fn open_locked(path: &Path) -> Result<Locked> {
     let file = File::options().read(true).write(true).open(path);
     Locked::new(os::io(path, "open", file)?, path)
+}
+
+/// Opens an existing file for reading, locked beside other readers.
+///
+/// # Errors
+///
+/// `Busy`, or `Io`.
+pub(crate) fn open_to_read(path: &Path) -> Result<Locked> {
+    let file = os::io(path, "open", File::open(path))?;
+    Locked::to_read(file, path)
 }
 
 /// Creates a file beside `path`, locked, under a name that only [`publish`]

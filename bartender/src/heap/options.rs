@@ -146,6 +146,17 @@ impl<R: Persist> Options<R> {
         self
     }
 
+    /// Opens it for reading only, for tools: the file, which need not be writable, is not changed, also after a crash,
+    /// when what was committed is found as ever. Others may read it at the same time; nobody writes: opening for
+    /// writing is refused meanwhile, and this one while somebody writes (take a [snapshot](Heap::snapshot) then).
+    /// Transactions are refused. Default false.
+    ///
+    /// A region whose address is taken in this process, by a copy of it, cannot be moved without writing: it is refused.
+    pub fn read_only(mut self, yes: bool) -> Self {
+        self.region.read_only(yes);
+        self
+    }
+
     /// Opens the region at `path`, or creates it with a default root. Where its address is taken, because a copy of it
     /// is open, the region is moved: all of it is checked, and each pointer rewritten.
     ///
