@@ -137,6 +137,12 @@ impl Changes {
         self.round += 1;
     }
 
+    /// The ranges, as `(start, end)`, in no order.
+    pub(crate) fn ranges(&self) -> impl Iterator<Item = (usize, usize)> {
+        let ranges = self.ranges.iter();
+        ranges.map(|range| (range.addr, range.addr + range.len))
+    }
+
     /// Nothing was changed.
     pub(crate) fn is_empty(&self) -> bool {
         self.ranges.is_empty()

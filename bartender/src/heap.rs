@@ -163,8 +163,8 @@ impl<R: Persist> Heap<R> {
     ///
     /// # Errors
     ///
-    /// What does not fit, with its path from the root; [`Error::Busy`] if a transaction goes on for longer than ten
-    /// seconds, or is this thread's own.
+    /// What does not fit, with its path from the root; [`Error::Busy`] if a transaction, or a reader of an old version
+    /// ([`PRcu`](crate::PRcu)), goes on for longer than ten seconds, or is this thread's own.
     pub fn check(&self) -> Result<CheckReport> {
         const PATIENCE: Duration = Duration::from_secs(10);
         if thread::with(|thread| thread.active().is_some()) {
@@ -178,8 +178,8 @@ impl<R: Persist> Heap<R> {
             self.core.end_shared();
             self.core.settle()?;
             let check = || match self.core.settle_within(PATIENCE)? {
-                // One more shared value has ended meanwhile.
-                true if self.core.any_ended() => Ok(None),
+                // One more shared value has ended meanwhile, or somebody reads an old version.
+                true if self.core.any_ended() || self.core.any_retired() => Ok(None),
                 true => Ok(Some(self.core.heap.check()?)),
                 false => Err(Error::Busy),
             };
@@ -275,6 +275,7 @@ impl<R: Persist> Heap<R> {
         leased::remove(&self.core.region);
         self.core.end_shared();
         let settled = self.core.settle();
+        self.core.end_retired();
         let closed = self.core.heap.close();
         thread::table().purge(base, end);
         settled?;

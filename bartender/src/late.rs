@@ -12,9 +12,12 @@
 //! through which it got there. What the transaction itself moves, overwrites or frees it holds before, as it does with locks (rule
 //! 3 of the typed interface): then the steps on it are taken at once.
 //!
+//! *Versions* ([`crate::rcu`]) are steps as well: the word gets its value even later, when the record is durable. Their locks are
+//! ordinary ones, taken when the step is noted.
+//!
 //! It does not know how a word is read and written: that is [`TxRef`](crate::tx::TxRef)'s.
 
-/// Gives back a block whose last owner has gone, and what it owns. The second is its address.
+/// Gives back a block to which nothing refers any more, and what it owns. The second is its address.
 pub(crate) type EndShared = unsafe fn(crate::tx::TxRef<'_>, *mut u8) -> crate::error::Result<()>;
 
 /// A change of a word.
@@ -30,6 +33,8 @@ pub(crate) enum Step {
     Or(u64),
     Xor(u64),
     Store(u64),
+    /// Another version: its address, and how the one before it ends.
+    Version(u64, EndShared),
     /// One owner less of the block that begins with the word; who takes it to 0 ends the block.
     Leave(EndShared),
 }
@@ -46,7 +51,7 @@ impl Step {
             Step::And(n) => word & n,
             Step::Or(n) => word | n,
             Step::Xor(n) => word ^ n,
-            Step::Store(n) => n,
+            Step::Store(n) | Step::Version(n, _) => n,
             Step::Leave(_) => word.wrapping_sub(1),
         }
     }

@@ -115,6 +115,8 @@ mod atomic;
 
 mod shared;
 
+mod rcu;
+
 mod heap;
 
 #[cfg(feature = "cluster")]
@@ -144,6 +146,7 @@ pub use moved::Moved;
 pub use mutref::Mut;
 pub use pbox::PBox;
 pub use persist::{Adopt, Evict, Persist, PlainData, Project, Release};
+pub use rcu::{PRcu, RcuGuard};
 pub use shared::PShared;
 pub use string::PString;
 pub use transaction::Tx;

@@ -9,22 +9,25 @@
 //!    blocks freed. Only ever after the outermost closure has returned (rule 1 of the typed interface);
 //! 5. the locks released: on lanes the record is durable by then, on a stream it has its position, and the locks
 //!    remember the number (rule 3 of the log);
-//! 6. waiting until everything that the transaction wrote or saw is durable;
+//! 6. waiting until everything that the transaction wrote or saw is durable; then readers without a lock see its versions
+//!    ([`crate::rcu`]), whose locks are kept until then;
 //! 7. frees take effect. The answer.
 
 mod again;
 mod durable;
 mod ended;
+mod retired;
 
 pub(crate) use again::unwind_conflict;
 
 use crate::error::{Error, Result};
 use crate::fresh::{self, Left};
 use crate::thread::{self, Thread};
-use crate::tx::{Context, Doom, Ended, TxRef};
+use crate::tx::{Context, Doom, Ended, Published, TxRef};
 use again::{back_off, failure, may_retry};
 use bartender_pm::{Durability, Region, Ticket, Writer, mutant};
 use durable::Deferred;
+use retired::Retired;
 use std::collections::VecDeque;
 use std::panic::{self, AssertUnwindSafe};
 use std::ptr::{self, NonNull};
@@ -47,6 +50,8 @@ pub(crate) struct Core {
     any_ended: AtomicBool,
     /// Somebody ends them.
     ending: Mutex<()>,
+    /// Blocks of old versions that readers may look at.
+    retired: Retired,
     /// Commits that have left the gate, and whose frees have not taken effect. Raised inside of the gate.
     awaited: AtomicUsize,
 }
@@ -67,6 +72,7 @@ impl Core {
             ended: Mutex::new(Vec::new()),
             any_ended: AtomicBool::new(false),
             ending: Mutex::new(()),
+            retired: Retired::default(),
             awaited: AtomicUsize::new(0),
         }
     }
@@ -205,7 +211,11 @@ impl Core {
     /// Logs what was changed, if that is anything; on an error everything is taken back.
     #[inline]
     fn commit(&self, state: &mut Context, writer: &mut Writer<'_>) -> Result<Option<Ticket>> {
-        if state.changes.is_empty() && state.frees.is_empty() && state.blocks.is_empty() {
+        if state.changes.is_empty()
+            && state.frees.is_empty()
+            && state.blocks.is_empty()
+            && state.published.is_empty()
+        {
             // What it read has to be the latest.
             self.region.check_current()?;
             return Ok(None);
@@ -224,6 +234,7 @@ impl Core {
     fn complete(&self, state: &mut Context, appended: Result<Option<Ticket>>) -> Result<()> {
         if let Some(_durable) = appended? {
             self.entries_durable(&mut state.entries);
+            self.publish(state);
             release(state);
             self.finish(state);
         } else {
@@ -245,6 +256,7 @@ impl Core {
             changes,
             record,
             entries,
+            published,
             durability,
             ..
         } = state;
@@ -270,6 +282,9 @@ impl Core {
             for entry in entries {
                 record.change(entry.offset, &entry.bytes);
             }
+        }
+        for &Published { addr, word } in published.iter() {
+            record.change((addr - base) as u64, &word.to_le_bytes());
         }
         Ok(writer.append(record, *durability)?)
     }

@@ -69,6 +69,13 @@ pub(crate) struct LargeBlock {
     pub(crate) used_upto: u64,
 }
 
+/// A word that others read without a lock, and what it will be.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Published {
+    pub(crate) addr: usize,
+    pub(crate) word: u64,
+}
+
 /// A block that has lost its last owner, and how it ends.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Ended {
@@ -112,6 +119,10 @@ pub(crate) struct Context {
     pub(crate) detached: Detached<ReleaseDetached>,
     /// Steps to be taken when it commits.
     pub(crate) late: Late,
+    /// Words that get their values when the record is durable.
+    pub(crate) published: Vec<Published>,
+    /// Blocks of the versions before, which readers may look at.
+    pub(crate) retired: Vec<NonNull<u8>>,
     /// Blocks that have lost their last owner.
     pub(crate) ended: Vec<Ended>,
     /// Entries of the superblock table that must be durable with it (rule 4 of the log).
@@ -145,6 +156,8 @@ impl Context {
             frees: Vec::new(),
             detached: Detached::new(),
             late: Late::default(),
+            published: Vec::new(),
+            retired: Vec::new(),
             ended: Vec::new(),
             entries: Vec::new(),
             locks: Vec::new(),
@@ -190,6 +203,8 @@ impl Context {
         if !self.late.is_empty() {
             self.late.clear();
             self.ended.clear();
+            self.published.clear();
+            self.retired.clear();
         }
     }
 
@@ -444,18 +459,23 @@ impl TxRef<'_> {
     /// [`Error::Conflict`]; the transaction is doomed then.
     #[doc(hidden)]
     pub fn hold(self, addr: usize) -> Result<()> {
-        match self.lock(addr, Mode::Exclusive) {
-            Ok(()) | Err(Error::AlreadyLocked) => {}
-            Err(error) => return Err(error),
-        }
+        self.hold_word(addr)?;
         if !self.context().late.is_empty() {
             let steps = self.context().late.take(addr);
             if !steps.is_empty() {
                 // SAFETY: what is held is ours alone, and is still where it was when the steps were noted.
-                unsafe { self.take_steps(addr, &steps) };
+                return unsafe { self.take_steps(addr, &steps) };
             }
         }
         Ok(())
+    }
+
+    /// As [`hold`](Self::hold), of a word that does not move and is not looked at: steps on it wait.
+    pub(crate) fn hold_word(self, addr: usize) -> Result<()> {
+        match self.lock(addr, Mode::Exclusive) {
+            Err(Error::AlreadyLocked) => Ok(()),
+            other => other,
+        }
     }
 
     /// Notes a step on the word at `addr`, to be taken at the end.
@@ -502,20 +522,82 @@ impl TxRef<'_> {
     /// [`Error::Conflict`].
     pub(crate) fn take_all_steps(self) -> Result<()> {
         let mut held = 0;
+        let mut versions = Vec::new();
         for Next { lock, addr, step } in self.context().late.waiting() {
             if held != lock {
                 self.hold_late(lock)?;
                 held = lock;
             }
-            // SAFETY: its lock is ours; it is where it was, by the promise of `step`.
-            let word = unsafe { self.take_steps(addr, &[step]) };
-            if let (Step::Leave(end), 0) = (step, word) {
-                let block = ptr::with_exposed_provenance_mut(addr);
-                let block = NonNull::new(block).expect("a block is not at address 0");
-                self.context().ended.push(Ended { block, end });
+            if let Step::Version(..) = step {
+                versions.push((addr, step));
+                continue;
             }
+            // SAFETY: its lock is ours; it is where it was, by the promise of `step`.
+            unsafe { self.take_steps(addr, &[step])? };
+        }
+        match versions.is_empty() {
+            true => Ok(()),
+            false => self.publish(versions),
+        }
+    }
+
+    /// Takes the steps that replace versions, those on one word in order: the last one counts. What nobody else can see gets its
+    /// value now, the other words when the record is durable.
+    #[cold]
+    fn publish(self, mut versions: Vec<(usize, Step)>) -> Result<()> {
+        versions.dedup_by(|next, before| {
+            let same = next.0 == before.0;
+            if same {
+                *before = *next;
+            }
+            same
+        });
+        let context = self.context();
+        // A word that was changed, or made, is in something that the transaction has for itself.
+        let blocks = context.blocks.iter().map(|block| {
+            let start = block.ptr.addr().get();
+            (start, start + block.size)
+        });
+        let mut own: Vec<(usize, usize)> = context.changes.ranges().chain(blocks).collect();
+        own.sort_unstable();
+        own.dedup_by(|next, before| {
+            let joins = next.0 <= before.1;
+            if joins {
+                before.1 = before.1.max(next.1);
+            }
+            joins
+        });
+        for (addr, step) in versions {
+            let after = own.partition_point(|range| range.0 <= addr);
+            if after.checked_sub(1).is_some_and(|at| addr < own[at].1) {
+                // SAFETY: its lock is ours; it is where it was.
+                unsafe { self.take_steps(addr, &[step])? };
+                continue;
+            }
+            let Step::Version(word, end) = step else {
+                continue;
+            };
+            // SAFETY: as above.
+            let old = unsafe { &*ptr::with_exposed_provenance::<AtomicU64>(addr) };
+            let old = ptr::with_exposed_provenance_mut(old.load(Ordering::Relaxed) as usize);
+            let first = self.context().frees.len();
+            // SAFETY: the version that is replaced.
+            unsafe { end(self, old)? };
+            let context = self.context();
+            context.retired.extend(context.frees.drain(first..));
+            context.published.push(Published { addr, word });
         }
         Ok(())
+    }
+
+    /// The version that waits for the word at `addr`.
+    pub(crate) fn version(self, addr: usize) -> Option<u64> {
+        let steps = self.context().late.at(addr);
+        let versions = steps.filter_map(|step| match step {
+            Step::Version(word, _) => Some(word),
+            _ => None,
+        });
+        versions.last()
     }
 
     /// Holds the lock of a step at the end of the transaction.
@@ -538,12 +620,16 @@ impl TxRef<'_> {
         }
     }
 
-    /// Takes steps on the word at `addr`, and returns what it is then.
+    /// Takes steps on the word at `addr`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Conflict`] from what a version held.
     ///
     /// # Safety
     ///
-    /// It is there, in this region, and its lock is held.
-    unsafe fn take_steps(self, addr: usize, steps: &[Step]) -> u64 {
+    /// It is there, in this region, and its lock is held. If it is a version's, nobody else reads it.
+    unsafe fn take_steps(self, addr: usize, steps: &[Step]) -> Result<()> {
         // SAFETY: a word in the view; others only read it, atomically.
         let word = unsafe { &*ptr::with_exposed_provenance::<AtomicU64>(addr) };
         let old = word.load(Ordering::Relaxed);
@@ -551,7 +637,19 @@ impl TxRef<'_> {
         // SAFETY: in the region, and ours to change.
         unsafe { self.change(word.as_ptr().cast(), size_of::<u64>()) };
         word.store(new, Ordering::Relaxed);
-        new
+        match steps.last() {
+            Some(&Step::Leave(end)) if new == 0 => {
+                let block = ptr::with_exposed_provenance_mut(addr);
+                let block = NonNull::new(block).expect("a block is not at address 0");
+                self.context().ended.push(Ended { block, end });
+            }
+            // SAFETY: those in between have ended when they were replaced; this one was there before.
+            Some(&Step::Version(_, end)) => unsafe {
+                end(self, ptr::with_exposed_provenance_mut(old as usize))?;
+            },
+            _ => {}
+        }
+        Ok(())
     }
 
     /// Makes the transaction unable to commit.

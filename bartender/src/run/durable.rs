@@ -29,8 +29,10 @@ impl Core {
     pub(super) fn leave_stream(&self, state: &mut Context, seq: u64) -> Option<bool> {
         // What it saw has lower numbers, and becomes durable no later.
         state.seen = 0;
-        if state.durability != Durability::Eventual {
-            let frees = !state.frees.is_empty() || !state.ended.is_empty();
+        // Readers are shown versions that are durable.
+        if state.durability != Durability::Eventual || !state.published.is_empty() {
+            let frees =
+                !state.frees.is_empty() || !state.ended.is_empty() || !state.published.is_empty();
             if frees {
                 self.awaited.fetch_add(1, Ordering::Relaxed);
             }
@@ -58,6 +60,7 @@ impl Core {
         let held = release_after(state, &Commit { seq, region });
         let durable = self.region.wait_durable(seq);
         if durable.is_ok() {
+            self.publish(state);
             for addr in held {
                 thread::table().settle(addr);
             }
@@ -67,6 +70,7 @@ impl Core {
             state.entries.clear();
             state.ended.clear();
         }
+        release(state);
         self.finish(state);
         if frees {
             // Release: who sees this sees the blocks free.
@@ -82,6 +86,7 @@ impl Core {
         if !state.ended.is_empty() {
             self.note_ended(&mut state.ended);
         }
+        self.free_retired();
         // First: this one may free blocks whose entries wait there.
         if self.any_deferred.load(Ordering::Relaxed) {
             self.free_deferred();
@@ -119,6 +124,7 @@ impl Core {
     pub(crate) fn settle(&self) -> Result<()> {
         self.region.sync()?;
         self.free_deferred();
+        self.free_retired();
         Ok(())
     }
 
@@ -159,16 +165,22 @@ impl Core {
     }
 }
 
-/// Releases all locks; those that were held exclusively remember `last`, and are returned.
+/// Releases all locks but those of words that are to be published; those that were held exclusively remember `last`, and are
+/// returned.
 fn release_after(state: &mut Context, last: &Commit) -> Vec<usize> {
     let mut exclusive = Vec::new();
+    let published = &state.published;
+    let mut kept = Vec::new();
     for held in state.locks.drain(..) {
-        if held.mode == Mode::Exclusive {
+        if published.iter().any(|word| word.addr == held.addr) {
+            kept.push(held);
+        } else if held.mode == Mode::Exclusive {
             thread::table().release_after(held.addr, state.owner, last.clone());
             exclusive.push(held.addr);
         } else {
             thread::table().release(held.addr, held.mode, state.owner);
         }
     }
+    state.locks = kept;
     exclusive
 }
