@@ -3,7 +3,8 @@
 
 use bartender::testing::{CrashTest, SimKind};
 use bartender::{
-    Error, Heap, Mut, PAtomicI64, PAtomicU64, PBox, PMutex, PRwLock, PVec, Persist, Result,
+    Error, Heap, Mut, PAtomicI64, PAtomicU64, PBox, PHashMap, PMutex, PRwLock, PVec, PVecDeque,
+    Persist, Result,
 };
 use std::sync::Barrier;
 use std::thread;
@@ -236,7 +237,41 @@ fn what_is_not_committed_yet_is_nobody_elses_whichever_way_he_came() {
     let heap = options::<Deep>().open(place.region()).unwrap();
     heap.update(|mut list| {
         list.push(PBox::new(PAtomicU64::new(1)))?;
-        let number: &PAtomicU64 = &list[0];
+        stays_ours(&heap, &list[0])
+    })
+    .unwrap();
+    assert_eq!(heap.read()[0].load(), 1);
+
+    // The same where it moves to another block.
+    let place = places::place();
+    let heap = options::<PMutex<Numbers>>().open(place.region()).unwrap();
+    heap.update(|mut root| {
+        root.list_mut().push(PAtomicU64::new(1))?;
+        root.map_mut().insert(1, PAtomicU64::new(1))?;
+        root.deque_mut().push_back(PAtomicU64::new(1))
+    })
+    .unwrap();
+    heap.update(|mut root| {
+        root.list_mut().reserve(100)?;
+        root.map_mut().reserve(100)?;
+        root.deque_mut().reserve(100)?;
+        stays_ours(&heap, &root.list[0])?;
+        stays_ours(&heap, &root.map[&1])?;
+        stays_ours(&heap, &root.deque[0])
+    })
+    .unwrap();
+}
+
+#[derive(Persist, Default)]
+#[repr(C)]
+struct Numbers {
+    list: PVec<PAtomicU64>,
+    map: PHashMap<u64, PAtomicU64>,
+    deque: PVecDeque<PAtomicU64>,
+}
+
+fn stays_ours<R: Persist>(heap: &Heap<R>, number: &PAtomicU64) -> Result<()> {
+    {
         let mut tries = 0;
         let step = || {
             heap.transaction(|tx| {
@@ -250,10 +285,8 @@ fn what_is_not_committed_yet_is_nobody_elses_whichever_way_he_came() {
         let added = thread::scope(|scope| scope.spawn(step).join().unwrap());
         assert!(matches!(added, Err(Error::Aborted(_))), "{added:?}");
         assert_eq!(tries, 3);
-        Ok(())
-    })
-    .unwrap();
-    assert_eq!(heap.read()[0].load(), 1);
+    }
+    Ok(())
 }
 
 #[test]

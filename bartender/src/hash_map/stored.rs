@@ -48,12 +48,15 @@ impl<K: Persist + Hash + Eq, V: Persist> Mut<'_, PHashMap<K, V>> {
         let (table, tx) = self.table();
         // SAFETY: the map is stored and borrowed for changing by this transaction.
         unsafe {
-            if Slot::<K, V>::HAS_LOCKS && additional > (*table).growth_left() {
-                (*table)
-                    .full()
-                    .try_for_each(|slot| hold_all(tx, slot.as_ptr(), 1))?;
+            let moves = additional > (*table).growth_left();
+            if moves {
+                hold_entries(table, tx)?;
             }
-            Table::reserve(table, additional, |slot| state.hash_one(&slot.key), tx)
+            Table::reserve(table, additional, |slot| state.hash_one(&slot.key), tx)?;
+            if moves {
+                hold_entries(table, tx)?;
+            }
+            Ok(())
         }
     }
 
@@ -67,12 +70,9 @@ impl<K: Persist + Hash + Eq, V: Persist> Mut<'_, PHashMap<K, V>> {
         let (table, tx) = self.table();
         // SAFETY: the map is stored and borrowed for changing by this transaction.
         unsafe {
-            if Slot::<K, V>::HAS_LOCKS {
-                (*table)
-                    .full()
-                    .try_for_each(|slot| hold_all(tx, slot.as_ptr(), 1))?;
-            }
-            Table::shrink(table, 0, |slot| state.hash_one(&slot.key), tx)
+            hold_entries(table, tx)?;
+            Table::shrink(table, 0, |slot| state.hash_one(&slot.key), tx)?;
+            hold_entries(table, tx)
         }
     }
 
@@ -307,6 +307,26 @@ impl<K: Persist + Hash + Eq, V: Persist> Mut<'_, PHashMap<K, V>> {
     /// All values, to be changed.
     pub fn values_mut(&mut self) -> StoredValuesMut<'_, K, V> {
         StoredValuesMut(self.iter_mut())
+    }
+}
+
+/// Holds the locks in all entries, before they move to another block and after: a reference to what is there may get to
+/// another thread.
+///
+/// # Safety
+///
+/// A stored table, borrowed for changing by this transaction.
+unsafe fn hold_entries<K: Persist, V: Persist>(
+    table: *mut Table<Slot<K, V>>,
+    tx: TxRef<'_>,
+) -> Result<()> {
+    if !Slot::<K, V>::HAS_LOCKS {
+        return Ok(());
+    }
+    // SAFETY: the entries of full buckets are there.
+    unsafe {
+        let mut full = (*table).full();
+        full.try_for_each(|slot| hold_all(tx, slot.as_ptr(), 1))
     }
 }
 

@@ -1,6 +1,10 @@
 //! One lock's state, and the states that a part of the table holds.
 
 use super::{Mode, Owner, Patience, Position, Refused};
+use std::collections::HashMap;
+
+/// Entries of a shard that are found by looking at each; more have an index.
+const FEW: usize = 16;
 
 /// One lock that is held, awaited, or whose last change is not durable yet.
 #[derive(Debug)]
@@ -109,6 +113,8 @@ pub(super) struct Entries<P> {
     /// Removed ones stay behind `used`, so that their buffers are used again.
     rest: Vec<Entry<P>>,
     pub(super) used: usize,
+    /// Where each of the rest is, by address, once there have been more than [`FEW`]; empty while there are few.
+    index: HashMap<usize, usize>,
 }
 
 /// Which of the [`Entries`]: 0 is the first, 1 and up are the rest.
@@ -120,6 +126,7 @@ impl<P: Position> Entries<P> {
             first: Entry::new(),
             rest: Vec::new(),
             used: 0,
+            index: HashMap::new(),
         }
     }
 
@@ -130,6 +137,9 @@ impl<P: Position> Entries<P> {
         }
         if self.used == 0 {
             return None;
+        }
+        if !self.index.is_empty() {
+            return self.index.get(&addr).map(|at| at + 1);
         }
         let rest = &self.rest[..self.used];
         rest.iter()
@@ -154,10 +164,25 @@ impl<P: Position> Entries<P> {
                 self.rest.push(Entry::new());
             }
             self.used += 1;
+            if self.used > FEW {
+                self.note(addr);
+            }
             self.used
         };
         self.at(at).addr = addr;
         at
+    }
+
+    /// Puts the last one, which is at `addr`, into the index, which begins with it if there was none.
+    #[cold]
+    fn note(&mut self, addr: usize) {
+        let last = self.used - 1;
+        if self.index.is_empty() {
+            let before = self.rest[..last].iter().enumerate();
+            self.index
+                .extend(before.map(|(at, entry)| (entry.addr, at)));
+        }
+        self.index.insert(addr, last);
     }
 
     #[inline]
@@ -167,8 +192,26 @@ impl<P: Position> Entries<P> {
             return;
         }
         self.used -= 1;
+        if !self.index.is_empty() {
+            self.forget(at - 1);
+        }
         if at - 1 != self.used {
             self.rest.swap(at - 1, self.used);
+        }
+    }
+
+    /// Takes the one at `at` out of the index; the last one comes to its place.
+    #[cold]
+    fn forget(&mut self, at: usize) {
+        let last = self.rest[self.used].addr;
+        self.index.remove(&self.rest[at].addr);
+        if at != self.used {
+            self.index.insert(last, at);
+        }
+        if self.used <= FEW / 2 {
+            // Those of a transaction that held very many are given back.
+            self.index = HashMap::new();
+            self.rest.truncate(2 * FEW);
         }
     }
 }

@@ -41,6 +41,28 @@ mod plain {
     }
 
     #[test]
+    fn very_many_locks_are_found_again_in_whatever_order_they_go() {
+        const MANY: usize = if cfg!(miri) { 500 } else { 100_000 };
+        let table = Table::<Never>::new();
+        let (a, b) = (owner(), owner());
+        for step in [1, 7, 3] {
+            for i in 0..MANY {
+                table.acquire(8 + i * 8, Exclusive, a, Free).unwrap();
+            }
+            assert_eq!(table.len(), MANY);
+            // Each once, as the steps have no divisor with `MANY` in common.
+            for i in 0..MANY {
+                let addr = 8 + i * step % MANY * 8;
+                assert!(table.look(addr, || ()).is_none());
+                table.release(addr, Exclusive, a);
+                table.acquire(addr, Shared, b, Free).unwrap();
+                table.release(addr, Shared, b);
+            }
+            assert_eq!(table.len(), 0);
+        }
+    }
+
+    #[test]
     fn a_lock_of_ones_own_is_refused() {
         let table = Table::<Never>::new();
         let a = owner();

@@ -49,10 +49,16 @@ impl<T: Persist> Mut<'_, PVec<T>> {
         let (array, tx) = self.array();
         // SAFETY: the vector is stored and borrowed for changing by this transaction.
         unsafe {
-            if T::HAS_LOCKS && additional > (*array).capacity() - (*array).len() {
+            let moves = T::HAS_LOCKS && additional > (*array).capacity() - (*array).len();
+            if moves {
                 hold_all(tx, (*array).as_ptr(), (*array).len())?;
             }
-            Array::reserve(array, additional, exact, tx)
+            Array::reserve(array, additional, exact, tx)?;
+            if moves {
+                // A reference to what is in the new block may get to another thread.
+                hold_all(tx, (*array).as_ptr(), (*array).len())?;
+            }
+            Ok(())
         }
     }
 

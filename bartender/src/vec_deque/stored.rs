@@ -45,12 +45,18 @@ impl<T: Persist> Mut<'_, PVecDeque<T>> {
     }
 
     pub(super) fn grow(&mut self, additional: usize, exact: bool) -> Result<()> {
-        if additional > self.capacity() - self.len() {
+        let moves = additional > self.capacity() - self.len();
+        if moves {
             self.hold(0, self.len())?;
         }
         let (ring, tx) = self.ring();
         // SAFETY: the deque is stored and borrowed for changing by this transaction.
-        unsafe { Ring::reserve(ring, additional, exact, tx) }
+        unsafe { Ring::reserve(ring, additional, exact, tx)? };
+        if moves {
+            // A reference to what is in the new block may get to another thread.
+            self.hold(0, self.len())?;
+        }
+        Ok(())
     }
 
     /// Gives room that is not used back.
@@ -66,7 +72,8 @@ impl<T: Persist> Mut<'_, PVecDeque<T>> {
         self.hold(0, len)?;
         let (ring, tx) = self.ring();
         // SAFETY: the deque is stored and borrowed for changing by this transaction.
-        unsafe { Ring::rebuild(ring, len, tx) }
+        unsafe { Ring::rebuild(ring, len, tx)? };
+        self.hold(0, len)
     }
 
     /// Adopts `value` and adds it at the end.
