@@ -85,7 +85,7 @@ pub mod __private;
 mod compound;
 mod plain;
 
-mod pbox;
+mod slice;
 
 mod raw;
 
@@ -94,6 +94,8 @@ mod vec;
 pub mod vec_deque;
 
 mod string;
+
+mod pbox;
 
 pub mod hash_map;
 
@@ -144,14 +146,15 @@ pub use heap::{
 pub use lock::{Lock, PMutex, PRwLock, ReadGuard};
 pub use moved::Moved;
 pub use mutref::Mut;
-pub use pbox::PBox;
+pub use pbox::{Boxed, PBox};
 pub use persist::{Adopt, Evict, Persist, PlainData, Project, Release};
 pub use rcu::{PRcu, RcuGuard};
 pub use shared::PShared;
+pub use slice::IterMut;
 pub use string::PString;
 pub use transaction::Tx;
 pub use tx::TxRef;
-pub use vec::{IterMut, PVec};
+pub use vec::PVec;
 pub use vec_deque::PVecDeque;
 
 // The README's program is compiled with the doc tests.

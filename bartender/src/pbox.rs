@@ -1,91 +1,180 @@
-//! [`PBox`]: one value in a block of its own.
+//! [`PBox`]: one value, a slice or a text in a block of its own.
 //!
 //! Owned, it is std's `Box`. Stored, its block lies in the region. The pointer is an integer: what the
 //! log restores has lost its provenance, so it is exposed on the way in and taken up on the way out.
+//! What such a box holds besides the pointer, and how its contents move, says the sealed trait [`Boxed`]: `value` is the
+//! one of sized types, `slice` those of slices and texts. Owned boxes inside of boxes end by turns (`ending`), not by
+//! recursion.
+
+mod ending;
+mod slice;
+mod value;
 
 use crate::error::Result;
-use crate::mutref::Mut;
-use crate::persist::{Adopt, Evict, Import, Match, Persist, Project, Release, matches};
-use crate::tx::TxRef;
-use bartender_heap::types::{Kind, SchemaBuilder, Type, TypeRef};
+use crate::persist::{Adopt, Evict, Import, Match, Persist, Release};
+use bartender_heap::types::{SchemaBuilder, Type, TypeRef};
+use std::borrow::{Borrow, BorrowMut};
 use std::fmt;
 use std::marker::PhantomData;
-use std::num::NonZeroU64;
 use std::ops::{Deref, DerefMut};
-use std::ptr::{self, NonNull};
 
-/// A box that can be stored. `Option<PBox<T>>` takes 8 bytes.
+/// A box that can be stored. `Option<PBox<T>>` takes 8 bytes; one of a slice, `Option<PBox<[T]>>`, or of a text,
+/// `Option<PBox<str>>`, 16.
+///
+/// A list or a tree of owned boxes of any depth is dropped in constant stack. Deriving `Clone`, `PartialEq` or `Debug` for its
+/// nodes gives code that recurses, as with std's boxes.
+///
+/// ```
+/// use bartender::PBox;
+///
+/// let answer = PBox::new(42);
+/// assert_eq!(*answer, 42);
+/// let primes: PBox<[u32]> = [2, 3, 5].into_iter().collect();
+/// assert_eq!(primes.len(), 3);
+/// let name: PBox<str> = "Ada".into();
+/// assert_eq!(&*name, "Ada");
+/// ```
 #[repr(transparent)]
-pub struct PBox<T: Persist> {
-    /// Address of the block: ordinary memory while the box is owned, the region while it is stored.
-    raw: NonZeroU64,
+pub struct PBox<T: ?Sized + Boxed> {
+    /// Where the contents are: ordinary memory while the box is owned, the region while it is stored.
+    raw: T::Raw,
     owns: PhantomData<T>,
 }
 
-impl<T: Persist> PBox<T> {
-    /// A box in ordinary memory.
-    pub fn new(value: T) -> Self {
-        PBox::at(NonNull::from(Box::leak(Box::new(value))))
-    }
+mod sealed {
+    use crate::persist::Persist;
 
-    /// The value, its block given back.
-    pub fn into_inner(this: Self) -> T {
-        let block = this.ptr();
-        std::mem::forget(this);
-        // SAFETY: who owns a box owns an ordinary block, made by `Box` or by `Evict::move_out` with
-        // the same allocator and layout.
-        *unsafe { Box::from_raw(block) }
-    }
+    pub trait Sealed {}
+    impl<T: Persist> Sealed for T {}
+    impl<T: Persist> Sealed for [T] {}
+    impl Sealed for str {}
+}
 
+/// What a [`PBox`] can hold: a type that can be stored, a slice of one, or `str`. It cannot be implemented for others.
+///
+/// # Safety
+///
+/// `Raw` is the layout that `describe_box` tells; each method does for the contents what the one of [`Persist`] promises.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be stored in a region",
+    label = "not a persistent type",
+    note = "derive `Persist` for your own types; use the persistent twins of std's types: `PString` for `String`, `PVec` for `Vec`"
+)]
+pub unsafe trait Boxed: Send + Sync + 'static + sealed::Sealed {
+    /// The bytes of the box.
+    #[doc(hidden)]
+    type Raw: Copy + Send + Sync + 'static;
+
+    /// Where the contents are.
+    #[doc(hidden)]
+    fn place(raw: Self::Raw) -> *mut Self;
+
+    /// Describes the box.
+    #[doc(hidden)]
+    fn describe_box(b: &mut SchemaBuilder) -> Type;
+
+    /// Moves an owned block into the region.
+    ///
+    /// # Safety
+    ///
+    /// As [`Persist::adopt`].
+    #[doc(hidden)]
+    unsafe fn adopt_box(raw: *mut Self::Raw, a: &mut Adopt<'_>);
+
+    /// Moves a stored block out of the region.
+    ///
+    /// # Safety
+    ///
+    /// As [`Persist::evict`].
+    #[doc(hidden)]
+    unsafe fn evict_box(raw: *mut Self::Raw, e: &mut Evict<'_>);
+
+    /// Gives a stored block back.
+    ///
+    /// # Safety
+    ///
+    /// As [`Persist::release`].
+    #[doc(hidden)]
+    unsafe fn release_box(raw: Self::Raw, r: &mut Release<'_>);
+
+    /// Ends an owned block.
+    ///
+    /// # Safety
+    ///
+    /// It is owned, and not used after.
+    #[doc(hidden)]
+    unsafe fn end(raw: Self::Raw);
+
+    /// As [`Persist::parts_match`].
+    #[doc(hidden)]
+    fn box_matches(m: &mut Match<'_>, ty: TypeRef) -> bool;
+
+    /// As [`Persist::import_parts`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    ///
+    /// # Safety
+    ///
+    /// As there.
+    #[doc(hidden)]
+    unsafe fn import_box(i: &mut Import<'_>, ty: TypeRef, at: *const u8) -> Result<PBox<Self>>;
+}
+
+impl<T: ?Sized + Boxed> PBox<T> {
+    /// A box of what `raw` says.
+    ///
+    /// # Safety
+    ///
+    /// An owned block, which is the box's from now on.
     #[inline]
-    fn at(block: NonNull<T>) -> Self {
-        let addr = block.as_ptr().expose_provenance() as u64;
+    unsafe fn of(raw: T::Raw) -> Self {
         PBox {
-            raw: NonZeroU64::new(addr).expect("a block is not at address 0"),
+            raw,
             owns: PhantomData,
         }
     }
 
     #[inline]
     fn ptr(&self) -> *mut T {
-        ptr::with_exposed_provenance_mut(self.raw.get() as usize)
+        T::place(self.raw)
+    }
+
+    /// Gives the block up.
+    #[inline]
+    fn into_raw(this: Self) -> T::Raw {
+        let raw = this.raw;
+        std::mem::forget(this);
+        raw
     }
 }
 
-// SAFETY: the layout is that of `RawBox`; the block moves by the queues, which know its size.
-unsafe impl<T: Persist> Persist for PBox<T> {
+// SAFETY: the layout is that of the raw form; the block moves by the queues, which know its size.
+unsafe impl<T: ?Sized + Boxed> Persist for PBox<T> {
     const HAS_POINTERS: bool = true;
     const HAS_LOCKS: bool = false;
 
     fn describe(b: &mut SchemaBuilder) -> TypeRef {
-        b.define::<Self>(|b| {
-            let elem = T::describe(b);
-            Type::of::<Self>("PBox", Kind::Box { elem })
-        })
+        b.define::<Self>(T::describe_box)
     }
 
     #[inline]
     unsafe fn adopt(this: *mut Self, a: &mut Adopt<'_>) {
-        // SAFETY: an owned box: an ordinary block with one value.
-        unsafe {
-            let stored = a.move_in((*this).ptr(), 1, 1);
-            ptr::write(this, PBox::at(stored));
-        }
+        // SAFETY: passed on.
+        unsafe { T::adopt_box(&raw mut (*this).raw, a) }
     }
 
     #[inline]
     unsafe fn evict(this: *mut Self, e: &mut Evict<'_>) {
-        // SAFETY: a stored box: a block of the region with one value.
-        unsafe {
-            let owned = e.move_out((*this).ptr(), 1, 1);
-            ptr::write(this, PBox::at(owned));
-        }
+        // SAFETY: passed on.
+        unsafe { T::evict_box(&raw mut (*this).raw, e) }
     }
 
     #[inline]
     unsafe fn release(this: *const Self, r: &mut Release<'_>) {
-        // SAFETY: a stored box: a block of the region with one value.
-        unsafe { r.block((*this).ptr(), 1, 1) };
+        // SAFETY: passed on.
+        unsafe { T::release_box((*this).raw, r) }
     }
 
     #[inline]
@@ -95,48 +184,24 @@ unsafe impl<T: Persist> Persist for PBox<T> {
     unsafe fn zero_padding(_this: *mut Self) {}
 
     fn parts_match(m: &mut Match<'_>, ty: TypeRef) -> bool {
-        match m.kind(ty) {
-            Kind::Box { elem } => matches::<T>(m, *elem),
-            _ => false,
-        }
+        T::box_matches(m, ty)
     }
 
     unsafe fn import_parts(i: &mut Import<'_>, ty: TypeRef, at: *const u8) -> Result<Self> {
-        let Kind::Box { elem } = i.kind(ty) else {
-            return Err(i.refused::<Self>(ty));
-        };
-        // SAFETY: a stored box: a block of the region with one value, or, without bytes, none.
-        unsafe {
-            let addr = at.cast::<NonZeroU64>().read();
-            let block: *mut u8 = ptr::with_exposed_provenance_mut(addr.get() as usize);
-            let value = i.inside(|i| i.value(*elem, block))?;
-            if i.size(*elem) != 0 {
-                i.tx().free(NonNull::new_unchecked(block));
-            }
-            Ok(PBox::new(value))
-        }
+        // SAFETY: passed on.
+        unsafe { T::import_box(i, ty, at) }
     }
 }
 
-// SAFETY: the one part is the value in the block, which the box owns.
-unsafe impl<T: Persist> Project for PBox<T> {
-    type Projection<'a> = Mut<'a, T>;
-
+impl<T: ?Sized + Boxed> Drop for PBox<T> {
     #[inline]
-    unsafe fn project_raw<'a>(ptr: NonNull<Self>, tx: TxRef<'a>) -> Mut<'a, T> {
-        // SAFETY: a stored box is never null, and its block belongs to who has the box.
-        unsafe { Mut::from_raw(NonNull::new_unchecked(ptr.as_ref().ptr()), tx) }
-    }
-}
-
-impl<T: Persist> Drop for PBox<T> {
     fn drop(&mut self) {
-        // SAFETY: only owned boxes are dropped (stored ones are released), see `into_inner`.
-        drop(unsafe { Box::from_raw(self.ptr()) });
+        // SAFETY: only owned boxes are dropped (stored ones are released), see `into_raw`.
+        unsafe { T::end(self.raw) }
     }
 }
 
-impl<T: Persist> Deref for PBox<T> {
+impl<T: ?Sized + Boxed> Deref for PBox<T> {
     type Target = T;
 
     #[inline]
@@ -146,8 +211,8 @@ impl<T: Persist> Deref for PBox<T> {
     }
 }
 
-impl<T: Persist> DerefMut for PBox<T> {
-    /// Only owned boxes can be borrowed mutably; stored ones are changed through [`Mut`].
+impl<T: ?Sized + Boxed> DerefMut for PBox<T> {
+    /// Only owned boxes can be borrowed mutably; stored ones are changed through [`Mut`](crate::Mut).
     #[inline]
     fn deref_mut(&mut self) -> &mut T {
         // SAFETY: as in `deref`, exclusively.
@@ -155,64 +220,63 @@ impl<T: Persist> DerefMut for PBox<T> {
     }
 }
 
-impl<T: Persist> From<T> for PBox<T> {
-    fn from(value: T) -> Self {
-        PBox::new(value)
+impl<T: ?Sized + Boxed> AsRef<T> for PBox<T> {
+    fn as_ref(&self) -> &T {
+        self
     }
 }
 
-impl<T: Persist> From<Box<T>> for PBox<T> {
-    fn from(value: Box<T>) -> Self {
-        PBox::at(NonNull::from(Box::leak(value)))
+impl<T: ?Sized + Boxed> AsMut<T> for PBox<T> {
+    fn as_mut(&mut self) -> &mut T {
+        self
     }
 }
 
-impl<T: Persist + Clone> Clone for PBox<T> {
-    /// An owned box with a clone of the value.
-    fn clone(&self) -> Self {
-        PBox::new((**self).clone())
+impl<T: ?Sized + Boxed> Borrow<T> for PBox<T> {
+    fn borrow(&self) -> &T {
+        self
     }
 }
 
-impl<T: Persist + Default> Default for PBox<T> {
-    fn default() -> Self {
-        PBox::new(T::default())
+impl<T: ?Sized + Boxed> BorrowMut<T> for PBox<T> {
+    fn borrow_mut(&mut self) -> &mut T {
+        self
     }
 }
 
-impl<T: Persist + fmt::Debug> fmt::Debug for PBox<T> {
+impl<T: ?Sized + Boxed + fmt::Debug> fmt::Debug for PBox<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         (**self).fmt(f)
     }
 }
 
-impl<T: Persist + fmt::Display> fmt::Display for PBox<T> {
+impl<T: ?Sized + Boxed + fmt::Display> fmt::Display for PBox<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         (**self).fmt(f)
     }
 }
 
-impl<T: Persist + PartialEq> PartialEq for PBox<T> {
+impl<T: ?Sized + Boxed + PartialEq> PartialEq for PBox<T> {
     fn eq(&self, other: &Self) -> bool {
         **self == **other
     }
 }
 
-impl<T: Persist + Eq> Eq for PBox<T> {}
+impl<T: ?Sized + Boxed + Eq> Eq for PBox<T> {}
 
-impl<T: Persist + PartialOrd> PartialOrd for PBox<T> {
+impl<T: ?Sized + Boxed + PartialOrd> PartialOrd for PBox<T> {
     fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
         (**self).partial_cmp(&**other)
     }
 }
 
-impl<T: Persist + Ord> Ord for PBox<T> {
+impl<T: ?Sized + Boxed + Ord> Ord for PBox<T> {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
         (**self).cmp(&**other)
     }
 }
 
-impl<T: Persist + std::hash::Hash> std::hash::Hash for PBox<T> {
+impl<T: ?Sized + Boxed + std::hash::Hash> std::hash::Hash for PBox<T> {
     fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
         (**self).hash(state);
     }

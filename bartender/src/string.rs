@@ -10,7 +10,8 @@ use crate::persist::{Adopt, Evict, Persist, Release};
 use crate::vec::PVec;
 use bartender_heap::types::{Kind, SchemaBuilder, Type, TypeRef};
 use std::mem::ManuallyDrop;
-use std::ops::{Deref, DerefMut};
+use std::ops::{Deref, DerefMut, RangeBounds};
+use std::string::FromUtf8Error;
 
 /// A growing string, [`String`]'s persistent twin.
 ///
@@ -148,6 +149,76 @@ impl PString {
     /// Keeps the characters of which `keep` says so.
     pub fn retain(&mut self, keep: impl FnMut(char) -> bool) {
         self.standard().retain(keep);
+    }
+
+    /// The text of these bytes; nothing is copied.
+    ///
+    /// # Errors
+    ///
+    /// They are not UTF-8; the error gives them back.
+    pub fn from_utf8(bytes: Vec<u8>) -> Result<Self, FromUtf8Error> {
+        String::from_utf8(bytes).map(PString::from)
+    }
+
+    /// The text of these bytes, with a replacement character for what is not UTF-8.
+    pub fn from_utf8_lossy(bytes: &[u8]) -> Self {
+        String::from_utf8_lossy(bytes).into_owned().into()
+    }
+
+    /// The bytes of the text; nothing is copied.
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.bytes.into_vec()
+    }
+
+    /// The same text in a box of std's; nothing is copied if there is no room for more.
+    pub fn into_boxed_str(self) -> Box<str> {
+        self.into_string().into_boxed_str()
+    }
+
+    /// Makes room for `additional` bytes and no more.
+    pub fn reserve_exact(&mut self, additional: usize) {
+        self.bytes.reserve_exact(additional);
+    }
+
+    /// Gives room back that is neither used nor below `capacity`.
+    pub fn shrink_to(&mut self, capacity: usize) {
+        self.bytes.shrink_to(capacity);
+    }
+
+    /// Takes the text of `range` out, and returns it.
+    ///
+    /// # Panics
+    ///
+    /// If the range goes beyond the end or backwards, or begins or ends within a character.
+    pub fn drain(&mut self, range: impl RangeBounds<usize>) -> PString {
+        self.standard().drain(range).collect::<String>().into()
+    }
+
+    /// Puts `text` in the place of that in `range`.
+    ///
+    /// # Panics
+    ///
+    /// As [`drain`](Self::drain).
+    pub fn replace_range(&mut self, range: impl RangeBounds<usize>, text: &str) {
+        self.standard().replace_range(range, text);
+    }
+
+    /// Cuts the text in two before byte `at` and returns the second part.
+    ///
+    /// # Panics
+    ///
+    /// If `at` lies within a character or beyond the end.
+    pub fn split_off(&mut self, at: usize) -> PString {
+        self.standard().split_off(at).into()
+    }
+
+    /// Adds the text of `range` again at the end.
+    ///
+    /// # Panics
+    ///
+    /// As [`drain`](Self::drain).
+    pub fn extend_from_within(&mut self, range: impl RangeBounds<usize>) {
+        self.standard().extend_from_within(range);
     }
 }
 

@@ -5,11 +5,11 @@
 //! same code for both, and the same instructions as for a `Vec`.
 
 mod moving;
+mod parts;
+mod sliced;
 mod slices;
 mod stored;
 mod traits;
-
-pub use stored::IterMut;
 
 use crate::error::Result;
 use crate::persist::{Adopt, Evict, Import, Match, Persist, Release, matches};
@@ -17,6 +17,7 @@ use crate::raw::array::Array;
 use bartender_heap::layout::RawVec;
 use bartender_heap::types::{Kind, SchemaBuilder, Type, TypeRef};
 use std::fmt;
+use std::ops::RangeBounds;
 use std::ptr::{self, NonNull};
 
 /// A growing array, [`Vec`]'s persistent twin.
@@ -175,6 +176,112 @@ impl<T> PVec<T> {
     /// If `at > len`.
     pub fn split_off(&mut self, at: usize) -> Self {
         self.array.standard().split_off(at).into()
+    }
+}
+
+/// What `std` has beyond that. What leaves by a range or a predicate, leaves at once, when the method is called: what the
+/// iterator does not give is dropped with it.
+impl<T> PVec<T> {
+    /// Makes room for `additional` elements and no more.
+    ///
+    /// # Panics
+    ///
+    /// As [`Vec::reserve_exact`].
+    pub fn reserve_exact(&mut self, additional: usize) {
+        self.array.standard().reserve_exact(additional);
+    }
+
+    /// Gives room back that is neither used nor below `capacity`.
+    pub fn shrink_to(&mut self, capacity: usize) {
+        self.array.standard().shrink_to(capacity);
+    }
+
+    /// The same elements in a box of std's; none is copied if there is no room for more.
+    pub fn into_boxed_slice(self) -> Box<[T]> {
+        self.into_vec().into_boxed_slice()
+    }
+
+    /// Takes the last element out if `leaves` says so.
+    pub fn pop_if(&mut self, leaves: impl FnOnce(&mut T) -> bool) -> Option<T> {
+        self.array.standard().pop_if(leaves)
+    }
+
+    /// Keeps the elements of which `keep` says so, which may change them.
+    pub fn retain_mut(&mut self, keep: impl FnMut(&mut T) -> bool) {
+        self.array.standard().retain_mut(keep);
+    }
+
+    /// Removes elements that are the same as the one before, as `same` says.
+    pub fn dedup_by(&mut self, same: impl FnMut(&mut T, &mut T) -> bool) {
+        self.array.standard().dedup_by(same);
+    }
+
+    /// Removes elements whose key equals that of the one before.
+    pub fn dedup_by_key<K: PartialEq>(&mut self, key: impl FnMut(&mut T) -> K) {
+        self.array.standard().dedup_by_key(key);
+    }
+
+    /// Makes the vector `len` long with clones of `value`, or cuts it off.
+    pub fn resize(&mut self, len: usize, value: T)
+    where
+        T: Clone,
+    {
+        self.array.standard().resize(len, value);
+    }
+
+    /// Makes the vector `len` long with what `value` returns, or cuts it off.
+    pub fn resize_with(&mut self, len: usize, value: impl FnMut() -> T) {
+        self.array.standard().resize_with(len, value);
+    }
+
+    /// Adds clones of the elements in `range` at the end.
+    ///
+    /// # Panics
+    ///
+    /// If the range goes beyond the end or backwards.
+    pub fn extend_from_within(&mut self, range: impl RangeBounds<usize>)
+    where
+        T: Clone,
+    {
+        self.array.standard().extend_from_within(range);
+    }
+
+    /// Takes the elements of `range` out.
+    ///
+    /// # Panics
+    ///
+    /// If the range goes beyond the end or backwards.
+    pub fn drain(&mut self, range: impl RangeBounds<usize>) -> std::vec::IntoIter<T> {
+        let taken: Vec<T> = self.array.standard().drain(range).collect();
+        taken.into_iter()
+    }
+
+    /// Takes the elements of `range` out, and puts those of `new` in their place.
+    ///
+    /// # Panics
+    ///
+    /// If the range goes beyond the end or backwards.
+    pub fn splice(
+        &mut self,
+        range: impl RangeBounds<usize>,
+        new: impl IntoIterator<Item = T>,
+    ) -> std::vec::IntoIter<T> {
+        let taken: Vec<T> = self.array.standard().splice(range, new).collect();
+        taken.into_iter()
+    }
+
+    /// Takes the elements in `range` out of which `leaves` says so.
+    ///
+    /// # Panics
+    ///
+    /// If the range goes beyond the end or backwards.
+    pub fn extract_if(
+        &mut self,
+        range: impl RangeBounds<usize>,
+        leaves: impl FnMut(&mut T) -> bool,
+    ) -> std::vec::IntoIter<T> {
+        let taken: Vec<T> = self.array.standard().extract_if(range, leaves).collect();
+        taken.into_iter()
     }
 }
 

@@ -14,11 +14,11 @@ pub use stored::StoredIterMut;
 
 use crate::error::Result as Outcome;
 use crate::persist::{Adopt, Evict, Import, Match, Persist, Release, matches};
-use crate::raw::ring::Ring;
+use crate::raw::{bounds, ring::Ring};
 use bartender_heap::layout::RawDeque;
 use bartender_heap::types::{Kind, SchemaBuilder, Type, TypeRef};
 use std::cmp::Ordering;
-use std::ops::{Bound, RangeBounds};
+use std::ops::RangeBounds;
 use std::ptr::{self, NonNull};
 
 /// A queue with two ends, [`VecDeque`](std::collections::VecDeque)'s persistent twin.
@@ -177,29 +177,6 @@ impl<T> PVecDeque<T> {
             false => front.partition_point(before),
         }
     }
-}
-
-/// Start and end of a range of `len` elements.
-///
-/// # Panics
-///
-/// If it goes beyond the end or backwards.
-pub(crate) fn bounds(range: impl RangeBounds<usize>, len: usize) -> (usize, usize) {
-    let start = match range.start_bound() {
-        Bound::Included(&start) => start,
-        Bound::Excluded(&before) => before.saturating_add(1),
-        Bound::Unbounded => 0,
-    };
-    let end = match range.end_bound() {
-        Bound::Included(&last) => last.saturating_add(1),
-        Bound::Excluded(&end) => end,
-        Bound::Unbounded => len,
-    };
-    assert!(
-        start <= end && end <= len,
-        "range {start}..{end} of {len} elements"
-    );
-    (start, end)
 }
 
 // SAFETY: the layout is that of `RawDeque`; the block moves whole, and each element is queued once.

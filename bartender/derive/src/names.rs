@@ -19,8 +19,17 @@ pub(crate) fn check(ty: &Type, errors: &mut Vec<syn::Error>) {
             for segment in &path.path.segments {
                 if let PathArguments::AngleBracketed(arguments) = &segment.arguments {
                     for argument in &arguments.args {
-                        if let GenericArgument::Type(ty) = argument {
-                            check(ty, errors);
+                        match argument {
+                            // A box may hold a slice or a text.
+                            GenericArgument::Type(Type::Path(path))
+                                if segment.ident == "PBox" && path.path.is_ident("str") => {}
+                            GenericArgument::Type(Type::Slice(slice))
+                                if segment.ident == "PBox" =>
+                            {
+                                check(&slice.elem, errors);
+                            }
+                            GenericArgument::Type(ty) => check(ty, errors),
+                            _ => {}
                         }
                     }
                 }
@@ -52,7 +61,7 @@ pub(crate) fn check(ty: &Type, errors: &mut Vec<syn::Error>) {
         )),
         Type::Slice(_) => errors.push(syn::Error::new_spanned(
             ty,
-            "a slice has no size of its own; use `PVec<T>` or an array",
+            "a slice has no size of its own; use `PVec<T>`, `PBox<[T]>` or an array",
         )),
         _ => {}
     }
@@ -72,7 +81,7 @@ fn advice(path: &Path) -> Option<String> {
     let memory = "keeps its contents in process memory, which does not survive";
     let (why, instead) = match name.as_str() {
         "String" if !generic => (memory, "use `PString`"),
-        "str" => ("has no size of its own", "use `PString`"),
+        "str" => ("has no size of its own", "use `PString` or `PBox<str>`"),
         "PathBuf" | "OsString" | "CString" if !generic => (
             memory,
             "use `PString`, or `PVec<u8>` for bytes that are not UTF-8",

@@ -56,6 +56,17 @@ impl<'a, K: Hash + Eq, V> Entry<'a, K, V> {
         }
     }
 
+    /// Puts `value` there, whether one was or not.
+    pub fn insert_entry(self, value: V) -> OccupiedEntry<'a, K, V> {
+        match self {
+            Entry::Occupied(mut entry) => {
+                entry.insert(value);
+                entry
+            }
+            Entry::Vacant(entry) => entry.insert_entry(value),
+        }
+    }
+
     /// The value; the default is put there if there is none.
     pub fn or_default(self) -> &'a mut V
     where
@@ -135,9 +146,13 @@ impl<'a, K: Hash + Eq, V> VacantEntry<'a, K, V> {
 
     /// Puts the value there.
     pub fn insert(self, value: V) -> &'a mut V {
+        self.insert_entry(value).into_mut()
+    }
+
+    /// Puts the value there, and gives the entry.
+    pub fn insert_entry(self, value: V) -> OccupiedEntry<'a, K, V> {
         let VacantEntry { map, hash, key } = self;
         let index = map.insert_new(hash, key, value);
-        // SAFETY: the bucket was filled just now, and the map is borrowed exclusively.
-        unsafe { &mut map.table.bucket(index).as_mut().value }
+        OccupiedEntry { map, index }
     }
 }

@@ -55,9 +55,21 @@ impl<'a, K: Persist + Hash + Eq, V: Persist> StoredEntry<'a, K, V> {
     ///
     /// The region is full; nothing changed.
     pub fn or_insert_with(self, default: impl FnOnce() -> V) -> Result<Mut<'a, V>> {
+        self.or_insert_with_key(|_| default())
+    }
+
+    /// The value; what `default` returns for the key is adopted and put there if there is none.
+    ///
+    /// # Errors
+    ///
+    /// The region is full; nothing changed.
+    pub fn or_insert_with_key(self, default: impl FnOnce(&K) -> V) -> Result<Mut<'a, V>> {
         match self {
             StoredEntry::Occupied(entry) => Ok(entry.into_mut()),
-            StoredEntry::Vacant(entry) => entry.insert(default()),
+            StoredEntry::Vacant(entry) => {
+                let value = default(&entry.key);
+                entry.insert(value)
+            }
         }
     }
 

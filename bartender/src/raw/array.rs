@@ -93,6 +93,18 @@ impl<T> Array<T> {
         self.raw.ptr = block.as_ptr().expose_provenance() as u64;
     }
 
+    /// An array of all that a block holds.
+    ///
+    /// # Safety
+    ///
+    /// There are `len` elements, not none, which fill it.
+    pub(crate) unsafe fn from_block(block: NonNull<u8>, len: usize) -> Self {
+        let mut array = Array::new();
+        array.raw.ptr = block.as_ptr().expose_provenance() as u64;
+        (array.raw.cap, array.raw.len) = (len as u64, len as u64);
+        array
+    }
+
     /// A `std` vector as an owned array, without moving its elements.
     pub(crate) fn from_vec(vec: Vec<T>) -> Self {
         const {
@@ -193,6 +205,38 @@ impl<T> Array<T> {
             store.wrote(block.as_ptr(), bytes);
             (*this).set_block(block);
             (*this).raw.cap = capacity as u64;
+            if let Some((block, layout)) = freed {
+                store.free(block, layout);
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves to a block that the elements fill, or gives the block back if there is none.
+    ///
+    /// # Safety
+    ///
+    /// `this` may be changed, and is where `store` says.
+    pub(crate) unsafe fn shrink<S: Store>(this: *mut Self, store: S) -> Result<(), S::Error> {
+        // SAFETY: nobody else changes it meanwhile.
+        let old = unsafe { &*this };
+        let mut new = Array::<T>::new();
+        if old.len() != 0 {
+            let layout = Layout::array::<T>(old.len()).map_err(|_| store.too_large())?;
+            let block = store.alloc(layout)?;
+            // SAFETY: the elements fill the new block.
+            unsafe {
+                let from = NonNull::new_unchecked(old.as_ptr().cast());
+                block.copy_from_nonoverlapping(from, layout.size());
+                store.wrote(block.as_ptr(), layout.size());
+                new = Array::from_block(block, old.len());
+            }
+        }
+        let freed = old.block();
+        // SAFETY: the caller's word; the old block is in no array after.
+        unsafe {
+            store.change(this.cast(), size_of::<RawVec>());
+            (*this).raw = new.raw;
             if let Some((block, layout)) = freed {
                 store.free(block, layout);
             }

@@ -3,8 +3,13 @@
 use super::PString;
 use crate::__private::{mut_at, parts};
 use crate::error::Result;
+use crate::moved::Moved;
 use crate::mutref::Mut;
+use crate::raw::bounds;
 use crate::vec::PVec;
+use std::fmt;
+use std::mem::ManuallyDrop;
+use std::ops::RangeBounds;
 
 /// Stored strings. Each method that changes something has effect when the transaction commits.
 impl Mut<'_, PString> {
@@ -131,5 +136,125 @@ impl Mut<'_, PString> {
     /// None today.
     pub fn clear(&mut self) -> Result<()> {
         self.truncate(0)
+    }
+
+    /// Gives room that is not used back.
+    ///
+    /// # Errors
+    ///
+    /// The region is full; nothing changed.
+    pub fn shrink_to_fit(&mut self) -> Result<()> {
+        self.bytes().shrink_to_fit()
+    }
+
+    /// Adds texts at the end.
+    ///
+    /// # Errors
+    ///
+    /// The region is full; what was added before stays.
+    pub fn extend<S: AsRef<str>>(&mut self, texts: impl IntoIterator<Item = S>) -> Result<()> {
+        texts
+            .into_iter()
+            .try_for_each(|text| self.push_str(text.as_ref()))
+    }
+
+    /// Start and end of a range of bytes, between characters.
+    fn range_of(&self, range: impl RangeBounds<usize>) -> (usize, usize) {
+        let (start, end) = bounds(range, self.len());
+        assert!(
+            self.is_char_boundary(start) && self.is_char_boundary(end),
+            "byte {start} or {end} is within a character"
+        );
+        (start, end)
+    }
+
+    /// Takes the text of `range` out, and returns it as an owned one.
+    ///
+    /// # Errors
+    ///
+    /// None today.
+    ///
+    /// # Panics
+    ///
+    /// If the range goes beyond the end or backwards, or begins or ends within a character.
+    pub fn drain(&mut self, range: impl RangeBounds<usize>) -> Result<PString> {
+        let (start, end) = self.range_of(range);
+        let gone = PString::from(&self[start..end]);
+        self.bytes().remove_range(start, end - start);
+        Ok(gone)
+    }
+
+    /// Puts `text` in the place of that in `range`.
+    ///
+    /// # Errors
+    ///
+    /// The region is full; nothing changed.
+    ///
+    /// # Panics
+    ///
+    /// As [`drain`](Self::drain).
+    pub fn replace_range(&mut self, range: impl RangeBounds<usize>, text: &str) -> Result<()> {
+        let (start, end) = self.range_of(range);
+        let mut bytes = self.bytes();
+        // The new one first: it may not find room.
+        bytes.insert_slice(end, text.as_bytes())?;
+        bytes.remove_range(start, end - start);
+        Ok(())
+    }
+
+    /// Keeps the characters of which `keep` says so. All questions come before the first change.
+    ///
+    /// # Errors
+    ///
+    /// None today.
+    pub fn retain(&mut self, mut keep: impl FnMut(char) -> bool) -> Result<()> {
+        let kept: String = self.chars().filter(|c| keep(*c)).collect();
+        let same = self.as_bytes().iter().copied().zip(kept.bytes());
+        let same = same.take_while(|(old, new)| old == new).count();
+        if same == self.len() {
+            return Ok(());
+        }
+        let mut bytes = self.bytes();
+        bytes.truncate(kept.len())?;
+        let (_, mut behind) = bytes.split_at_mut(same);
+        behind.copy_from_slice(&kept.as_bytes()[same..]);
+        Ok(())
+    }
+
+    /// Turns the letters `a` to `z` into capital ones. All bytes go into the transaction's record.
+    pub fn make_ascii_uppercase(&mut self) {
+        self.bytes().as_mut_slice().make_ascii_uppercase();
+    }
+
+    /// Turns the letters `A` to `Z` into small ones. All bytes go into the transaction's record.
+    pub fn make_ascii_lowercase(&mut self) {
+        self.bytes().as_mut_slice().make_ascii_lowercase();
+    }
+
+    /// Cuts the text in two before byte `at`. The second part lies in a new block of the region, to be attached somewhere.
+    ///
+    /// # Errors
+    ///
+    /// The region is full; nothing changed.
+    ///
+    /// # Panics
+    ///
+    /// If `at` lies within a character or beyond the end.
+    pub fn split_off(&mut self, at: usize) -> Result<Moved<PString>> {
+        assert!(
+            self.is_char_boundary(at),
+            "byte {at} is within a character or beyond the end"
+        );
+        let bytes = ManuallyDrop::into_inner(self.bytes().cut_off(at)?);
+        let part = ManuallyDrop::new(PString { bytes });
+        // SAFETY: the part is stored, UTF-8, and belongs to the transaction from now on.
+        Ok(unsafe { Moved::keep(Mut::tx(self), &raw const *part) })
+    }
+}
+
+/// `write!` adds at the end. When the region is full it says no more than that it failed, and what was added before stays.
+impl fmt::Write for Mut<'_, PString> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.push_str(text).map_err(|_| fmt::Error)
     }
 }

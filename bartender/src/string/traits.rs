@@ -3,7 +3,7 @@
 
 use super::PString;
 use crate::vec::PVec;
-use std::borrow::{Borrow, Cow};
+use std::borrow::{Borrow, BorrowMut, Cow};
 use std::cmp::Ordering;
 use std::convert::Infallible;
 use std::ffi::OsStr;
@@ -133,6 +133,32 @@ collect! {
     ['a] &'a char;
     ['a] &'a str;
     [] String;
+    ['a] Cow<'a, str>;
+    [] Box<str>;
+}
+
+impl FromIterator<PString> for PString {
+    fn from_iter<I: IntoIterator<Item = PString>>(iter: I) -> Self {
+        iter.into_iter().map(PString::into_string).collect()
+    }
+}
+
+impl Extend<PString> for PString {
+    fn extend<I: IntoIterator<Item = PString>>(&mut self, iter: I) {
+        iter.into_iter().for_each(|text| self.push_str(&text));
+    }
+}
+
+impl BorrowMut<str> for PString {
+    fn borrow_mut(&mut self) -> &mut str {
+        self
+    }
+}
+
+impl AsMut<str> for PString {
+    fn as_mut(&mut self) -> &mut str {
+        self
+    }
 }
 
 impl Add<&str> for PString {

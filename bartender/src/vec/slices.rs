@@ -4,8 +4,9 @@ use super::PVec;
 use crate::error::{Error, Result};
 use crate::mutref::Mut;
 use crate::persist::PlainData;
-use crate::raw::array::Array;
+use crate::raw::{array::Array, bounds};
 use std::io;
+use std::ops::RangeBounds;
 
 /// Stored vectors of [`PlainData`].
 impl<T: PlainData> Mut<'_, PVec<T>> {
@@ -86,9 +87,41 @@ impl<T: PlainData> Mut<'_, PVec<T>> {
         // vector.
         unsafe {
             let (ptr, len) = ((*array).as_ptr(), (*array).len());
-            tx.change(ptr.cast(), len * size_of::<T>());
+            if len != 0 {
+                tx.change(ptr.cast(), len * size_of::<T>());
+            }
             std::slice::from_raw_parts_mut(ptr, len)
         }
+    }
+
+    /// Writes `value` to each place.
+    pub fn fill(&mut self, value: T) {
+        self.as_mut_slice().fill(value);
+    }
+
+    /// Adds copies of the elements in `range` at the end.
+    ///
+    /// # Errors
+    ///
+    /// The region is full; nothing changed.
+    ///
+    /// # Panics
+    ///
+    /// If the range goes beyond the end or backwards.
+    pub fn extend_from_within(&mut self, range: impl RangeBounds<usize>) -> Result<()> {
+        let (start, end) = bounds(range, self.len());
+        self.reserve(end - start)?;
+        let (array, tx) = self.array();
+        // SAFETY: there is room, and the elements are there. Plain data is its bytes. The vector is borrowed for changing by
+        // this transaction.
+        unsafe {
+            let (ptr, len) = ((*array).as_ptr(), (*array).len());
+            let (to, count) = (ptr.add(len), end - start);
+            tx.change(to.cast(), count * size_of::<T>());
+            to.copy_from_nonoverlapping(ptr.add(start), count);
+            Array::set_len(array, len + count, tx);
+        }
+        Ok(())
     }
 }
 

@@ -5,13 +5,12 @@
 //! the vector as it was. None of them hands out `&mut T` of stored data.
 
 use super::PVec;
-use crate::__private::{mut_at, parts};
+use crate::__private::parts;
 use crate::error::Result;
 use crate::mutref::Mut;
 use crate::persist::{Persist, hold_all};
 use crate::raw::{self, array::Array};
 use crate::tx::TxRef;
-use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 
 /// How an element is taken out: as an owned value, or as one that is moved.
@@ -198,34 +197,6 @@ impl<T: Persist> Mut<'_, PVec<T>> {
         }
     }
 
-    /// Exchanges two elements (`[T]::swap`, whose name `Mut::swap` has).
-    ///
-    /// # Errors
-    ///
-    /// A lock inside one of the two is held by an older transaction; nothing changed.
-    ///
-    /// # Panics
-    ///
-    /// If one of them is not there.
-    pub fn swap_elements(&mut self, a: usize, b: usize) -> Result<()> {
-        let len = self.len();
-        assert!(
-            a < len && b < len,
-            "swap indices (are {a} and {b}) should be < len (is {len})"
-        );
-        self.hold_at(a)?;
-        self.hold_at(b)?;
-        let (array, tx) = self.array();
-        // SAFETY: both elements are there. The vector is borrowed for changing by this transaction.
-        unsafe {
-            let ptr = (*array).as_ptr();
-            tx.change(ptr.add(a).cast(), size_of::<T>());
-            tx.change(ptr.add(b).cast(), size_of::<T>());
-            ptr.add(a).swap(ptr.add(b));
-        }
-        Ok(())
-    }
-
     /// Drops the elements from `len` on; their blocks are freed when the transaction is durable.
     ///
     /// # Errors
@@ -266,39 +237,6 @@ impl<T: Persist> Mut<'_, PVec<T>> {
         values.into_iter().try_for_each(|value| self.push(value))
     }
 
-    /// The element at `index`, to be changed.
-    pub fn get_mut(&mut self, index: usize) -> Option<Mut<'_, T>> {
-        if index >= self.len() {
-            return None;
-        }
-        let (array, tx) = self.array();
-        // SAFETY: the element is there and borrowed as long as the vector.
-        Some(unsafe { mut_at((*array).as_ptr().add(index), tx) })
-    }
-
-    /// The first element, to be changed.
-    pub fn first_mut(&mut self) -> Option<Mut<'_, T>> {
-        self.get_mut(0)
-    }
-
-    /// The last element, to be changed.
-    pub fn last_mut(&mut self) -> Option<Mut<'_, T>> {
-        self.get_mut(self.len().wrapping_sub(1))
-    }
-
-    /// All elements in order, to be changed.
-    pub fn iter_mut(&mut self) -> IterMut<'_, T> {
-        let (array, tx) = self.array();
-        // SAFETY: the vector is borrowed for changing as long as the iterator lives.
-        let (next, left) = unsafe { ((*array).as_ptr(), (*array).len()) };
-        IterMut {
-            next,
-            left,
-            tx,
-            borrowed: PhantomData,
-        }
-    }
-
     /// Keeps the elements of which `keep` says so, and drops the others.
     ///
     /// # Errors
@@ -308,16 +246,27 @@ impl<T: Persist> Mut<'_, PVec<T>> {
         self.hold_from(0)?;
         // All questions before the first change: `keep` may panic, and the panic may be caught.
         let kept: Vec<bool> = self.iter_mut().map(&mut keep).collect();
+        self.keep(&kept, |tx, at| {
+            // SAFETY: the element ends, and nobody sees it from now on.
+            unsafe { raw::release(tx, at, 1) }
+        })
+    }
+
+    /// Keeps the elements that `kept` says, in their order; `out` gets the others. All their locks are held.
+    pub(super) fn keep(
+        &mut self,
+        kept: &[bool],
+        mut out: impl FnMut(TxRef<'_>, *mut T) -> Result<()>,
+    ) -> Result<()> {
         let (array, tx) = self.array();
         let mut len = 0;
-        // SAFETY: each element is kept once or released once. The vector is borrowed for
-        // changing by this transaction.
+        // SAFETY: each element is kept once or given out once. The vector is borrowed for changing by this transaction.
         unsafe {
             let ptr = (*array).as_ptr();
-            for (index, keep) in kept.into_iter().enumerate() {
+            for (index, keep) in kept.iter().enumerate() {
                 let at = ptr.add(index);
                 if !keep {
-                    raw::release(tx, at, 1)?;
+                    out(tx, at)?;
                     continue;
                 }
                 if len != index {
@@ -326,7 +275,9 @@ impl<T: Persist> Mut<'_, PVec<T>> {
                 }
                 len += 1;
             }
-            Array::set_len(array, len, tx);
+            if len != kept.len() {
+                Array::set_len(array, len, tx);
+            }
         }
         Ok(())
     }
@@ -352,31 +303,3 @@ impl<T: Persist> Mut<'_, PVec<T>> {
         unsafe { hold_all(tx, (*array).as_ptr().add(index), 1) }
     }
 }
-
-/// The elements of a stored vector, to be changed; see `Mut<'_, PVec<T>>::iter_mut`.
-pub struct IterMut<'a, T> {
-    next: *mut T,
-    left: usize,
-    tx: TxRef<'a>,
-    borrowed: PhantomData<&'a mut T>,
-}
-
-impl<'a, T: Persist> Iterator for IterMut<'a, T> {
-    type Item = Mut<'a, T>;
-
-    fn next(&mut self) -> Option<Mut<'a, T>> {
-        self.left = self.left.checked_sub(1)?;
-        let at = self.next;
-        // SAFETY: each element is handed out once, and is borrowed as long as the vector.
-        unsafe {
-            self.next = at.add(1);
-            Some(mut_at(at, self.tx))
-        }
-    }
-
-    fn size_hint(&self) -> (usize, Option<usize>) {
-        (self.left, Some(self.left))
-    }
-}
-
-impl<T: Persist> ExactSizeIterator for IterMut<'_, T> {}

@@ -6,6 +6,7 @@ use crate::raw::array::Array;
 use std::borrow::{Borrow, BorrowMut};
 use std::cmp::Ordering;
 use std::hash::{Hash, Hasher};
+use std::io;
 use std::mem::ManuallyDrop;
 use std::ops::{Deref, DerefMut, Index, IndexMut};
 use std::slice::{self, SliceIndex};
@@ -97,6 +98,48 @@ impl<T> From<PVec<T>> for Vec<T> {
     }
 }
 
+impl<T> From<Box<[T]>> for PVec<T> {
+    /// Copies nothing.
+    fn from(values: Box<[T]>) -> Self {
+        Vec::from(values).into()
+    }
+}
+
+impl<T> From<PVec<T>> for Box<[T]> {
+    /// Copies nothing if there is no room for more elements.
+    fn from(vec: PVec<T>) -> Self {
+        vec.into_boxed_slice()
+    }
+}
+
+impl<T, const N: usize> TryFrom<PVec<T>> for [T; N] {
+    type Error = PVec<T>;
+
+    /// # Errors
+    ///
+    /// The vector itself, if there are not just `N` elements.
+    fn try_from(vec: PVec<T>) -> Result<Self, PVec<T>> {
+        <[T; N]>::try_from(vec.into_vec()).map_err(PVec::from)
+    }
+}
+
+impl From<&str> for PVec<u8> {
+    fn from(text: &str) -> Self {
+        text.as_bytes().into()
+    }
+}
+
+impl io::Write for PVec<u8> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 impl<T, const N: usize> From<[T; N]> for PVec<T> {
     fn from(array: [T; N]) -> Self {
         Vec::from(array).into()
@@ -182,10 +225,23 @@ equal_to! {
     [const N: usize] &[U; N];
 }
 
-impl<T: PartialEq<U>, U> PartialEq<PVec<U>> for Vec<T> {
-    fn eq(&self, other: &PVec<U>) -> bool {
-        self.as_slice() == other.as_slice()
-    }
+/// The same from the other side.
+macro_rules! equals {
+    ($([$($generics:tt)*] $other:ty;)*) => {$(
+        impl<T: PartialEq<U>, U, $($generics)*> PartialEq<PVec<U>> for $other {
+            fn eq(&self, other: &PVec<U>) -> bool {
+                self[..] == other[..]
+            }
+        }
+    )*};
+}
+
+equals! {
+    [] [T];
+    [] &[T];
+    [] Vec<T>;
+    [const N: usize] [T; N];
+    [const N: usize] &[T; N];
 }
 
 impl<T: PartialOrd> PartialOrd for PVec<T> {

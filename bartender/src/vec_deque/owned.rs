@@ -2,9 +2,9 @@
 //!
 //! Each leaves the deque whole when a callback or an element's `Drop` or `Clone` panics.
 
-use super::{IterMut, PVecDeque, bounds};
+use super::{IterMut, PVecDeque};
 use crate::raw::ring::Ring;
-use crate::raw::{Ordinary, Store, sure};
+use crate::raw::{Ordinary, Store, bounds, sure};
 use std::ops::RangeBounds;
 use std::ptr;
 

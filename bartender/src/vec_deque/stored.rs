@@ -3,12 +3,12 @@
 //! Each keeps what it overwrites for an abort and puts what it writes into the transaction's record. An element that
 //! goes in is adopted before anything refers to it, so an error leaves the deque as it was.
 
-use super::{PVecDeque, bounds};
+use super::PVecDeque;
 use crate::__private::{mut_at, parts};
 use crate::error::{Error, Result};
 use crate::mutref::Mut;
 use crate::persist::{Persist, PlainData, hold_all};
-use crate::raw::{self, ring::Ring};
+use crate::raw::{self, bounds, ring::Ring};
 use crate::tx::TxRef;
 use std::marker::PhantomData;
 use std::ops::RangeBounds;

@@ -32,7 +32,7 @@ fn an_element(mut accounts: Mut<'_, PVec<Account>>) {
 }
 
 fn a_method_of_the_owned_one(mut name: Mut<'_, PString>) {
-    name.retain(|c| c.is_ascii());
+    name.as_mut_str();
 }
 
 fn main() {}

@@ -1,0 +1,254 @@
+//! Boxes of slices and of texts, owned and stored; and lists and trees of boxes so deep that recursion would not do.
+#![cfg(not(loom))]
+
+use bartender::{Error, Heap, Mut, PBox, PHashMap, PMutex, PString, PVec, PVecDeque, Persist};
+use std::collections::HashMap;
+
+#[path = "../../bartender-pm/tests/places/mod.rs"]
+mod places;
+
+#[derive(Persist, Default)]
+#[repr(C)]
+struct Root {
+    words: PBox<[PString]>,
+    numbers: Option<PBox<[u32]>>,
+    name: PBox<str>,
+    list: Option<PBox<Node>>,
+    tree: Tree,
+    places: PHashMap<PBox<str>, PBox<[u8]>>,
+}
+
+#[derive(Persist, Default)]
+#[repr(C)]
+struct Node {
+    value: u64,
+    next: Option<PBox<Node>>,
+}
+
+/// Boxes behind vectors, deques and maps.
+#[derive(Persist, Default)]
+#[repr(C)]
+struct Tree {
+    list: PVec<PBox<Tree>>,
+    queue: PVecDeque<PBox<Tree>>,
+    map: PHashMap<u32, PBox<Tree>>,
+}
+
+fn open(path: &std::path::Path) -> Heap<PMutex<Root>> {
+    open_for(path, 0)
+}
+
+/// With a log that takes so many nodes in one transaction: not all of them are put into fresh pages.
+fn open_for(path: &std::path::Path, nodes: u64) -> Heap<PMutex<Root>> {
+    let log = (nodes * 40).max(16 << 20);
+    let options = Heap::options().max_size(2 << 30).log_size(log);
+    options.open(path).expect("the region opens")
+}
+
+#[test]
+fn boxes_have_the_sizes_that_are_promised() {
+    assert_eq!(size_of::<Option<PBox<Node>>>(), 8);
+    assert_eq!(size_of::<Option<PBox<[u64]>>>(), 16);
+    assert_eq!(size_of::<Option<PBox<str>>>(), 16);
+    assert_eq!(size_of::<PBox<[u64]>>(), 16);
+}
+
+#[test]
+fn boxed_slices_come_from_and_go_to_what_std_has() {
+    let numbers: PBox<[u32]> = (0..5).collect();
+    assert_eq!(*numbers, [0, 1, 2, 3, 4]);
+    assert_eq!(
+        numbers
+            .iter()
+            .rev()
+            .copied()
+            .collect::<PBox<[u32]>>()
+            .into_vec(),
+        [4, 3, 2, 1, 0]
+    );
+    let mut copy = numbers.clone();
+    copy[0] = 9;
+    copy.sort_unstable();
+    assert_eq!((&*copy, copy > numbers), (&[1, 2, 3, 4, 9][..], true));
+    assert_eq!(Box::<[u32]>::from(PBox::from(vec![7])).len(), 1);
+    assert_eq!(
+        PVec::from(PBox::from([1u8, 2])),
+        PBox::<[u8]>::from(PVec::from([1, 2])).into_vec()
+    );
+    assert!(PBox::<[u64]>::default().is_empty() && PBox::<str>::default().is_empty());
+    let texts: PBox<[PString]> = ["a", "b"].map(PString::from).into();
+    assert_eq!(
+        texts.into_iter().map(String::from).collect::<String>(),
+        "ab"
+    );
+    let name: PBox<str> = "Ada".into();
+    assert_eq!(
+        (format!("{name} {name:?}"), name.clone().into_string()),
+        ("Ada \"Ada\"".into(), "Ada".into())
+    );
+    assert_eq!(PString::from(PBox::<str>::from(PString::from("x"))), "x");
+    let map = HashMap::from([(PBox::<str>::from("k"), 1)]);
+    assert_eq!(map.get("k"), Some(&1));
+    assert_eq!(
+        *PBox::into_box(PBox::new(5)),
+        PBox::into_inner(PBox::new(5))
+    );
+}
+
+#[test]
+fn stored_slices_are_read_changed_moved_and_freed() {
+    let place = places::place();
+    let heap = open(place.region());
+    heap.update(|mut root| {
+        let fields = root.project();
+        let (mut words, mut numbers, mut places) = (fields.words, fields.numbers, fields.places);
+        words.set(["c", "a", "b"].map(PString::from).into())?;
+        numbers.set(Some((0..1000).collect()))?;
+        let mut name = fields.name;
+        name.set("Ada".into())?;
+        places.insert("here".into(), [1, 2, 3].into())?;
+        let mut words = words.project();
+        words.get_mut(1).expect("there").push('!')?;
+        words.sort()?;
+        words.reverse()?;
+        for mut word in words.iter_mut().rev() {
+            word.push('.')?;
+        }
+        let (mut front, mut back) = words.split_at_mut(1);
+        Mut::swap(
+            &mut front.first_mut().expect("one"),
+            &mut back.last_mut().expect("two"),
+        )?;
+        let mut numbers = numbers.project().expect("there").into_project();
+        numbers.as_mut_slice()[999] = 7;
+        numbers.rotate_right(1)
+    })
+    .unwrap();
+    let look = |heap: &Heap<PMutex<Root>>| {
+        let root = heap.read();
+        assert_eq!(*root.words, ["a!.", "b.", "c."]);
+        let numbers = root.numbers.as_ref().expect("there");
+        assert_eq!(
+            (numbers[0], numbers[1], numbers[999], numbers.len()),
+            (7, 0, 998, 1000)
+        );
+        assert_eq!(
+            (&*root.name, &root.places["here"][..]),
+            ("Ada", &[1, 2, 3][..])
+        );
+    };
+    look(&heap);
+    let aborted = heap.update(|mut root| {
+        root.words_mut().set(PBox::default())?;
+        root.words_mut().into_project().reverse()?;
+        Err::<(), _>(Error::abort("as planned"))
+    });
+    assert!(matches!(aborted, Err(Error::Aborted(_))));
+    look(&heap);
+    heap.check().unwrap();
+    heap.close().unwrap();
+    let heap = open(place.region());
+    look(&heap);
+    let (words, numbers, name) = heap
+        .update(|mut root| {
+            let fields = root.project();
+            let (mut words, mut numbers, mut name, mut places) =
+                (fields.words, fields.numbers, fields.name, fields.places);
+            places.remove("here")?;
+            places.shrink_to_fit()?;
+            Ok((
+                Mut::take(&mut words)?,
+                Mut::take(&mut numbers)?,
+                Mut::take(&mut name)?,
+            ))
+        })
+        .unwrap();
+    assert_eq!(
+        (words.len(), numbers.map(|n| n.len()), name.len()),
+        (3, Some(1000), 3)
+    );
+    heap.check().unwrap();
+    assert_eq!(heap.stats().live_blocks, 1, "the root's block");
+}
+
+fn list(len: u64) -> Option<PBox<Node>> {
+    let mut list = None;
+    for value in 0..len {
+        list = Some(PBox::new(Node { value, next: list }));
+    }
+    list
+}
+
+/// Runs on a stack that recursion would soon overflow.
+fn with_little_stack(body: impl FnOnce() + Send + 'static) {
+    let thread = std::thread::Builder::new().stack_size(256 << 10);
+    thread
+        .spawn(body)
+        .expect("a thread")
+        .join()
+        .expect("enough stack");
+}
+
+/// A list goes in, is looked at, marked, taken out and dropped; another one is freed where it is.
+fn long_life(len: u64) {
+    let place = places::place();
+    let heap = open_for(place.region(), len);
+    heap.update(|mut root| root.list_mut().set(list(len)))
+        .unwrap();
+    assert!(heap.check().unwrap().blocks > len);
+    heap.close().unwrap();
+    let heap = open_for(place.region(), len);
+    let (mut count, mut at) = (0, heap.read().list.is_some());
+    {
+        let root = heap.read();
+        let mut next = root.list.as_deref();
+        while let Some(node) = next {
+            count += 1;
+            assert_eq!(node.value, len - count);
+            next = node.next.as_deref();
+        }
+        at &= count == len;
+    }
+    assert!(at);
+    let taken = heap
+        .update(|mut root| Mut::take(&mut root.list_mut()))
+        .unwrap();
+    drop(taken);
+    heap.update(|mut root| root.list_mut().set(list(len)))
+        .unwrap();
+    heap.update(|mut root| root.list_mut().set(None)).unwrap();
+    heap.check().unwrap();
+    assert_eq!(heap.stats().live_blocks, 1, "the root's block");
+}
+
+#[test]
+fn lists_of_any_length_end_without_recursion() {
+    with_little_stack(|| {
+        drop(list(if cfg!(miri) { 2_000 } else { 1_000_000 }));
+        let mut tree = Tree::default();
+        for depth in 0..if cfg!(miri) { 300 } else { 100_000 } {
+            let mut above = Tree::default();
+            match depth % 3 {
+                0 => above.list.push(PBox::new(tree)),
+                1 => above.queue.push_front(PBox::new(tree)),
+                _ => drop(above.map.insert(depth, PBox::new(tree))),
+            }
+            tree = above;
+        }
+        drop(tree);
+    });
+}
+
+#[test]
+fn a_long_list_lives_in_a_region_without_recursion() {
+    with_little_stack(|| long_life(100_000));
+}
+
+#[test]
+#[ignore = "takes a minute and gigabytes"]
+fn a_list_of_ten_million_nodes_overflows_no_stack() {
+    with_little_stack(|| {
+        drop(list(10_000_000));
+        long_life(10_000_000);
+    });
+}
