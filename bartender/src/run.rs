@@ -211,13 +211,12 @@ impl Core {
     /// Logs what was changed, if that is anything; on an error everything is taken back.
     #[inline]
     fn commit(&self, state: &mut Context, writer: &mut Writer<'_>) -> Result<Option<Ticket>> {
-        if state.changes.is_empty()
-            && state.frees.is_empty()
-            && state.blocks.is_empty()
-            && state.published.is_empty()
-        {
+        if state.changes.is_empty() && state.blocks.is_empty() && state.published.is_empty() {
             // What it read has to be the latest.
             self.region.check_current()?;
+            if !state.frees.is_empty() {
+                self.free_unlinked(state);
+            }
             return Ok(None);
         }
         match self.append(state, writer) {

@@ -9,7 +9,8 @@
 #![allow(clippy::unit_arg)]
 
 use bartender::{
-    Error, Heap, Mut, PBox, PHashMap, PMutex, PRwLock, PString, PVec, Persist, Result,
+    Error, Heap, Mut, PAtomicU64, PBox, PHashMap, PMutex, PRcu, PRwLock, PShared, PString, PVec,
+    PVecDeque, Persist, Result,
 };
 use bartender_heap::types::Schema;
 use bartender_pm::Counts;
@@ -33,6 +34,10 @@ struct Root {
     roomy: PMutex<PHashMap<u64, u64>>,
     large: PMutex<PVec<u64>>,
     elsewhere: PMutex<PVec<u64>>,
+    deque: PMutex<PVecDeque<u64>>,
+    hits: PAtomicU64,
+    version: PRcu<[u64; 4]>,
+    owners: PMutex<PVec<PShared<u64>>>,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -117,7 +122,10 @@ fn typed(rows: &mut Rows, path: &Path, medium: Medium) {
         map.extend((0..14).map(|n| (n, n)))?;
         tx.lock(&root.roomy)?.reserve(40)?;
         *tx.lock(&root.word)? = 1;
-        Ok(())
+        tx.lock(&root.deque)?.reserve(100)?;
+        let mut owners = tx.lock(&root.owners)?;
+        owners.reserve(10)?;
+        owners.push(PShared::new(7))
     })
     .unwrap();
     row(rows, "read", || Ok(*root.word.read()));
@@ -181,6 +189,35 @@ fn typed(rows: &mut Rows, path: &Path, medium: Medium) {
     row(rows, "PHashMap remove", || {
         update(&mut |root, tx| Ok(assert_eq!(tx.lock(&root.roomy)?.remove(&5)?, Some(2))))
     });
+    row(rows, "PVecDeque push_front", || {
+        update(&mut |root, tx| tx.lock(&root.deque)?.push_front(1))
+    });
+    row(rows, "PVecDeque pop_back", || {
+        update(&mut |root, tx| Ok(assert_eq!(tx.lock(&root.deque)?.pop_back()?, Some(1))))
+    });
+    row(rows, "PAtomicU64 add", || {
+        update(&mut |root, tx| root.hits.add(tx, 1))
+    });
+    row(rows, "PAtomicU64 load", || {
+        Ok(assert_eq!(root.hits.load(), 1))
+    });
+    row(rows, "PRcu replace", || {
+        update(&mut |root, tx| root.version.replace(tx, [1; 4]))
+    });
+    row(rows, "PRcu read", || {
+        Ok(assert_eq!(*root.version.read(), [1; 4]))
+    });
+    row(rows, "PShared share and attach", || {
+        update(&mut |root, tx| {
+            let mut owners = tx.lock(&root.owners)?;
+            let again = owners[0].share(tx)?;
+            owners.push_moved(again)
+        })
+    });
+    // The transaction that ends the value has nothing to log.
+    row(rows, "PShared, the last owners go", || {
+        update(&mut |root, tx| tx.lock(&root.owners)?.clear())
+    });
     row(rows, "store 800 kB", || {
         let large = PVec::from(vec![7; 100_000]);
         let mut large = Some(large);
@@ -243,6 +280,14 @@ const GOLDEN: &[Golden] = &[
     ("PHashMap insert",                   1,     2,  128, [0, 0, 1, 0, 0]),
     ("PHashMap change",                   1,     1,   64, [0, 0, 1, 0, 0]),
     ("PHashMap remove",                   1,     2,  128, [0, 0, 1, 0, 0]),
+    ("PVecDeque push_front",              1,     2,  128, [0, 0, 1, 0, 0]),
+    ("PVecDeque pop_back",                1,     1,   64, [0, 0, 1, 0, 0]),
+    ("PAtomicU64 add",                    1,     1,   64, [0, 0, 1, 0, 0]),
+    ("PAtomicU64 load",                   0,     0,    0, [0, 0, 0, 0, 0]),
+    ("PRcu replace",                      1,     2,  128, [0, 0, 1, 0, 0]),
+    ("PRcu read",                         0,     0,    0, [0, 0, 0, 0, 0]),
+    ("PShared share and attach",          1,     2,  128, [0, 0, 1, 0, 0]),
+    ("PShared, the last owners go",       1,     1,   64, [0, 0, 1, 0, 0]),
     ("store 800 kB",                      2, 12546,  128, [1, 0, 3, 0, 0]),
     ("move 800 kB inside",                1,     2,  128, [0, 0, 1, 0, 0]),
     ("checkpoint",                        2,    19,    0, [0, 0, 3, 0, 0]),

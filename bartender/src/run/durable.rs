@@ -97,6 +97,20 @@ impl Core {
         state.clear();
     }
 
+    /// Frees of a transaction that changed nothing: what it frees had been unlinked by others, whose numbers are drawn.
+    #[cold]
+    pub(super) fn free_unlinked(&self, state: &mut Context) {
+        let frees = mem::take(&mut state.frees);
+        let seq = self.region.last_seq();
+        self.deferred().push_back(Deferred {
+            seq,
+            frees,
+            entries: Vec::new(),
+        });
+        self.any_deferred.store(true, Ordering::Relaxed);
+        self.free_deferred();
+    }
+
     /// Entries that stand in a durable record need not travel any more. Before any block of their superblocks is freed:
     /// one that is free and has no durable entry counts as fresh.
     #[inline]
