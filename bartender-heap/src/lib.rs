@@ -50,7 +50,10 @@ mod heap;
 mod pending;
 mod relocate;
 
+mod compact;
+
 pub use block::NotABlock;
+pub use compact::{Compacted, compact};
 pub use error::{Around, Error, Result};
 pub use heap::{Block, Entry, Freed, Heap, Marking, NewSchema};
 pub use mark::MarkReport;

@@ -16,6 +16,7 @@ use crate::layout::UNIT;
 use crate::mark::{View, mark};
 use crate::marks::Marks;
 use crate::table;
+use crate::types::Schema;
 use bartender_pm::medium::Medium;
 use bartender_pm::sync::atomic::{AtomicU64, Ordering::*};
 use bartender_pm::{Options, Region, Relocation};
@@ -88,26 +89,48 @@ fn pointers(relocation: &Relocation) -> Result<Words> {
     if schema.is_untyped() {
         return Err(Error::Immovable);
     }
-    let (end, max) = (home.len() as u64 / UNIT, relocation.max_size() / UNIT);
-    let (extents, _) = table::resolve(table::read(home, max), end, max)?;
-    let found = Finder {
-        marks: Marks::new(extents.into_values(), end),
-        words: (0..home.len().div_ceil(512)).map(|_| 0.into()).collect(),
-    };
     let view = View {
         home_base: relocation.to(),
         other_base: relocation.from(),
         bytes: home,
     };
+    let found = find(&schema, header.root, view, relocation.max_size())?;
     found.pointer(header::ROOT);
-    mark(&schema, header.root, view, &found)?;
-    Ok(Words(found.words))
+    Ok(found.words)
+}
+
+/// Checks all data that the block at the address `root` leads to, and finds their blocks and pointers.
+pub(crate) fn find(schema: &Schema, root: u64, view: View<'_>, max_size: u64) -> Result<Finder> {
+    let home = view.bytes;
+    let (end, max) = (home.len() as u64 / UNIT, max_size / UNIT);
+    let (extents, _) = table::resolve(table::read(home, max), end, max)?;
+    let words = (0..home.len().div_ceil(512)).map(|_| 0.into()).collect();
+    let found = Finder {
+        marks: Marks::new(extents.into_values(), end),
+        words: Words(words),
+    };
+    mark(schema, root, view, &found)?;
+    Ok(found)
 }
 
 /// Home offsets of pointers: a bit for each word of 8 bytes.
-struct Words(Vec<AtomicU64>);
+pub(crate) struct Words(Vec<AtomicU64>);
 
 impl Words {
+    /// Those in the home bytes `start..end`, ascending.
+    pub(crate) fn within(&self, start: u64, end: u64) -> impl Iterator<Item = u64> {
+        let of_all = move |i: usize| {
+            let bits = self.0[i].load(Relaxed);
+            let here = (0..64).filter(move |bit| bits >> bit & 1 == 1);
+            here.map(move |bit| (i as u64 * 64 + bit) * 8)
+        };
+        let words = start as usize / 512..(end as usize).div_ceil(512);
+        words
+            .flat_map(of_all)
+            .skip_while(move |at| *at < start)
+            .take_while(move |at| *at < end)
+    }
+
     /// The offsets, ascending.
     fn each(&self) -> impl Iterator<Item = u64> {
         self.0.iter().enumerate().flat_map(|(i, bits)| {
@@ -122,9 +145,25 @@ impl Words {
 ///
 /// `words` is set by anyone (`fetch_or`) while marking runs, and read when all
 /// of its threads are through.
-struct Finder {
+pub(crate) struct Finder {
     marks: Marks,
-    words: Vec<AtomicU64>,
+    pub(crate) words: Words,
+}
+
+impl Finder {
+    /// Calls `f` with home offset and size of each block that was found.
+    pub(crate) fn each_block(&self, mut f: impl FnMut(u64, u64) -> Result<()>) -> Result<()> {
+        for (extent, size, words) in self.marks.each() {
+            for (at, (mut mark, _)) in words.enumerate() {
+                while mark != 0 {
+                    let index = at as u64 * 64 + u64::from(mark.trailing_zeros());
+                    mark &= mark - 1;
+                    f(extent.unit * UNIT + index * size, size)?;
+                }
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Blocks for Finder {
@@ -145,6 +184,6 @@ impl Blocks for Finder {
     }
 
     fn pointer(&self, offset: u64) {
-        self.words[offset as usize / 512].fetch_or(1 << (offset / 8 % 64), Relaxed);
+        self.words.0[offset as usize / 512].fetch_or(1 << (offset / 8 % 64), Relaxed);
     }
 }

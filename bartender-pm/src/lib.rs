@@ -64,7 +64,7 @@ pub use frozen::Frozen;
 pub use holes::Space;
 pub use layout::MAX_EPOCH;
 pub use log::{Replication, Sealed};
-pub use medium::{LogStyle, Medium, MediumKind, ViewSource, erase_device};
+pub use medium::{LogStyle, Medium, MediumKind, ViewSource, erase_device, replace_file};
 pub use options::Options;
 pub use os::give_way;
 pub use primary::Picture;

@@ -187,6 +187,16 @@ pub fn erase_device(path: impl AsRef<Path>) -> Result<()> {
     }
 }
 
+/// Lets a region's file, which lies beside another one and is closed, take that one's place: its name and permissions, in
+/// one durable step.
+///
+/// # Errors
+///
+/// `Io`. Either file has the name then.
+pub fn replace_file(by: impl AsRef<Path>, path: impl AsRef<Path>) -> Result<()> {
+    mapped::replace(by.as_ref(), path.as_ref())
+}
+
 /// What can hold a region.
 enum What {
     /// A file of so many bytes.

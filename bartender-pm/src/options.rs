@@ -75,6 +75,19 @@ impl Options {
         }
     }
 
+    /// The defaults, but for what makes an empty region like `region`: the size of its log, its lanes, its maximum size.
+    pub fn like(region: &Region) -> Self {
+        let lanes = &region.shared.log.lanes;
+        let mut options = Options::new();
+        options
+            .max_size(region.max_size())
+            .log_size(lanes.iter().map(|lane| lane.len).sum());
+        if lanes.len() > 1 {
+            options.lanes(lanes.len() as u64 - 1);
+        }
+        options
+    }
+
     /// Bytes of home, that is of address space, reserved at creation. Rounded
     /// up to 2 MiB, and at most what a device has. Default 64 GiB; the file
     /// grows as it is used.

@@ -49,6 +49,8 @@ pub struct Heap<R: Persist> {
     root: NonNull<R>,
     report: Report,
     closed: bool,
+    /// How it was opened, if that was by its path.
+    opened: Option<Box<Options<R>>>,
     owns: PhantomData<R>,
 }
 
@@ -239,6 +241,32 @@ impl<R: Persist> Heap<R> {
     /// The region's. Nothing stored is touched.
     pub fn purge(&self) -> Result<u64> {
         Ok(self.core.heap.purge()?)
+    }
+
+    /// Writes the heap anew, without what is free in it, and opens it again: for when much was deleted, here and there, so
+    /// that [`purge`](Self::purge) finds no space in one piece. The file is as long as its data need then.
+    ///
+    /// It takes the heap, because everything moves: whoever shares it has to give it up first
+    /// ([`Arc::into_inner`](std::sync::Arc::into_inner)). The region gets another home address; the size of its log
+    /// and its maximum size stay.
+    ///
+    /// Cost: a check, a write of all data, and the space for a second file until the first one is replaced. A crash leaves
+    /// the one or the other, whole.
+    ///
+    /// # Errors
+    ///
+    /// The disk is full, and others of the medium; the heap was not opened by its path as a file of its own. The heap
+    /// is closed then, and the region as it was.
+    pub fn compact(mut self) -> Result<Self> {
+        let unfit = || bartender_pm::Error::BadOption {
+            option: "compact",
+            what: "only heaps that were opened for writing by the path of a file are compacted"
+                .into(),
+        };
+        let options = self.opened.take().ok_or_else(unfit)?;
+        let path = self.core.region.path().to_owned();
+        self.close()?;
+        options.compact(&path)
     }
 
     /// Live blocks and bytes, superblocks by class and by use, overhead.

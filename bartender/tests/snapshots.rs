@@ -89,7 +89,10 @@ fn a_snapshot_beside_writers_is_consistent_and_has_what_was_committed_before() {
                 }
             });
             for n in 0..4 {
-                std::thread::sleep(std::time::Duration::from_millis(30));
+                let enough = 5 * (n + 1);
+                while noted.load(Ordering::Acquire) < enough {
+                    std::thread::sleep(std::time::Duration::from_millis(1));
+                }
                 let before = noted.load(Ordering::Acquire);
                 heap.snapshot(path(n)).unwrap();
                 committed.push(before);

@@ -380,6 +380,15 @@ pub(crate) fn publish(temporary: &Path, path: &Path) -> Result<bool> {
     Ok(true)
 }
 
+/// A file takes the name, and the permissions, of another one in the same folder, durably.
+pub(crate) fn replace(by: &Path, path: &Path) -> Result<()> {
+    let old = os::io(path, "examine", std::fs::metadata(path))?;
+    let permitted = std::fs::set_permissions(by, old.permissions());
+    os::io(by, "set the permissions of", permitted)?;
+    os::io(path, "replace", std::fs::rename(by, path))?;
+    sync_folder(path)
+}
+
 /// The names in the folder of `path` are durable.
 fn sync_folder(path: &Path) -> Result<()> {
     let folder = match path.parent() {

@@ -194,8 +194,18 @@ impl<R: Persist> Options<R> {
     ///
     /// As [`open`](Self::open).
     pub fn open_with(self, path: impl AsRef<Path>, root: impl FnOnce() -> R) -> Result<Heap<R>> {
+        let opened = (!self.region.is_read_only()).then(|| Box::new(self.clone()));
         let region = bartender_heap::open_region(&self.region, path)?;
-        self.open_region(region, root)
+        let mut heap = self.open_region(region, root)?;
+        heap.opened = opened;
+        Ok(heap)
+    }
+
+    /// Compacts the region at `path` and opens it.
+    pub(super) fn compact(mut self, path: &Path) -> Result<Heap<R>> {
+        bartender_heap::compact(&self.region, path)?;
+        self.region.create(false);
+        self.open_with(path, || unreachable!("there was a root"))
     }
 
     /// Opens the region on a medium of the caller's, such as the simulated one, or creates it there with the root that
@@ -262,6 +272,7 @@ impl<R: Persist> Options<R> {
                 heap: heap_report,
             },
             closed: false,
+            opened: None,
             owns: PhantomData,
         };
         if self.verify {
