@@ -6,7 +6,7 @@
 //! one of sized types, `slice` those of slices and texts. Owned boxes inside of boxes end by turns (`ending`), not by
 //! recursion.
 
-mod ending;
+pub(crate) mod ending;
 mod slice;
 mod value;
 

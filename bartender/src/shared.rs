@@ -15,6 +15,7 @@
 use crate::error::Result;
 use crate::late::Step;
 use crate::moved::Moved;
+use crate::pbox::ending;
 use crate::persist::{Adopt, Evict, Persist, Release};
 use crate::transaction::Tx;
 use crate::tx::TxRef;
@@ -266,8 +267,15 @@ unsafe fn leave<T: Persist>(tx: TxRef<'_>, block: *mut Counted<T>) {
 
 impl<T: Persist> Drop for PShared<T> {
     fn drop(&mut self) {
+        /// # Safety
+        ///
+        /// An owned block, which nobody uses after.
+        unsafe fn end_owned<T: Persist>(block: *mut u8, _len: usize) {
+            // SAFETY: made by `Box`, or with the same allocator and layout.
+            drop(unsafe { Box::from_raw(block.cast::<Counted<T>>()) });
+        }
         // SAFETY: only owned ones are dropped (stored ones are released), see `into_inner`.
-        drop(unsafe { Box::from_raw(self.block()) });
+        unsafe { ending::end(self.block().cast(), 1, end_owned::<T>) }
     }
 }
 

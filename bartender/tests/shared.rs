@@ -194,10 +194,12 @@ struct Node {
 
 #[test]
 fn a_long_chain_of_shared_values_ends_without_deep_recursion() {
-    const LENGTH: u64 = if cfg!(miri) { 50 } else { 20_000 };
+    const LENGTH: u64 = if cfg!(miri) { 50 } else { 100_000 };
     type Chain = PMutex<Option<PShared<Node>>>;
     let place = places::place();
-    let heap = options::<Chain>().open(place.region()).unwrap();
+    // Taking all of them out changes as many counts in one transaction.
+    let large = options::<Chain>().log_size(16 << 20);
+    let heap = large.open(place.region()).unwrap();
     let empty = blocks(&heap);
     let mut chain = None;
     for value in 0..LENGTH {
@@ -212,6 +214,12 @@ fn a_long_chain_of_shared_values_ends_without_deep_recursion() {
             .sum()
     };
     assert_eq!(sum, (0..LENGTH).sum());
+    let copy = heap.update(|mut head| Mut::take(&mut head)).unwrap();
+    assert_eq!(copy.as_ref().map(|node| node.value), Some(LENGTH - 1));
+    assert_eq!(blocks(&heap), empty);
+    heap.update(|mut head| head.set(copy)).unwrap();
+    assert_eq!(blocks(&heap), empty + LENGTH);
+    // Each by a transaction of its own.
     heap.update(|mut head| head.set(None)).unwrap();
     assert_eq!(blocks(&heap), empty);
 }

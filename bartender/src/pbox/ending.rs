@@ -16,7 +16,7 @@ struct Task {
 }
 
 /// Drops the `len` values in an owned block, and gives it back.
-pub(super) type End = unsafe fn(*mut u8, usize);
+pub(crate) type End = unsafe fn(*mut u8, usize);
 
 thread_local! {
     /// The list of the outermost box whose drop runs on this thread.
@@ -28,7 +28,7 @@ thread_local! {
 /// # Safety
 ///
 /// The block is owned, `end` is for it, and nobody uses it after. Its values have no code of their own to be dropped.
-pub(super) unsafe fn end(block: *mut u8, len: usize, end: End) {
+pub(crate) unsafe fn end(block: *mut u8, len: usize, end: End) {
     let waiting = WAITING.get();
     if !waiting.is_null() {
         // SAFETY: the list of a call further out, which does not touch it while it runs a task.
