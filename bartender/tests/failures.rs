@@ -7,7 +7,7 @@
 #![cfg(not(loom))]
 
 use bartender::{
-    Error, Heap, Mut, PBox, PHashMap, PHashSet, PMutex, PString, PVec, Persist, Result,
+    Error, Heap, Mut, PBox, PHashMap, PHashSet, PMutex, PString, PVec, PVecDeque, Persist, Result,
 };
 use bartender_pm::medium::sim::{Image, SimKind, SimMedium, SimMemory};
 use bartender_pm::{LogStyle, Medium, MediumKind, ViewSource, fault, mutant};
@@ -62,6 +62,8 @@ struct Root {
     map: PHashMap<u64, PString>,
     names: PHashMap<PString, PVec<u64>>,
     set: PHashSet<PString>,
+    ring: PVecDeque<PString>,
+    numbers: PVec<u64>,
 }
 
 /// A node, and what hangs on it.
@@ -82,6 +84,10 @@ fn fill(mut root: Mut<'_, Root>) -> Result<()> {
     let (mut node_at, mut other, mut list) = (root.node, root.other, root.list);
     let (mut bytes, mut text, mut map, mut names) = (root.bytes, root.text, root.map, root.names);
     let mut set = root.set;
+    let (mut ring, mut numbers) = (root.ring, root.numbers);
+    ring.extend((0..5).map(string))?;
+    (5..7).try_for_each(|n| ring.push_front(string(n)))?;
+    numbers.extend([3, 1, 1, 2, 2, 2, 9])?;
     node_at.set(node(&["one", "two", "three"]))?;
     other.set(node(&["ten", "eleven"]))?;
     list.extend((0..4).map(string))?;
@@ -110,13 +116,15 @@ fn state(root: &Root) -> String {
         .collect();
     let set: BTreeSet<_> = root.set.iter().map(|v| v.to_string()).collect();
     format!(
-        "{} {:?} {:?} {:?} {:?} {:?} {map:?} {names:?} {set:?}",
+        "{} {:?} {:?} {:?} {:?} {:?} {map:?} {names:?} {set:?} {:?} {:?}",
         root.number,
         nodes(&root.node),
         nodes(&root.other),
         root.list,
         root.bytes,
         root.text,
+        root.ring,
+        root.numbers,
     )
 }
 
@@ -186,6 +194,82 @@ programs! {
         r.text.set_moved(moved)?
     };
 
+    "PVec::shrink_to_fit": r => { r.list.truncate(2)?; r.list.shrink_to_fit()? };
+    "PVec::drain": r => assert_eq!(r.list.drain(1..3)?.count(), 2);
+    "PVec::extract_if": r => assert_eq!(r.list.extract_if(|text| text.contains('2'))?.count(), 1);
+    "PVec::splice": r => assert_eq!(r.list.splice(1..2, (5..25).map(string))?.count(), 1);
+    "PVec::dedup": r => r.numbers.dedup()?;
+    "PVec::dedup_by_key": r => r.list.dedup_by_key(|text| text.len())?;
+    "PVec::resize": r => r.list.resize(20, string(1))?;
+    "PVec::resize_with": r => r.list.resize_with(20, || string(2))?;
+    "PVec::append": r => {
+        r.names.retain(|_, list| list.len() == 2)?;
+        let mut other = r.names.values_mut().next().expect("is there");
+        r.numbers.append(&mut other)?
+    };
+    "PVec::split_off": r => {
+        let moved = r.list.split_off(1)?;
+        r.list.set_moved(moved)?
+    };
+    "PVec::reverse": r => r.list.reverse()?;
+    "PVec::rotate_left": r => r.list.rotate_left(1)?;
+    "PVec::sort": r => { r.list.reverse()?; r.list.sort()? };
+    "PVec::sort_by_cached_key": r => r.list.sort_by_cached_key(|text| std::cmp::Reverse(text.to_string()))?;
+    "PVec::sort_unstable_by": r => r.list.sort_unstable_by(|a, b| b.cmp(a))?;
+    "PVec::fill": r => r.numbers.fill(4);
+    "PVec::extend_from_within": r => r.numbers.extend_from_within(1..)?;
+
+    "PVecDeque::reserve": r => { r.ring.reserve(100)?; r.ring.push_back(string(1))? };
+    "PVecDeque::reserve_exact": r => { r.ring.reserve_exact(9)?; r.ring.push_back(string(1))? };
+    "PVecDeque::shrink_to_fit": r => { r.ring.truncate(2)?; r.ring.shrink_to_fit()? };
+    "PVecDeque::push_back": r => (0..9).try_for_each(|n| r.ring.push_back(string(n)))?;
+    "PVecDeque::push_front": r => (0..9).try_for_each(|n| r.ring.push_front(string(n)))?;
+    "PVecDeque::pop_back": r => r.ring.pop_back()?;
+    "PVecDeque::pop_front": r => r.ring.pop_front()?;
+    "PVecDeque::insert": r => r.ring.insert(1, string(9))?;
+    "PVecDeque::remove": r => r.ring.remove(1)?;
+    "PVecDeque::swap_remove_back": r => r.ring.swap_remove_back(1)?;
+    "PVecDeque::swap_remove_front": r => r.ring.swap_remove_front(3)?;
+    "PVecDeque::swap_elements": r => r.ring.swap_elements(0, 6)?;
+    "PVecDeque::rotate_left": r => r.ring.rotate_left(3)?;
+    "PVecDeque::rotate_right": r => r.ring.rotate_right(2)?;
+    "PVecDeque::make_contiguous": r => { r.ring.make_contiguous()?; r.ring.pop_front()? };
+    "PVecDeque::clear": r => r.ring.clear()?;
+    "PVecDeque::drain": r => assert_eq!(r.ring.drain(1..5)?.count(), 4);
+    "PVecDeque::extend": r => r.ring.extend((9..30).map(string))?;
+    "PVecDeque::resize": r => r.ring.resize(20, string(1))?;
+    "PVecDeque::retain": r => r.ring.retain(|text| text.contains('2'))?;
+    "PVecDeque::iter_mut": r => {
+        let mut all = r.ring.iter_mut();
+        all.try_for_each(|mut text| text.push_str(" and more than fits"))?
+    };
+    "PVecDeque, moved": r => {
+        let moved = r.ring.pop_back_moved()?.expect("is there");
+        r.ring.push_front_moved(moved)?;
+        let moved = r.ring.remove_moved(2)?.expect("is there");
+        r.ring.insert_moved(4, moved)?;
+        let moved = r.ring.pop_front_moved()?.expect("is there");
+        r.list.push_moved(moved)?
+    };
+    "PVecDeque::split_off": r => {
+        let moved = r.ring.split_off(2)?;
+        r.ring.set_moved(moved)?
+    };
+
+    "PString::shrink_to_fit": r => { r.text.truncate(3)?; r.text.shrink_to_fit()? };
+    "PString::extend": r => r.text.extend(["more ", "and more ", "and more than fits"])?;
+    "PString::drain": r => assert_eq!(r.text.drain(2..6)?.len(), 4);
+    "PString::replace_range": r => r.text.replace_range(2..4, &"more ".repeat(20))?;
+    "PString::retain": r => r.text.retain(|c| c != 't')?;
+    "PString::make_ascii_uppercase": r => r.text.make_ascii_uppercase();
+    "PString::split_off": r => {
+        let moved = r.text.split_off(4)?;
+        r.text.set_moved(moved)?
+    };
+    "fmt::Write for PString": r => {
+        use std::fmt::Write as _;
+        write!(r.text, "{:100}", 7).map_err(Error::abort)?
+    };
     "PString::reserve": r => { r.text.reserve(500)?; r.text.push('x')? };
     "PString::push": r => "and much more äöü".chars().try_for_each(|c| r.text.push(c))?;
     "PString::push_str": r => r.text.push_str(&"more ".repeat(50))?;
@@ -208,6 +292,7 @@ programs! {
     "PHashMap::clear": r => r.names.clear()?;
     "PHashMap::retain": r => r.names.retain(|_, list| list.len() == 1)?;
     "PHashMap::drain": r => assert_eq!(r.names.drain()?.count(), 3);
+    "PHashMap::extract_if": r => assert_eq!(r.map.extract_if(|n, _| *n < 3)?.count(), 3);
     "PHashMap::extend": r => r.names.extend((7..20).map(|n| (string(n), (0..n).collect())))?;
     "PHashMap::iter_mut": r => {
         let mut all = r.names.iter_mut();

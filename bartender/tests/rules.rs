@@ -2,7 +2,9 @@
 #![cfg(not(loom))]
 
 use bartender::{Durability, Error, Heap, Mut, PBox, PMutex, PRwLock, Persist, Result};
+use bartender_pm::mutant;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 use tempfile::TempDir;
@@ -445,4 +447,84 @@ fn a_guard_that_is_dropped_at_the_very_end_of_its_thread_lets_go() {
     });
     let minute = std::time::Duration::from_secs(60);
     assert_eq!(wait.recv_timeout(minute), Ok(true));
+}
+
+/// One older transaction holds the first lock and goes on; a younger one that holds another lock wants it. `None` where the
+/// older one did not get to wait, by which it would have become the older one.
+fn who_makes_way(heap: &Heap<[PMutex<u64>; 3]>, pause: Duration) -> Option<u32> {
+    let [first, second, third] = heap.root();
+    let (held, is_held) = mpsc::channel();
+    let (begun, has_begun) = mpsc::channel();
+    let (go_on, may_go_on) = mpsc::channel::<()>();
+    let (told, answer) = mpsc::channel();
+    let attempts = AtomicU32::new(0);
+    std::thread::scope(|scope| {
+        // So that the older one has to wait for somebody.
+        scope.spawn(move || {
+            heap.transaction(|tx| {
+                *tx.lock(second)? += 1;
+                held.send(()).map_err(Error::abort)?;
+                std::thread::sleep(pause);
+                Ok(())
+            })
+            .unwrap();
+        });
+        is_held.recv().unwrap();
+        scope.spawn(move || {
+            heap.transaction(|tx| {
+                *tx.lock(first)? += 1;
+                *tx.lock(second)? += 1;
+                begun.send(()).map_err(Error::abort)?;
+                // However it ends.
+                let _ = may_go_on.recv();
+                Ok(())
+            })
+            .unwrap();
+        });
+        has_begun.recv().unwrap();
+        let attempts = &attempts;
+        scope.spawn(move || {
+            let younger = || {
+                heap.transaction(|tx| {
+                    attempts.fetch_add(1, Ordering::Relaxed);
+                    *tx.lock(third)? += 1;
+                    *tx.lock(first)? += 1;
+                    Ok(())
+                })
+            };
+            let bounded = mutant::with("no_patience", younger);
+            told.send(bounded).unwrap();
+            younger().unwrap();
+        });
+        let bounded = answer.recv_timeout(Duration::from_secs(2));
+        if let Ok(Err(error)) = &bounded {
+            assert!(matches!(error, Error::Conflict), "{error}");
+            assert_eq!(*third.read(), 0, "it has left no trace");
+            while attempts.load(Ordering::Relaxed) < 5 {
+                std::thread::yield_now();
+            }
+        }
+        drop(go_on);
+        matches!(bounded, Ok(Err(_))).then(|| attempts.load(Ordering::Relaxed))
+    })
+}
+
+#[test]
+fn who_has_to_make_way_tries_again_and_gives_up_after_a_bound() {
+    if !mutant::ON {
+        return;
+    }
+    let conflicts = (0..8).any(|n| {
+        let folder = folder();
+        let heap: Heap<[PMutex<u64>; 3]> = open(&folder);
+        let attempts = who_makes_way(&heap, Duration::from_millis(20 << n));
+        // In the end it got through.
+        if attempts.is_some() {
+            assert_eq!(*heap.root()[2].read(), 1);
+            assert_eq!(*heap.root()[0].read(), 2);
+        }
+        heap.check().unwrap();
+        attempts.is_some()
+    });
+    assert!(conflicts);
 }
