@@ -25,7 +25,9 @@ impl<T: Persist> Mut<'_, PVec<T>> {
         self.hold_from(0)?;
         let (array, tx) = self.array();
         // SAFETY: the vector is stored and borrowed for changing by this transaction.
-        unsafe { Array::shrink(array, tx) }
+        unsafe { Array::shrink(array, tx)? };
+        // A reference to what is in the new block may get to another thread.
+        self.hold_from(0)
     }
 
     /// Takes the elements of `range` out, as owned values.
@@ -240,6 +242,8 @@ impl<T: Persist> Mut<'_, PVec<T>> {
                     .cast::<T>()
                     .copy_from_nonoverlapping(from, count);
                 tx.wrote(block.as_ptr(), layout.size());
+                // A reference to what is in the new block may get to another thread.
+                hold_all(tx, block.as_ptr().cast::<T>(), count)?;
                 part = Array::from_block(block, count);
                 Array::set_len(array, at, tx);
             }

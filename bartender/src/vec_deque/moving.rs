@@ -4,7 +4,7 @@ use super::PVecDeque;
 use crate::error::Result;
 use crate::moved::{self, Moved};
 use crate::mutref::Mut;
-use crate::persist::Persist;
+use crate::persist::{Persist, hold_all};
 use crate::raw::{Store, ring::Ring};
 use std::alloc::Layout;
 use std::mem::ManuallyDrop;
@@ -126,6 +126,8 @@ impl<T: Persist> Mut<'_, PVecDeque<T>> {
                 let block = tx.alloc(layout)?;
                 (*ring).copy_out(at, count, block.as_ptr().cast());
                 tx.wrote(block.as_ptr(), layout.size());
+                // A reference to what is in the new block may get to another thread.
+                hold_all(tx, block.as_ptr().cast::<T>(), count)?;
                 part = Ring::from_raw(block.cast(), count, count);
                 Ring::set_len(ring, at, tx);
             }

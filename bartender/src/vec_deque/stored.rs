@@ -281,7 +281,8 @@ impl<T: Persist> Mut<'_, PVecDeque<T>> {
         let (ring, tx) = self.ring();
         // SAFETY: the deque is borrowed for changing by this transaction.
         unsafe { Ring::rotate(ring, count, tx) };
-        Ok(())
+        // Some are in places that were free.
+        self.hold(0, len)
     }
 
     /// Turns the deque so that the first element becomes element `count`.
@@ -312,7 +313,7 @@ impl<T: Persist> Mut<'_, PVecDeque<T>> {
         let (ring, tx) = self.ring();
         // SAFETY: the deque is borrowed for changing by this transaction.
         unsafe { Ring::straighten(ring, tx) };
-        Ok(())
+        self.hold(0, self.len())
     }
 
     /// Drops the elements from `len` on; their blocks are freed when the transaction is durable.
