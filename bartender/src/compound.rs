@@ -1,9 +1,11 @@
-//! `Persist` and `Project` for the compound types of the language: arrays, tuples and (in `option`) `Option`.
+//! `Persist` and `Project` for the compound types of the language: arrays, tuples and (in `option`) `Option`, and (in
+//! `wrapper`) std's structs of one field.
 //!
 //! The compiler lays out tuples and options as it likes; what it did is measured and described to the
 //! region, so a program built by another compiler that does it differently is told apart by its schema.
 
 mod option;
+mod wrapper;
 
 use crate::__private::zero_gap;
 use crate::error::Result;

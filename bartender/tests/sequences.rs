@@ -358,3 +358,60 @@ fn owned_vectors_and_strings_have_the_same_methods() {
     assert_eq!(PString::from_utf8_lossy(b"a\xff"), "a\u{fffd}");
     assert_eq!(&*name.into_boxed_str(), "hööh!?");
 }
+
+#[derive(Persist, Default)]
+#[repr(C)]
+struct Wrapped {
+    around: std::num::Wrapping<u8>,
+    full: std::num::Saturating<i32>,
+    order: PVec<std::cmp::Reverse<PString>>,
+    last: Option<std::cmp::Ordering>,
+    from: Option<(std::net::Ipv4Addr, std::net::Ipv6Addr)>,
+    nested: Option<Option<Option<u8>>>,
+    many: PVec<[u16; 1000]>,
+}
+
+#[test]
+fn small_types_of_std_are_stored() {
+    use std::cmp::{Ordering, Reverse};
+    use std::net::{Ipv4Addr, Ipv6Addr};
+    let place = places::place();
+    let open = || {
+        Heap::<PMutex<Wrapped>>::options()
+            .max_size(8 << 20)
+            .open(place.region())
+    };
+    let addresses = (Ipv4Addr::LOCALHOST, Ipv6Addr::LOCALHOST);
+    let heap = open().unwrap();
+    heap.update(|mut root| {
+        *root.around_mut() -= 1;
+        *root.full_mut() += i32::MAX;
+        root.order_mut().extend((0..3).map(|n| Reverse(ours(n))))?;
+        root.order_mut().sort()?;
+        root.order_mut()
+            .first_mut()
+            .expect("there")
+            .project()
+            .push('!')?;
+        root.last_mut().set(Some(Ordering::Less))?;
+        root.from_mut().set(Some(addresses))?;
+        root.many_mut().push([7; 1000])?;
+        root.nested_mut().set(Some(Some(None)))
+    })
+    .unwrap();
+    heap.check().unwrap();
+    heap.close().unwrap();
+    let heap = open().unwrap();
+    heap.check().unwrap();
+    let root = heap.read();
+    assert_eq!(
+        (root.around.0, root.full.0, root.many[0][999]),
+        (255, i32::MAX, 7)
+    );
+    assert_eq!(
+        (root.last, root.from),
+        (Some(Ordering::Less), Some(addresses))
+    );
+    assert_eq!(root.nested, Some(Some(None)));
+    assert!(root.order[0].0.ends_with('!') && root.order[1].0 > root.order[2].0);
+}
