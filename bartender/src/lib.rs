@@ -121,6 +121,9 @@ mod rcu;
 
 mod heap;
 
+#[cfg(feature = "serde")]
+mod serde_impls;
+
 #[cfg(feature = "cluster")]
 mod cluster;
 

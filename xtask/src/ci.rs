@@ -17,6 +17,10 @@ const FEATURE_SETS: &[(&str, &[&str])] = &[
         "clippy, command-line tool",
         &["-p", "bartender", "--all-targets", "--features", "cli"],
     ),
+    (
+        "clippy, serde",
+        &["-p", "bartender", "--all-targets", "--features", "serde"],
+    ),
     // Their tests need cards: `cargo xtask vm test-rdma` and `vm failover`.
     (
         "clippy, RDMA",
@@ -48,6 +52,16 @@ pub(crate) fn run() -> Result<(), Failure> {
     }
     // The README's second command, to the letter; doc tests are part of it.
     steps.run("tests and doc tests", &mut cargo(["test", "--workspace"]))?;
+    let serde = [
+        "test",
+        "-p",
+        "bartender",
+        "--features",
+        "serde",
+        "--test",
+        "serde",
+    ];
+    steps.run("tests, serde", &mut cargo(serde))?;
     steps.run(
         "documentation",
         cargo(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"),

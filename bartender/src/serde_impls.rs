@@ -1,0 +1,147 @@
+//! Feature `serde`: collections, boxes and locks are written as their `std` twins are, and read from the same forms.
+//!
+//! What is stored is written where it is; what is read is an owned value. Lengths that an input claims are not
+//! believed: room is made as elements come.
+
+use crate::hash_map::PHashMap;
+use crate::hash_set::PHashSet;
+use crate::lock::{PMutex, PRwLock};
+use crate::pbox::{Boxed, PBox};
+use crate::persist::Persist;
+use crate::string::PString;
+use crate::vec::PVec;
+use crate::vec_deque::PVecDeque;
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::ser::{Error, Serialize, Serializer};
+use std::fmt;
+use std::hash::Hash;
+use std::marker::PhantomData;
+
+/// Elements one after the other.
+macro_rules! sequence {
+    ($($name:ident [$($bound:tt)*] $add:ident;)*) => {$(
+        impl<T: Serialize> Serialize for $name<T> {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_seq(self)
+            }
+        }
+
+        impl<'de, T: Deserialize<'de> $($bound)*> Deserialize<'de> for $name<T> {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                struct Elements<T>(PhantomData<T>);
+
+                impl<'de, T: Deserialize<'de> $($bound)*> Visitor<'de> for Elements<T> {
+                    type Value = $name<T>;
+
+                    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                        f.write_str("a sequence")
+                    }
+
+                    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Self::Value, A::Error> {
+                        let mut all = $name::new();
+                        while let Some(element) = elements.next_element()? {
+                            all.$add(element);
+                        }
+                        Ok(all)
+                    }
+                }
+
+                deserializer.deserialize_seq(Elements(PhantomData))
+            }
+        }
+    )*};
+}
+
+sequence! {
+    PVec [] push;
+    PVecDeque [] push_back;
+    PHashSet [+ Hash + Eq] insert;
+}
+
+impl<K: Serialize, V: Serialize> Serialize for PHashMap<K, V> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self)
+    }
+}
+
+impl<'de, K: Deserialize<'de> + Hash + Eq, V: Deserialize<'de>> Deserialize<'de>
+    for PHashMap<K, V>
+{
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Entries<K, V>(PhantomData<(K, V)>);
+
+        impl<'de, K: Deserialize<'de> + Hash + Eq, V: Deserialize<'de>> Visitor<'de> for Entries<K, V> {
+            type Value = PHashMap<K, V>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a map")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Self::Value, A::Error> {
+                let mut all = PHashMap::new();
+                while let Some((key, value)) = entries.next_entry()? {
+                    all.insert(key, value);
+                }
+                Ok(all)
+            }
+        }
+
+        deserializer.deserialize_map(Entries(PhantomData))
+    }
+}
+
+impl Serialize for PString {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for PString {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(PString::from)
+    }
+}
+
+impl<T: ?Sized + Boxed + Serialize> Serialize for PBox<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        (**self).serialize(serializer)
+    }
+}
+
+impl<'de, T: Persist + Deserialize<'de>> Deserialize<'de> for PBox<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        T::deserialize(deserializer).map(PBox::new)
+    }
+}
+
+impl<'de, T: Persist + Deserialize<'de>> Deserialize<'de> for PBox<[T]> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        PVec::deserialize(deserializer).map(PBox::from)
+    }
+}
+
+impl<'de> Deserialize<'de> for PBox<str> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(PBox::from)
+    }
+}
+
+/// As std's: the value inside, read under the lock.
+macro_rules! lock {
+    ($($name:ident)*) => {$(
+        impl<T: Persist + Serialize> Serialize for $name<T> {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                let inside = self.try_read().map_err(S::Error::custom)?;
+                inside.serialize(serializer)
+            }
+        }
+
+        impl<'de, T: Persist + Deserialize<'de>> Deserialize<'de> for $name<T> {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                T::deserialize(deserializer).map($name::new)
+            }
+        }
+    )*};
+}
+
+lock!(PMutex PRwLock);
