@@ -5,6 +5,9 @@
 //! the bytes that stand in the view by then. It keeps its buffers, so a warm one allocates nothing.
 //! It knows nothing of regions, locks or blocks.
 
+mod blocks;
+
+use blocks::{Blocks, Touched};
 use std::ptr;
 
 /// Marks a range without old bytes: nobody can see it if the transaction aborts.
@@ -59,6 +62,8 @@ pub(crate) struct Changes {
     /// Ranges start in rising order and do not overlap: no sorting at the end.
     ordered: bool,
     sorted: Vec<(usize, usize)>,
+    /// Blocks that are changed part by part.
+    blocks: Blocks,
 }
 
 impl Changes {
@@ -78,6 +83,7 @@ impl Changes {
             round: 1,
             ordered: true,
             sorted: Vec::new(),
+            blocks: Blocks::new(),
         }
     }
 
@@ -97,7 +103,7 @@ impl Changes {
         self.old.clear();
         self.tails = [usize::MAX; TAILS];
         self.floor = 0;
-        self.round += 1;
+        self.next_round();
         self.ordered = true;
     }
 
@@ -112,8 +118,14 @@ impl Changes {
         };
         self.floor = mark.ranges;
         self.tails = [usize::MAX; TAILS];
-        self.round += 1;
+        self.next_round();
         mark
+    }
+
+    /// Nothing counts as recorded any more.
+    fn next_round(&mut self) {
+        self.round += 1;
+        self.blocks.forget();
     }
 
     /// What was changed since the mark stays, as a part of what was before.
@@ -134,7 +146,7 @@ impl Changes {
         self.ordered = mark.ordered;
         self.floor = mark.floor;
         self.tails = [usize::MAX; TAILS];
-        self.round += 1;
+        self.next_round();
     }
 
     /// The ranges, as `(start, end)`, in no order.
@@ -205,6 +217,30 @@ impl Changes {
         self.next_tail = (self.next_tail + 1) % TAILS;
         let old = FRESH;
         self.ranges.push(Range { addr, len, old });
+    }
+
+    /// As [`wrote`](Self::wrote), for a block that may be asked for.
+    pub(crate) fn wrote_block(&mut self, addr: usize, size: usize) {
+        self.wrote(addr, size);
+        self.blocks.cover(addr);
+    }
+
+    /// Whether all of a block is recorded: since it is new, or now that it is asked for often enough.
+    ///
+    /// # Safety
+    ///
+    /// As [`change`](Self::change), for all of the block.
+    #[inline]
+    pub(crate) unsafe fn change_block(&mut self, block: *const u8, size: usize) -> bool {
+        match self.blocks.touch(block.addr()) {
+            Touched::Covered => true,
+            Touched::Seldom => false,
+            Touched::Often => {
+                // SAFETY: passed on.
+                unsafe { self.change(block, size) };
+                true
+            }
+        }
     }
 
     /// Whether the range lies in one that is recorded; if not, the filter takes it for recorded.

@@ -97,6 +97,10 @@ mod string;
 
 mod pbox;
 
+pub mod btree_map;
+
+pub mod btree_set;
+
 pub mod hash_map;
 
 pub mod hash_set;
@@ -137,6 +141,8 @@ pub use bartender_dist::{Coordinator, Embedded, Lag, Policy, Scrubbed, Scrubs};
 #[cfg(all(feature = "rdma", target_os = "linux", target_pointer_width = "64"))]
 pub use bartender_net::VerbsOptions;
 pub use bartender_pm::Durability;
+pub use btree_map::PBTreeMap;
+pub use btree_set::PBTreeSet;
 #[cfg(feature = "cluster")]
 pub use cluster::{Cluster, ClusterOptions, Replicated};
 pub use error::{Error, Result};

@@ -1,4 +1,4 @@
-//! Raw storage under the collections: a growing array, a ring and a hash table over the raw
+//! Raw storage under the collections: a growing array, a ring, a hash table and an ordered tree over the raw
 //! layouts of the heap crate, in ordinary memory or in a region. Nearly all `unsafe`
 //! of the collections is here.
 //!
@@ -14,6 +14,7 @@ pub(crate) mod array;
 pub(crate) mod group;
 pub(crate) mod ring;
 pub(crate) mod table;
+pub(crate) mod tree;
 
 use crate::error::{Error, Result};
 use crate::persist::{Persist, hold_all};
@@ -53,6 +54,22 @@ pub(crate) trait Store: Copy {
     /// They do.
     unsafe fn wrote(self, at: *mut u8, len: usize);
 
+    /// Called for a block that this store gave out just now, before anything is written to it: there is nothing to be told of
+    /// it any more.
+    ///
+    /// # Safety
+    ///
+    /// It is such a block, of so many bytes.
+    unsafe fn fresh(self, block: *mut u8, size: usize);
+
+    /// Called before a block is changed, of a collection that this store may change: whether nobody needs to be
+    /// told, since all of the block is known already.
+    ///
+    /// # Safety
+    ///
+    /// It is one, of so many bytes.
+    unsafe fn covers(self, block: *mut u8, size: usize) -> bool;
+
     /// The error for a size beyond all address space.
     fn too_large(self) -> Self::Error;
 }
@@ -84,6 +101,14 @@ impl Store for Ordinary {
     #[inline]
     unsafe fn wrote(self, _at: *mut u8, _len: usize) {}
 
+    #[inline]
+    unsafe fn fresh(self, _block: *mut u8, _size: usize) {}
+
+    #[inline]
+    unsafe fn covers(self, _block: *mut u8, _size: usize) -> bool {
+        true
+    }
+
     fn too_large(self) -> Infallible {
         panic!("capacity overflow")
     }
@@ -113,6 +138,21 @@ impl Store for TxRef<'_> {
     unsafe fn wrote(self, at: *mut u8, len: usize) {
         // SAFETY: the block is this transaction's own, by the caller's word.
         unsafe { TxRef::wrote(self, at, len) }
+    }
+
+    #[inline]
+    unsafe fn fresh(self, block: *mut u8, size: usize) {
+        // SAFETY: the block is this transaction's own, by the caller's word. All of it is logged.
+        unsafe {
+            block.write_bytes(0, size);
+            self.wrote_block(block, size);
+        }
+    }
+
+    #[inline]
+    unsafe fn covers(self, block: *mut u8, size: usize) -> bool {
+        // SAFETY: the block is stored and this transaction may change it, by the caller's word.
+        unsafe { self.change_block(block, size) }
     }
 
     fn too_large(self) -> Error {

@@ -341,6 +341,29 @@ impl TxRef<'_> {
         self.context().changes.wrote(ptr.addr(), len);
     }
 
+    /// As [`wrote`](Self::wrote) for a whole block that was made just now: [`change_block`](Self::change_block) knows it.
+    ///
+    /// # Safety
+    ///
+    /// As for [`change`](Self::change).
+    #[inline]
+    pub(crate) unsafe fn wrote_block(self, block: *mut u8, size: usize) {
+        self.context().changes.wrote_block(block.addr(), size);
+    }
+
+    /// To be asked before a part of a block is changed: whether all of it is kept and logged, so that its parts
+    /// need no [`change`](Self::change). A block that is changed again and again is kept as a whole.
+    ///
+    /// # Safety
+    ///
+    /// As for [`change`](Self::change), for all of the block. A block that is asked for is not given back before the
+    /// transaction ends but by the end of a savepoint.
+    #[inline]
+    pub(crate) unsafe fn change_block(self, block: *mut u8, size: usize) -> bool {
+        // SAFETY: passed on.
+        unsafe { self.context().changes.change_block(block, size) }
+    }
+
     /// A block of the region, taken back if the transaction aborts. Its bytes are arbitrary.
     ///
     /// # Errors

@@ -22,7 +22,12 @@ fn open(path: &Path) -> Heap<PMutex<Root>> {
 }
 
 fn op() -> impl Strategy<Value = Op> {
-    (0..KINDS[4].1.end, 0..40usize, any::<u32>(), "[a-zäß]{0,12}")
+    (
+        0..KINDS[KINDS.len() - 1].1.end,
+        0..40usize,
+        any::<u32>(),
+        "[a-zäß]{0,12}",
+    )
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -291,6 +291,11 @@ impl<'a> Import<'a> {
         self.plan.schema.get(ty).size as usize
     }
 
+    /// Alignment of a value of a stored type.
+    pub(crate) fn align(&self, ty: TypeRef) -> usize {
+        self.plan.schema.get(ty).align as usize
+    }
+
     /// The error for a stored type that does not become a `T`: the plan knows better.
     pub fn refused<T>(&self, ty: TypeRef) -> Error {
         Error::Migration {

@@ -1,7 +1,9 @@
 //! Operations on stored collections and the same on their `std` twins.
 
-use bartender::{Mut, PHashMap, PString, PVec, Persist, Result};
-use std::collections::HashMap;
+mod trees;
+
+use bartender::{Mut, PBTreeMap, PBTreeSet, PHashMap, PString, PVec, Persist, Result};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// The root of the region.
 #[derive(Persist, Default)]
@@ -12,6 +14,10 @@ pub(crate) struct Root {
     pub(crate) text: PString,
     pub(crate) map: PHashMap<PString, PVec<u32>>,
     pub(crate) nested: PHashMap<u16, PHashMap<u8, PString>>,
+    pub(crate) tree: PBTreeMap<PString, PVec<u32>>,
+    pub(crate) ordered: PBTreeMap<u32, u64>,
+    pub(crate) other: PBTreeMap<u32, u64>,
+    pub(crate) set: PBTreeSet<PString>,
 }
 
 /// The root's twin.
@@ -22,6 +28,10 @@ pub(crate) struct Twin {
     text: String,
     map: HashMap<String, Vec<u32>>,
     nested: HashMap<u16, HashMap<u8, String>>,
+    tree: BTreeMap<String, Vec<u32>>,
+    ordered: BTreeMap<u32, u64>,
+    other: BTreeMap<u32, u64>,
+    set: BTreeSet<String>,
 }
 
 /// A copy in the program's own types.
@@ -41,6 +51,14 @@ pub(crate) fn copy(root: &Root) -> Twin {
             .iter()
             .map(|(k, v)| (*k, v.iter().map(|(k, v)| (*k, text(v))).collect()))
             .collect(),
+        tree: root
+            .tree
+            .iter()
+            .map(|(k, v)| (text(k), v.to_vec()))
+            .collect(),
+        ordered: root.ordered.iter().map(|(k, v)| (*k, *v)).collect(),
+        other: root.other.iter().rev().map(|(k, v)| (*k, *v)).collect(),
+        set: root.set.iter().map(text).collect(),
     }
 }
 
@@ -48,12 +66,15 @@ pub(crate) fn copy(root: &Root) -> Twin {
 pub(crate) type Op = (u8, usize, u32, String);
 
 /// The operations on each collection; all below the last end.
-pub(crate) const KINDS: [(&str, std::ops::Range<u8>); 5] = [
+pub(crate) const KINDS: [(&str, std::ops::Range<u8>); 8] = [
     ("a vector of strings", 0..14),
     ("a vector of numbers", 14..21),
     ("a string", 21..27),
     ("a map", 27..38),
     ("a map of maps", 38..45),
+    ("a tree", 45..58),
+    ("two trees of numbers", 58..70),
+    ("an ordered set", 70..76),
 ];
 
 fn words(op: &Op, words: &mut Mut<'_, PVec<PString>>, twin: &mut Vec<String>) -> Result<()> {
@@ -267,6 +288,9 @@ pub(crate) fn apply(op: &Op, root: &mut Mut<'_, Root>, twin: &mut Twin) -> Resul
         14..=20 => numbers(op, &mut root.numbers_mut(), &mut twin.numbers),
         21..=26 => text(op, &mut root.text_mut(), &mut twin.text),
         27..=37 => map(op, &mut root.map_mut(), &mut twin.map),
-        _ => nested(op, &mut root.nested_mut(), &mut twin.nested),
+        38..=44 => nested(op, &mut root.nested_mut(), &mut twin.nested),
+        45..=57 => trees::tree(op, &mut root.tree_mut(), &mut twin.tree),
+        58..=69 => trees::numbers(op, root, &mut twin.ordered, &mut twin.other),
+        _ => trees::set(op, &mut root.set_mut(), &mut twin.set),
     }
 }

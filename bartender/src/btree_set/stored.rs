@@ -1,0 +1,125 @@
+//! Changing a stored [`PBTreeSet`]: the methods of `Mut<'_, PBTreeSet<T>>`.
+//!
+//! As for maps: what is overwritten is kept for an abort, and a value that goes in is adopted before anything refers
+//! to it. A value that is there is never changed: its order says where it is.
+
+use super::PBTreeSet;
+use crate::__private::{mut_at, parts};
+use crate::btree_map::PBTreeMap;
+use crate::error::Result;
+use crate::mutref::Mut;
+use crate::persist::Persist;
+use std::borrow::Borrow;
+
+/// Stored sets. Each method that changes something has effect when the transaction commits;
+/// none has a barrier of its own.
+impl<T: Persist + Ord> Mut<'_, PBTreeSet<T>> {
+    #[inline]
+    fn map(&mut self) -> Mut<'_, PBTreeMap<T, ()>> {
+        let (this, tx) = parts(self);
+        // SAFETY: the map lies in the set, which is borrowed for as long.
+        unsafe { mut_at(&raw mut (*this).map, tx) }
+    }
+
+    /// Adopts `value` and puts it in; whether it was not there. A value that was there stays.
+    ///
+    /// # Errors
+    ///
+    /// The region is full, or a lock inside a value that is moved is held by an older transaction: nothing changed, `value`
+    /// is lost, and the transaction can only abort.
+    pub fn insert(&mut self, value: T) -> Result<bool> {
+        Ok(self.map().insert(value, ())?.is_none())
+    }
+
+    /// Adopts `value` and puts it in, and returns the equal one that was there as an owned value
+    /// (`BTreeSet::replace`, whose name `Mut::replace` has).
+    ///
+    /// # Errors
+    ///
+    /// As [`insert`](Self::insert).
+    pub fn replace_value(&mut self, value: T) -> Result<Option<T>> {
+        let old = self.take_value(&value)?;
+        self.insert(value)?;
+        Ok(old)
+    }
+
+    /// Drops `value`; whether it was there.
+    ///
+    /// # Errors
+    ///
+    /// A lock inside a value that is dropped or moved is held by an older transaction; the transaction can only abort then.
+    pub fn remove<Q: Ord + ?Sized>(&mut self, value: &Q) -> Result<bool>
+    where
+        T: Borrow<Q>,
+    {
+        Ok(self.map().remove_moved(value)?.is_some())
+    }
+
+    /// Takes the value that equals `value` out, as an owned value (`BTreeSet::take`, whose name `Mut::take` has).
+    ///
+    /// # Errors
+    ///
+    /// As [`remove`](Self::remove).
+    pub fn take_value<Q: Ord + ?Sized>(&mut self, value: &Q) -> Result<Option<T>>
+    where
+        T: Borrow<Q>,
+    {
+        Ok(self.map().remove_entry(value)?.map(|(value, ())| value))
+    }
+
+    /// Takes the lowest value out, as an owned value.
+    ///
+    /// # Errors
+    ///
+    /// As [`remove`](Self::remove).
+    pub fn pop_first(&mut self) -> Result<Option<T>> {
+        Ok(self.map().pop_first()?.map(|(value, ())| value))
+    }
+
+    /// Takes the highest value out, as an owned value.
+    ///
+    /// # Errors
+    ///
+    /// As [`remove`](Self::remove).
+    pub fn pop_last(&mut self) -> Result<Option<T>> {
+        Ok(self.map().pop_last()?.map(|(value, ())| value))
+    }
+
+    /// Drops all values; blocks are freed when the transaction is durable.
+    ///
+    /// # Errors
+    ///
+    /// A lock inside a value is held by an older transaction; the transaction can only abort then.
+    pub fn clear(&mut self) -> Result<()> {
+        self.map().clear()
+    }
+
+    /// Keeps the values of which `keep` says so, and drops the others.
+    ///
+    /// # Errors
+    ///
+    /// As [`remove`](Self::remove).
+    pub fn retain(&mut self, mut keep: impl FnMut(&T) -> bool) -> Result<()> {
+        self.map().retain(|value, _| keep(value))
+    }
+
+    /// Puts all values of an iterator in.
+    ///
+    /// # Errors
+    ///
+    /// As [`insert`](Self::insert); what was put in before stays.
+    pub fn extend(&mut self, values: impl IntoIterator<Item = T>) -> Result<()> {
+        values
+            .into_iter()
+            .try_for_each(|value| self.insert(value).map(drop))
+    }
+
+    /// Moves all values of `other` here, without touching what they own.
+    ///
+    /// # Errors
+    ///
+    /// As `Mut<'_, PBTreeMap<K, V>>::append`.
+    pub fn append(&mut self, other: &mut Mut<'_, PBTreeSet<T>>) -> Result<()> {
+        self.map().append(&mut other.map())
+    }
+}

@@ -1,0 +1,391 @@
+//! Ordered maps and sets against `std`'s, owned ones; and what is special about stored ones: locks in values that are
+//! moved, keys whose comparisons panic, what is logged.
+#![cfg(not(loom))]
+
+use bartender::btree_map::Entry;
+use bartender::{Error, Heap, Mut, PBTreeMap, PBTreeSet, PBox, PMutex, PString, Persist};
+use proptest::prelude::*;
+use std::cell::Cell;
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet, btree_map};
+use std::ops::Bound;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use tempfile::TempDir;
+
+fn name(n: u16) -> PString {
+    PString::from(format!("{:03}", n % 300))
+}
+
+fn bound(kind: u8, key: PString) -> Bound<PString> {
+    match kind % 3 {
+        0 => Bound::Included(key),
+        1 => Bound::Excluded(key),
+        _ => Bound::Unbounded,
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn an_owned_tree_is_like_its_twin(
+        first in prop::collection::vec(0..300u16, 0..400),
+        ops in prop::collection::vec((0..16u8, any::<u16>(), any::<u16>(), any::<u8>()), 0..80),
+    ) {
+        let mut ours: PBTreeMap<PString, u16> = first.iter().map(|&n| (name(n), n)).collect();
+        let mut twin: BTreeMap<PString, u16> = first.iter().map(|&n| (name(n), n)).collect();
+        prop_assert_eq!(&ours, &twin);
+        for (op, a, b, c) in ops {
+            let (key, other) = (name(a), name(b));
+            match op {
+                0 | 1 => prop_assert_eq!(ours.insert(key.clone(), b), twin.insert(key, b)),
+                2 | 3 => prop_assert_eq!(ours.remove_entry(&*key), twin.remove_entry(&key)),
+                4 => {
+                    prop_assert_eq!(ours.pop_first(), twin.pop_first());
+                    prop_assert_eq!(ours.pop_last(), twin.pop_last());
+                }
+                5 => {
+                    *ours.entry(key.clone()).and_modify(|n| *n ^= 1).or_insert_with_key(|k| k.len() as u16) += 1;
+                    *twin.entry(key).and_modify(|n| *n ^= 1).or_insert_with_key(|k| k.len() as u16) += 1;
+                }
+                6 => {
+                    if let Entry::Occupied(entry) = ours.entry(key.clone()) {
+                        entry.remove();
+                    }
+                    if let btree_map::Entry::Occupied(entry) = twin.entry(key) {
+                        entry.remove();
+                    }
+                }
+                7 => {
+                    let range = (bound(c, key), bound(c / 3, other));
+                    let found = catch_unwind(|| twin.range(range.clone()).map(|(k, v)| (k.clone(), *v)).collect::<Vec<_>>());
+                    let ours_found = catch_unwind(|| ours.range(range.clone()).map(|(k, v)| (k.clone(), *v)).collect::<Vec<_>>());
+                    match (found, ours_found) {
+                        (Ok(a), Ok(b)) => {
+                            prop_assert_eq!(&a, &b);
+                            prop_assert!(ours.range(range).rev().eq(a.iter().rev().map(|(k, v)| (k, v))));
+                        }
+                        (Err(a), Err(b)) => {
+                            let said = b.downcast_ref::<&str>().map(|s| s.replace("PBTree", "BTree"));
+                            prop_assert_eq!(a.downcast_ref::<&str>().map(|s| s.to_string()), said);
+                        }
+                        (a, b) => prop_assert!(false, "{a:?} and {b:?}"),
+                    }
+                }
+                8 => {
+                    ours.range_mut(key.clone()..).for_each(|(_, v)| *v = v.wrapping_add(1));
+                    twin.range_mut(key..).for_each(|(_, v)| *v = v.wrapping_add(1));
+                }
+                9 => {
+                    ours.retain(|_, v| *v % 7 != a % 7);
+                    twin.retain(|_, v| *v % 7 != a % 7);
+                }
+                10 => {
+                    let mut above = ours.split_off(&*key);
+                    let mut twin_above = twin.split_off(&key);
+                    prop_assert_eq!(&above, &twin_above);
+                    above.insert(other.clone(), b);
+                    twin_above.insert(other, b);
+                    ours.append(&mut above);
+                    twin.append(&mut twin_above);
+                    prop_assert!(above.is_empty());
+                }
+                11 => {
+                    let mut gone: Vec<_> = ours.extract_if(key.clone().., |_, v| *v % 2 == 0).take(9).collect();
+                    for (key, value) in &gone {
+                        prop_assert_eq!(twin.remove(key), Some(*value));
+                    }
+                    gone.dedup();
+                    prop_assert!(gone.is_sorted());
+                }
+                12 => {
+                    // From both ends at once.
+                    let (mut a, mut b) = (ours.iter(), twin.iter());
+                    for step in 0..usize::from(c) {
+                        prop_assert_eq!(a.len(), b.len());
+                        match step % 3 {
+                            0 => prop_assert_eq!(a.next_back(), b.next_back()),
+                            _ => prop_assert_eq!(a.next(), b.next()),
+                        }
+                    }
+                }
+                13 => {
+                    ours.values_mut().for_each(|v| *v /= 2);
+                    twin.values_mut().for_each(|v| *v /= 2);
+                    prop_assert!(ours.keys().eq(twin.keys()));
+                }
+                14 => {
+                    prop_assert_eq!(ours.first_entry().map(|e| e.remove_entry()), twin.first_entry().map(|e| e.remove_entry()));
+                    prop_assert_eq!(ours.last_entry().map(|e| *e.get()), twin.last_entry().map(|e| *e.get()));
+                }
+                _ => {
+                    prop_assert_eq!(ours.get(&*key), twin.get(&key));
+                    prop_assert_eq!(ours.get_key_value(&*key), twin.get_key_value(&key));
+                    prop_assert_eq!(ours.first_key_value(), twin.first_key_value());
+                    prop_assert_eq!(ours.last_key_value(), twin.last_key_value());
+                    prop_assert_eq!(ours.cmp(&ours.clone()), Ordering::Equal);
+                }
+            }
+            prop_assert_eq!(&ours, &twin);
+        }
+        prop_assert_eq!(format!("{ours:?}"), format!("{twin:?}"));
+        prop_assert_eq!(BTreeMap::from(ours.clone()), twin.clone());
+        prop_assert_eq!(&PBTreeMap::from(twin.clone()), &ours);
+        let (mut a, mut b) = (ours.into_iter(), twin.into_iter());
+        prop_assert_eq!((a.next(), a.next_back(), a.len()), (b.next(), b.next_back(), b.len()));
+        prop_assert!(a.rev().skip(3).eq(b.rev().skip(3)));
+    }
+
+    #[test]
+    fn an_owned_set_is_like_its_twin(
+        a in prop::collection::vec(0..100u8, 0..150),
+        b in prop::collection::vec(0..100u8, 0..150),
+        key in 0..100u8,
+    ) {
+        let (ours, others): (PBTreeSet<u8>, PBTreeSet<u8>) = (a.iter().copied().collect(), b.iter().copied().collect());
+        let (twin, twins): (BTreeSet<u8>, BTreeSet<u8>) = (a.iter().copied().collect(), b.iter().copied().collect());
+        prop_assert_eq!(&ours, &twin);
+        prop_assert_eq!(&(&ours | &others), &(&twin | &twins));
+        prop_assert_eq!(&(&ours & &others), &(&twin & &twins));
+        prop_assert_eq!(&(&ours - &others), &(&twin - &twins));
+        prop_assert_eq!(&(&ours ^ &others), &(&twin ^ &twins));
+        prop_assert_eq!(ours.is_subset(&others), twin.is_subset(&twins));
+        prop_assert!((&ours & &others).is_subset(&ours) && ours.is_superset(&(&ours - &others)));
+        prop_assert_eq!(ours.is_disjoint(&others), twin.is_disjoint(&twins));
+        prop_assert!(ours.range(key..).rev().eq(twin.range(key..).rev()));
+        prop_assert_eq!((ours.first(), ours.last()), (twin.first(), twin.last()));
+        prop_assert_eq!(ours.cmp(&others), twin.cmp(&twins));
+        let (mut ours, mut twin) = (ours, twin);
+        prop_assert_eq!(ours.replace(key), twin.replace(key));
+        prop_assert_eq!(ours.take(&key), twin.take(&key));
+        prop_assert_eq!(ours.pop_first(), twin.pop_first());
+        ours.retain(|v| v % 3 != 0);
+        twin.retain(|v| v % 3 != 0);
+        prop_assert_eq!(ours.extract_if(.., |v| v % 2 == 0).count(), twin.iter().filter(|v| *v % 2 == 0).count());
+        prop_assert!(ours.into_iter().eq(twin.into_iter().filter(|v| v % 2 == 1)));
+    }
+}
+
+fn open<R: Persist + Default>(folder: &TempDir) -> Heap<R> {
+    let options = Heap::options().max_size(64 << 20).log_size(16 << 20);
+    options.open(folder.path().join("r")).expect("a region")
+}
+
+#[derive(Persist, Default)]
+#[repr(C)]
+struct Locked {
+    tree: PMutex<PBTreeMap<u64, PMutex<u64>>>,
+}
+
+#[test]
+fn locks_in_values_move_with_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let heap = open::<Locked>(&folder);
+    heap.transaction(|tx| {
+        tx.lock(&heap.root().tree)?
+            .extend((0..200).map(|n| (2 * n, PMutex::new(n))))
+    })
+    .unwrap();
+    let first = &heap.root().tree;
+    heap.transaction(|tx| {
+        let mut tree = tx.lock(first)?;
+        // What it moves it holds to its end: another `Mut` of it cannot be had.
+        tree.insert(101, PMutex::new(7))?;
+        let moved = &tree[&100];
+        assert!(matches!(tx.lock(moved), Err(Error::AlreadyLocked)));
+        for key in 0..40 {
+            assert_eq!(tree.remove(&(2 * key))?.map(PMutex::into_inner), Some(key));
+        }
+        Ok(())
+    })
+    .unwrap();
+    heap.check().unwrap();
+    let sum = heap
+        .transaction(|tx| {
+            let tree = tx.lock(first)?;
+            assert_eq!(tree.len(), 161);
+            let mut sum = 0;
+            for (_, lock) in &*tree {
+                sum += *tx.lock(lock)?;
+            }
+            Ok(sum)
+        })
+        .unwrap();
+    assert_eq!(sum, (40..200).sum::<u64>() + 7);
+}
+
+thread_local! {
+    static COMPARISONS: Cell<u64> = const { Cell::new(u64::MAX) };
+}
+
+/// A number whose comparisons can be made to panic.
+#[derive(Persist, PartialEq, Eq, Clone)]
+#[repr(C)]
+struct Fuse(u64);
+
+impl PartialOrd for Fuse {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Fuse {
+    fn cmp(&self, other: &Self) -> Ordering {
+        COMPARISONS.set(COMPARISONS.get() - 1);
+        if COMPARISONS.get() == 0 {
+            resume_unwind(Box::new("on purpose"));
+        }
+        self.0.cmp(&other.0)
+    }
+}
+
+#[derive(Persist, Default)]
+#[repr(C)]
+struct Fuses {
+    a: PBTreeMap<Fuse, PString>,
+    b: PBTreeMap<Fuse, PString>,
+}
+
+#[test]
+fn comparisons_that_panic_leave_nothing_half_done() {
+    let folder = tempfile::tempdir().unwrap();
+    let heap = open::<PMutex<Fuses>>(&folder);
+    let text = |n: u64| PString::from(format!("number {n}"));
+    heap.update(|mut root| {
+        root.a_mut()
+            .extend((0..50).map(|n| (Fuse(2 * n), text(n))))?;
+        root.b_mut().extend((0..50).map(|n| (Fuse(3 * n), text(n))))
+    })
+    .unwrap();
+    let state = || {
+        let root = heap.read();
+        let all = |map: &PBTreeMap<Fuse, PString>| -> Vec<(u64, String)> {
+            map.iter().map(|(k, v)| (k.0, v.to_string())).collect()
+        };
+        (all(&root.a), all(&root.b))
+    };
+    let before = state();
+    for fuse in [1, 5, 40, 200] {
+        // It goes through everything, and the transaction ends.
+        let done = catch_unwind(AssertUnwindSafe(|| {
+            heap.update(|mut root| {
+                COMPARISONS.set(fuse);
+                let mut parts = root.project();
+                parts.a.append(&mut parts.b)
+            })
+        }));
+        COMPARISONS.set(u64::MAX);
+        assert!(done.is_err());
+        assert_eq!(state(), before);
+        heap.check().unwrap();
+        // It is caught, and still nothing is committed.
+        let done = heap.update(|mut root| {
+            let caught = catch_unwind(AssertUnwindSafe(|| {
+                COMPARISONS.set(fuse);
+                let mut parts = root.project();
+                parts.a.append(&mut parts.b)
+            }));
+            COMPARISONS.set(u64::MAX);
+            assert!(caught.is_err());
+            Ok(())
+        });
+        assert!(matches!(done, Err(Error::Doomed { .. })), "{done:?}");
+        assert_eq!(state(), before);
+        heap.check().unwrap();
+    }
+    heap.update(|mut root| {
+        let mut parts = root.project();
+        parts.a.append(&mut parts.b)
+    })
+    .unwrap();
+    heap.check().unwrap();
+    let (all, none) = state();
+    assert_eq!((all.len(), none.len()), (83, 0));
+    assert!(all.is_sorted());
+}
+
+#[derive(Persist)]
+#[repr(C)]
+struct Link {
+    next: Option<PBox<Link>>,
+}
+
+#[test]
+fn long_lists_in_a_tree_are_adopted_and_released_without_deep_recursion() {
+    let folder = tempfile::tempdir().unwrap();
+    let heap = open::<PMutex<PBTreeMap<u32, PBox<Link>>>>(&folder);
+    let list = || {
+        let end = PBox::new(Link { next: None });
+        (0..100_000).fold(end, |next, _| PBox::new(Link { next: Some(next) }))
+    };
+    heap.update(|mut tree| tree.set((0..3).map(|n| (n, list())).collect()))
+        .unwrap();
+    heap.check().unwrap();
+    assert_eq!(heap.stats().live_blocks, 2 + 3 * 100_001);
+    heap.update(|mut tree| {
+        tree.retain(|key, _| *key != 1)?;
+        let moved = tree.split_off_moved(&2)?;
+        tree.clear()?;
+        drop(moved);
+        Ok(())
+    })
+    .unwrap();
+    heap.check().unwrap();
+    assert_eq!(heap.stats().live_blocks, 1);
+}
+
+#[test]
+fn a_single_insertion_logs_a_part_of_a_node() {
+    let folder = tempfile::tempdir().unwrap();
+    let heap = open::<PMutex<PBTreeMap<u64, u64>>>(&folder);
+    let key = |n: u64| n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    heap.update(|mut tree| tree.extend((0..10_000).map(|n| (key(n), n))))
+        .unwrap();
+    let before = bartender_pm::counts::Counts::now();
+    for n in 10_000..11_000 {
+        heap.update(|mut tree| tree.insert(key(n), n).map(drop))
+            .unwrap();
+    }
+    let spent = bartender_pm::counts::Counts::now().since(before);
+    let each = spent.log_bytes / 1000;
+    assert!((200..450).contains(&each), "{each} bytes");
+}
+
+#[test]
+fn a_savepoint_takes_back_what_was_done_to_new_and_old_nodes() {
+    let folder = tempfile::tempdir().unwrap();
+    let heap = open::<PMutex<PBTreeMap<u64, u64>>>(&folder);
+    let fill = |tree: &mut Mut<'_, PBTreeMap<u64, u64>>, from: u64| {
+        tree.extend((from..from + 300).map(|n| (n * 7 % 1009, n)))
+    };
+    heap.update(|mut tree| fill(&mut tree, 0)).unwrap();
+    let stored: Vec<_> = heap.read().iter().map(|(k, v)| (*k, *v)).collect();
+    let done = heap.transaction(|tx| {
+        let before: Vec<_> = {
+            let mut tree = tx.lock(heap.root())?;
+            fill(&mut tree, 300)?;
+            tree.iter().map(|(k, v)| (*k, *v)).collect()
+        };
+        for round in 0..3 {
+            let failed = tx.savepoint(|tx| {
+                let mut tree = tx.lock(heap.root())?;
+                fill(&mut tree, 500)?;
+                tree.retain(|key, _| key % 3 == round)?;
+                fill(&mut tree, 900)?;
+                Err::<(), _>(Error::abort("on purpose"))
+            });
+            assert!(failed.is_err());
+            let now: Vec<_> = tx
+                .lock(heap.root())?
+                .iter()
+                .map(|(k, v)| (*k, *v))
+                .collect();
+            assert_eq!(now, before);
+        }
+        tx.savepoint(|tx| tx.lock(heap.root())?.retain(|key, _| key % 2 == 0))?;
+        Err::<(), _>(Error::abort("all of it"))
+    });
+    assert!(done.is_err());
+    assert!(heap.read().iter().map(|(k, v)| (*k, *v)).eq(stored));
+    heap.check().unwrap();
+}
