@@ -3,6 +3,8 @@
 //! What is stored is written where it is; what is read is an owned value. Lengths that an input claims are not
 //! believed: room is made as elements come.
 
+use crate::btree_map::PBTreeMap;
+use crate::btree_set::PBTreeSet;
 use crate::hash_map::PHashMap;
 use crate::hash_set::PHashSet;
 use crate::lock::{PMutex, PRwLock};
@@ -56,38 +58,47 @@ sequence! {
     PVec [] push;
     PVecDeque [] push_back;
     PHashSet [+ Hash + Eq] insert;
+    PBTreeSet [+ Ord] insert;
 }
 
-impl<K: Serialize, V: Serialize> Serialize for PHashMap<K, V> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self)
-    }
-}
-
-impl<'de, K: Deserialize<'de> + Hash + Eq, V: Deserialize<'de>> Deserialize<'de>
-    for PHashMap<K, V>
-{
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Entries<K, V>(PhantomData<(K, V)>);
-
-        impl<'de, K: Deserialize<'de> + Hash + Eq, V: Deserialize<'de>> Visitor<'de> for Entries<K, V> {
-            type Value = PHashMap<K, V>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a map")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Self::Value, A::Error> {
-                let mut all = PHashMap::new();
-                while let Some((key, value)) = entries.next_entry()? {
-                    all.insert(key, value);
-                }
-                Ok(all)
+/// Keys with their values.
+macro_rules! map {
+    ($($name:ident [$($bound:tt)*];)*) => {$(
+        impl<K: Serialize, V: Serialize> Serialize for $name<K, V> {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_map(self)
             }
         }
 
-        deserializer.deserialize_map(Entries(PhantomData))
-    }
+        impl<'de, K: Deserialize<'de> + $($bound)*, V: Deserialize<'de>> Deserialize<'de> for $name<K, V> {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                struct Entries<K, V>(PhantomData<(K, V)>);
+
+                impl<'de, K: Deserialize<'de> + $($bound)*, V: Deserialize<'de>> Visitor<'de> for Entries<K, V> {
+                    type Value = $name<K, V>;
+
+                    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                        f.write_str("a map")
+                    }
+
+                    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Self::Value, A::Error> {
+                        let mut all = $name::new();
+                        while let Some((key, value)) = entries.next_entry()? {
+                            all.insert(key, value);
+                        }
+                        Ok(all)
+                    }
+                }
+
+                deserializer.deserialize_map(Entries(PhantomData))
+            }
+        }
+    )*};
+}
+
+map! {
+    PHashMap [Hash + Eq];
+    PBTreeMap [Ord];
 }
 
 impl Serialize for PString {

@@ -5,12 +5,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// A type of the book and where its methods are.
-const TYPES: [(&str, &[&str]); 6] = [
+const TYPES: [(&str, &[&str]); 8] = [
     ("PVec", &["vec.rs", "vec"]),
     ("PVecDeque", &["vec_deque.rs", "vec_deque"]),
     ("PString", &["string.rs", "string"]),
     ("PHashMap", &["hash_map.rs", "hash_map"]),
     ("PHashSet", &["hash_set.rs", "hash_set"]),
+    ("PBTreeMap", &["btree_map.rs", "btree_map"]),
+    ("PBTreeSet", &["btree_set.rs", "btree_set"]),
     ("PBox", &["pbox.rs", "pbox"]),
 ];
 

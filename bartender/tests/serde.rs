@@ -1,10 +1,12 @@
 //! Feature `serde`: what is written is what std's twins write, in a form for people and in one for machines, and is read
 //! back from either.
 
-use bartender::{PBox, PHashMap, PHashSet, PMutex, PRwLock, PString, PVec, PVecDeque};
+use bartender::{
+    PBTreeMap, PBTreeSet, PBox, PHashMap, PHashSet, PMutex, PRwLock, PString, PVec, PVecDeque,
+};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::fmt::Debug;
 use std::sync::Mutex;
 
@@ -41,6 +43,11 @@ fn collections_have_the_forms_of_their_twins() {
     same(
         PHashMap::from([(PString::from("k"), PVec::from([1u8]))]),
         HashMap::from([("k".to_owned(), vec![1u8])]),
+    );
+    same(PBTreeSet::from([7u8, 3]), BTreeSet::from([3u8, 7]));
+    same(
+        PBTreeMap::from([(2, PString::from("b")), (1, PString::from("a"))]),
+        BTreeMap::from([(1, "a".to_owned()), (2, "b".to_owned())]),
     );
     same(PString::from("text"), "text".to_owned());
     same(PBox::new(5u32), Box::new(5u32));
