@@ -4,7 +4,8 @@
 #![cfg(not(loom))]
 
 use bartender::{
-    Error, Heap, Mut, PBox, PHashMap, PMutex, PRwLock, PString, PVec, Persist, PlainData, Result,
+    Error, Heap, Mut, PAtomicU64, PBox, PHashMap, PMutex, PRcu, PRwLock, PShared, PString, PVec,
+    Persist, PlainData, Result,
 };
 use bartender_pm::medium::sim::{Image, SimKind, SimMedium, SimMemory};
 use std::cell::RefCell;
@@ -284,5 +285,119 @@ fn values_are_moved_inside_the_region_and_parts_of_transactions_taken_back() {
         assert_eq!(a.read().as_deref().map(PString::as_str), Some("three"));
         assert_eq!(b.read().as_deref().map(PString::as_str), Some("one"));
         assert_eq!(*shape.read(), named(4));
+    });
+}
+
+#[derive(Persist, Default)]
+#[repr(C)]
+struct Cells {
+    hits: PAtomicU64,
+    owners: PRwLock<PVec<PShared<PString>>>,
+}
+
+#[test]
+fn threads_count_and_share_beside_each_other() {
+    let story = |heap: &Heap<Cells>| {
+        let root = heap.root();
+        let first = heap.transaction(|tx| tx.lock(&root.owners)?.push(PShared::new("rye".into())));
+        first.expect("commits");
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(move || {
+                    for _ in 0..2 {
+                        let done = heap.transaction(|tx| {
+                            root.hits.add(tx, 1)?;
+                            let mut owners = tx.lock(&root.owners)?;
+                            let again = owners[0].share(tx)?;
+                            owners.push_moved(again)
+                        });
+                        done.expect("commits");
+                    }
+                });
+            }
+            scope.spawn(|| {
+                for _ in 0..4 {
+                    assert!(root.hits.load() <= 4);
+                    assert!(root.owners.read().iter().all(|text| ***text == *"rye"));
+                }
+            });
+        });
+        let failed = heap.transaction(|tx| -> Result<()> {
+            tx.lock(&root.owners)?.clear()?;
+            root.hits.add(tx, 1)?;
+            Err(Error::abort("on purpose"))
+        });
+        assert!(failed.is_err());
+        let taken = heap.transaction(|tx| {
+            let mut owners = tx.lock(&root.owners)?;
+            owners.truncate(2)?;
+            owners.pop()
+        });
+        assert_eq!(**taken.expect("commits").expect("one of two"), *"rye");
+    };
+    told(SimKind::Disk, story, |heap| {
+        let root = heap.root();
+        assert_eq!((root.hits.load(), root.owners.read().len()), (4, 1));
+        assert_eq!(PShared::owners(&root.owners.read()[0]), 1);
+        heap.check().expect("whole");
+    });
+}
+
+#[derive(Persist, Default)]
+#[repr(C)]
+struct Versions {
+    one: PRcu<PVec<PString>>,
+    many: PMutex<PVec<PRcu<u64>>>,
+}
+
+#[test]
+#[cfg_attr(
+    miri,
+    ignore = "crossbeam-epoch 0.9 breaks stacked borrows; it passes with -Zmiri-tree-borrows"
+)]
+fn threads_replace_what_others_read() {
+    let story = |heap: &Heap<Versions>| {
+        let root = heap.root();
+        let first = heap.transaction(|tx| tx.lock(&root.many)?.push(PRcu::new(1)));
+        first.expect("commits");
+        std::thread::scope(|scope| {
+            for n in 0..2u64 {
+                scope.spawn(move || {
+                    for _ in 0..2 {
+                        let done = heap.transaction(|tx| {
+                            root.one.update(tx, |old| {
+                                let mut new = old.clone();
+                                new.push(n.to_string().into());
+                                new
+                            })
+                        });
+                        done.expect("commits");
+                    }
+                });
+            }
+            scope.spawn(|| {
+                for _ in 0..4 {
+                    assert!(root.one.read().iter().all(|text| text.len() == 1));
+                }
+            });
+        });
+        heap.transaction(|tx| {
+            let mut many = tx.lock(&root.many)?;
+            *many.get_mut(0).expect("one").project() = 4;
+            many.push(PRcu::new(5))?;
+            many.swap_remove(0).map(drop)
+        })
+        .expect("commits");
+        let failed = heap.transaction(|tx| -> Result<()> {
+            root.one.replace(tx, PVec::new())?;
+            Err(Error::abort("on purpose"))
+        });
+        assert!(failed.is_err());
+    };
+    told(SimKind::Disk, story, |heap| {
+        let root = heap.root();
+        assert_eq!(root.one.read().len(), 4);
+        assert_eq!(*root.many.read()[0].read(), 5);
+        heap.check().expect("whole");
     });
 }
