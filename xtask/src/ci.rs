@@ -37,7 +37,7 @@ const FEATURE_SETS: &[(&str, &[&str])] = &[
     // `cargo xtask fuzz` runs them.
     (
         "clippy, fuzz targets",
-        &["--manifest-path", "bartender-dist/fuzz/Cargo.toml"],
+        &["--manifest-path", "fuzz/Cargo.toml"],
     ),
 ];
 

@@ -1,17 +1,24 @@
-//! `cargo xtask fuzz`: what is read from the network, fuzzed with libFuzzer under AddressSanitizer.
+//! `cargo xtask fuzz`: what is read from the network, and files of regions, fuzzed with libFuzzer under AddressSanitizer.
 //!
 //! Needs a nightly toolchain and a C++ compiler, and installs cargo-fuzz where it is missing. What is found is in
-//! `bartender-dist/fuzz/artifacts`; `cargo +nightly fuzz run TARGET FILE` there shows it again. Not part of `ci`.
+//! `fuzz/artifacts`; `cargo +nightly fuzz run TARGET FILE` there shows it again. Not part of `ci`.
 
 use crate::miri::{outside, provide_nightly, succeeds};
 use crate::step::{Failure, Runner, cargo, target};
 
 /// `frames` and `connection` of the TCP backend; a `copy` that is sent a log, a `node` and a `coordinator` that are
-/// asked.
-const TARGETS: &[&str] = &["frames", "connection", "copy", "node", "coordinator"];
+/// asked; a `region` that is damaged, checked, read and changed.
+const TARGETS: &[&str] = &[
+    "frames",
+    "connection",
+    "copy",
+    "node",
+    "coordinator",
+    "region",
+];
 
 /// Where they are.
-const FOLDER: &str = "bartender-dist/fuzz";
+const FOLDER: &str = "fuzz";
 
 /// `cargo xtask fuzz [TARGET] [SECONDS]`: each for so long, a minute unless told.
 pub(crate) fn fuzz(arguments: &[String]) -> Result<(), Failure> {

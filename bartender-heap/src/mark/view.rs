@@ -1,5 +1,22 @@
 //! The bytes that marking reads, and the checks of the raw structs in them that both walks share.
 //!
+//! What the program's readers take for granted of stored bytes, in safe code without a look, and which check makes it so:
+//!
+//! | reader | trusts | checked by |
+//! |---|---|---|
+//! | every pointer | not null, aligned, the start of a block that is live, has room, and that nothing else owns | `follow`, `locate`, the marks (`run`); `counted` where several own it |
+//! | `PVec`, `PString` | `len ≤ cap`, a block of `cap` elements; text is UTF-8 | `vec`, `check_text` |
+//! | `PHashMap`, `PHashSet` | a power of two of buckets, the block's size; control bytes that are full, empty or deleted, the first group mirrored; `items` are full; an eighth at least is empty, or a search would not end | `table`, `Table::check` |
+//! | `PVecDeque` | the same, and a first place within the ring | `deque` |
+//! | `PBox<[T]>` | a length that its block has room for | `slice` |
+//! | trees | levels that fall by one to 0, nodes of 1 to `cap` entries | `tree`, `node`, `node_len` |
+//! | `bool`, `char`, `NonZero*`, tags of enums and options | a value that the type has; an option's niche is what the compiler said | `check_bool`, `check_char`, `check_nonzero`, `run/values` |
+//! | locks | a word of zero, as their state is elsewhere | `check_lock` |
+//! | all of it | nothing nests deeper, overlaps, or is longer than the description says | `types/check` when that is read |
+//!
+//! Not checked, since nobody's safety rests on it: that keys stand in buckets of their hash, and are different; that trees are
+//! in the order of their keys. Such a collection gives wrong answers, and no others.
+//!
 //! Every read is bounds-checked, so no bytes can lead out of the view; what comes back are
 //! numbers, never values of a program's types.
 

@@ -27,13 +27,23 @@ impl Migration {
         (names_only || Plan::find::<R>(old).is_some()).then_some(Migration { names_only })
     }
 
-    /// Does it, and waits until it is durable.
+    /// Whether only names differ.
+    pub(super) fn is_of_names(&self) -> bool {
+        self.names_only
+    }
+
+    /// Does it, and waits until it is durable. In a region that is only read there is nothing to be done for names.
     ///
     /// # Errors
     ///
     /// The data are damaged; a conversion failed; the region or its log has no room. Nothing was changed.
     pub(super) fn run<R: Persist>(self, core: &mut Core, new: &Schema) -> Result<()> {
+        // The data are as good by their old names. Nothing is written here.
+        if core.region.is_read_only() && self.names_only {
+            return Ok(());
+        }
         if !self.names_only {
+            core.heap.wait_marked()?;
             core.heap.check()?;
         }
         let described = core.heap.new_schema(new)?;

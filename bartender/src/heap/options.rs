@@ -128,8 +128,15 @@ impl<R: Persist> Options<R> {
         self
     }
 
-    /// Whether everything is [checked](Heap::check) when it is opened. Default false: what a recovery follows is
-    /// checked in any case.
+    /// Whether everything that the root reaches is [checked](Heap::check) against the description of its type before
+    /// opening returns. Then whatever the file held, nothing that safe code does with the heap is undefined behaviour: the
+    /// file is refused, or it is sound. (A map whose keys were damaged may miss some of them; that is all.) Until the heap is
+    /// closed only this process writes to it, and its home must not change otherwise.
+    ///
+    /// Default false: a region that was closed cleanly is trusted, for a look at all of it would take as long as reading it.
+    /// What something else has written into it since is met unawares: a length, a tag or a pointer that is wrong there
+    /// is undefined behaviour when it is read. After a crash everything that is reached is checked in any case, before
+    /// opening returns or behind it, as [`marking`](Self::marking) says. Cost: a read of all data but plain bytes.
     pub fn verify(mut self, yes: bool) -> Self {
         self.verify = yes;
         self
@@ -168,7 +175,7 @@ impl<R: Persist> Options<R> {
     /// data or all of the converted ones. A conversion that fails ([`Error::Migration`]) or panics changes nothing.
     ///
     /// A type may be `from` an earlier one wherever it stands: in structs, enums, tuples, options, arrays, locks, a
-    /// [`PBox`](crate::PBox), a [`PVec`](crate::PVec), the values of a [`PHashMap`](crate::PHashMap). The types that only
+    /// [`PBox`](crate::PBox), a [`PVec`](crate::PVec), a [`PVecDeque`](crate::PVecDeque), the values of a [`PHashMap`](crate::PHashMap). The types that only
     /// hold it need no `from`. Keys of maps keep their type; of the types in other containers, and of more than 128
     /// blocks inside each other, the type that holds them all has to be converted.
     ///
@@ -241,7 +248,10 @@ impl<R: Persist> Options<R> {
         };
         inner.set_random_order(self.random_order);
         let migrated = *inner.schema() != schema;
-        let migration = migrate::Migration::find::<R>(inner.schema(), &schema);
+        let mut migration = migrate::Migration::find::<R>(inner.schema(), &schema);
+        if inner.region().is_read_only() {
+            migration = migration.filter(migrate::Migration::is_of_names);
+        }
         if migrated && migration.is_none() {
             let path = inner.region().path().to_owned();
             let differences = inner.schema().diff(&schema);

@@ -1,8 +1,8 @@
 //! A region with a value of every kind in it: written, read as a whole, and changed in all ways.
 
 use bartender::{
-    Error, Heap, Mut, Options, PBox, PHashMap, PHashSet, PMutex, PRwLock, PString, PVec, Persist,
-    PlainData,
+    Error, Heap, Mut, Options, PAtomicI64, PAtomicU64, PBox, PHashMap, PHashSet, PMutex, PRcu,
+    PRwLock, PShared, PString, PVec, PVecDeque, Persist, PlainData,
 };
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::num::NonZeroU32;
@@ -61,6 +61,20 @@ pub(crate) struct World {
     inner: PMutex<PHashMap<u64, PRwLock<PVec<char>>>>,
     flags: PVec<bool>,
     empty: PHashMap<u64, ()>,
+    ring: PVecDeque<PString>,
+    bytes: PVecDeque<u8>,
+    visits: PAtomicU64,
+    balances: PHashMap<u16, PAtomicI64>,
+    version: PRcu<PVec<PString>>,
+    shared: PVec<PShared<Common>>,
+}
+
+/// What several own.
+#[derive(Persist, Default)]
+#[repr(C)]
+pub(crate) struct Common {
+    text: PString,
+    inner: Option<PShared<PString>>,
 }
 
 pub(crate) fn options() -> Options<Root> {
@@ -102,7 +116,39 @@ pub(crate) fn fill(heap: &Heap<Root>, from: u64, to: u64) -> Result<(), Error> {
             let mut inner = world.inner.project();
             inner.insert(i, PRwLock::new(list))?;
             world.flags.push(i % 2 == 0)?;
+            world.ring.push_back(PString::from(format!("ring {i}")))?;
+            world.ring.push_front(PString::from("front"))?;
+            if i % 3 == 0 {
+                world.ring.pop_front()?;
+                world.ring.pop_front()?;
+            }
+            world.bytes.push_front(i as u8)?;
+            world.balances.insert(i as u16, PAtomicI64::new(-3))?;
+            world.shared.push(PShared::new(Common {
+                text: PString::from(format!("common {i}")),
+                inner: (i % 2 == 0).then(|| PShared::new("inside".into())),
+            }))?;
             world.bulk.extend_from_slice(&[i as u8; 300])
+        })?;
+        heap.transaction(|tx| {
+            let mut world = tx.lock(heap.root())?.into_project();
+            world.visits.add(tx, i)?;
+            if let Some(balance) = world.balances.get(&(i as u16)) {
+                balance.sub(tx, 2)?;
+            }
+            if let Some(first) = world.shared.first() {
+                let again = first.share(tx)?;
+                world.shared.push_moved(again)?;
+            }
+            Ok(())
+        })?;
+        let world = heap.read();
+        heap.transaction(|tx| {
+            world.version.update(tx, |old| {
+                let mut new: PVec<PString> = old.iter().skip(old.len() / 9).cloned().collect();
+                new.push(PString::from(format!("version {i}")));
+                new
+            })
         })?;
     }
     Ok(())
@@ -179,6 +225,26 @@ pub(crate) fn walk(world: &World) -> u64 {
     }
     world.flags[..].hash(h);
     world.empty.len().hash(h);
+    for text in world.ring.iter() {
+        text.to_uppercase().hash(h);
+    }
+    for byte in world.bytes.iter() {
+        byte.hash(h);
+    }
+    for text in world.version.read().iter() {
+        text.to_uppercase().hash(h);
+    }
+    for shared in world.shared.iter() {
+        (
+            shared.text.to_uppercase(),
+            shared.inner.as_ref().map(|inner| inner.to_uppercase()),
+        )
+            .hash(h);
+    }
+    for (n, balance) in world.balances.iter() {
+        (n, balance.load()).hash(h);
+    }
+    world.visits.load().hash(h);
     h.finish()
 }
 
@@ -243,6 +309,15 @@ pub(crate) fn change(heap: &Heap<Root>) -> Result<(), Error> {
         world.bulk.clear()?;
         world.bulk.set(PVec::new())?;
         world.names.clear()?;
+        let ring = Mut::take(&mut world.ring)?;
+        world.ring.set(ring)?;
+        world.ring.pop_back()?;
+        world.ring.truncate(3)?;
+        world.bytes.clear()?;
+        let shared = Mut::take(&mut world.shared)?;
+        world.shared.set(shared)?;
+        world.shared.truncate(2)?;
+        world.balances.retain(|n, _| n % 2 == 0)?;
         world.prefixed.set(Default::default())?;
         world.tables.set(PHashMap::new())
     })
