@@ -132,6 +132,15 @@ impl Region {
         self.shared.durability
     }
 
+    /// What writes: refused to a child of `fork` (rule 10 of the log, the home and the view).
+    #[inline]
+    fn own(&self) -> Result<&Shared> {
+        match os::forks() == self.shared.forks {
+            true => Ok(&self.shared),
+            false => Err(Error::Forked),
+        }
+    }
+
     /// Where home offset 0 is mapped: the home address. The view, for reading
     /// and, inside of a [`Writer`]'s life, for writing.
     #[inline]
@@ -162,7 +171,7 @@ impl Region {
     /// `OutOfSpace` beyond the maximum size; `Io`, as when the disk is full.
     /// Nothing has changed then, and the region stays usable.
     pub fn extend(&self, end: u64) -> Result<()> {
-        let shared = &*self.shared;
+        let shared = self.own()?;
         if end <= self.size() {
             return Ok(());
         }
@@ -234,10 +243,7 @@ impl Region {
     /// `Closed`, `Poisoned`, `Forked`.
     #[inline]
     pub fn writer(&self) -> Result<Writer<'_>> {
-        let shared = &*self.shared;
-        if os::forks() != shared.forks {
-            return Err(Error::Forked);
-        }
+        let shared = self.own()?;
         shared.named(shared.log.check())?;
         if shared.read_only {
             return Err(Error::ReadOnly {
@@ -261,7 +267,7 @@ impl Region {
     /// `Poisoned` if it never will be; `Io` for the waiter that met the error.
     #[inline]
     pub fn wait_durable(&self, seq: u64) -> Result<()> {
-        let shared = &*self.shared;
+        let shared = self.own()?;
         shared.named(shared.log.wait_durable(&*shared.medium, seq))
     }
 
@@ -281,7 +287,7 @@ impl Region {
     ///
     /// `Poisoned`, or the I/O error that has now poisoned the region.
     pub fn checkpoint(&self) -> Result<()> {
-        let shared = &*self.shared;
+        let shared = self.own()?;
         let done = shared.named(shared.home.checkpoint(&*shared.medium, &shared.log, true));
         if shared.view_is_over_limit() {
             shared.kick();
@@ -298,6 +304,7 @@ impl Region {
     ///
     /// As [`checkpoint`](Self::checkpoint).
     pub fn trim(&self) -> Result<bool> {
+        self.own()?;
         self.shared.named(self.shared.trim())
     }
 
@@ -319,7 +326,7 @@ impl Region {
     ///
     /// `Io` if it cannot be mapped.
     pub fn freeze(&self) -> Result<std::sync::Arc<Frozen>> {
-        let shared = &*self.shared;
+        let shared = self.own()?;
         self.freeze_under(&shared.home.header.lock())
     }
 
