@@ -109,7 +109,8 @@ pub(super) fn run<B: Blocks>(
         progress,
     };
     let elem = program.elems[program.root as usize];
-    let first = view.boxed(root, elem.size, elem.align)?;
+    // A root without bytes has a block all the same.
+    let first = view.boxed(root, elem.size.max(1), elem.align)?;
     let first = first.map(|target| Piece::block(program.root, target));
     let first = first.into_iter().collect();
     tasks::scope(|scope| work(&shared, scope, first, Vec::new()));

@@ -272,7 +272,9 @@ impl<'a, B: Blocks> Trace<'a, B> {
 
     fn boxed(&mut self, ty: TypeRef, ptr: u64, node: u32, from: u64) -> Result<(), Fault> {
         let this = self.schema.get(ty);
-        if let Some(target) = self.view.boxed(ptr, this.size, this.align)? {
+        // A root without bytes has a block all the same.
+        let size = this.size.max(u64::from(node == ROOT));
+        if let Some(target) = self.view.boxed(ptr, size, this.align)? {
             self.block(target, Holds::One(ty), node, from);
         }
         Ok(())
