@@ -100,6 +100,17 @@ pub(crate) enum Refused {
     Conflict,
 }
 
+/// What came of asking for a lock alone that one holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Upgrade {
+    /// It was held so.
+    Had,
+    /// It was shared by nobody else; it is held exclusively beside.
+    Done,
+    /// Others share it.
+    Shared,
+}
+
 /// The state of all locks.
 #[derive(Debug)]
 pub(crate) struct Table<P> {
@@ -244,6 +255,24 @@ impl<P: Position> Table<P> {
                 }
             };
             free.then(look)
+        })
+    }
+
+    /// Takes the lock at `addr`, which `me` holds, exclusively, if nobody else shares it. It is given back for each mode.
+    pub(crate) fn upgrade(&self, addr: usize, me: &'static Owner) -> Upgrade {
+        self.shards[self.shard(addr)].with(|entries| {
+            let Some(at) = entries.find(addr) else {
+                return Upgrade::Shared;
+            };
+            let entry = entries.at(at);
+            if entry.exclusive.is_some() {
+                Upgrade::Had
+            } else if entry.holders().all(|holder| std::ptr::eq(holder, me)) {
+                entry.grant(Mode::Exclusive, me);
+                Upgrade::Done
+            } else {
+                Upgrade::Shared
+            }
         })
     }
 

@@ -193,6 +193,12 @@ impl Core {
 
             // A conflict inside another heap's transaction is that one's: its locks are part of it.
             if matches!(doom, Some(Doom::Conflict))
+                && let Some(mut outer) = outer
+            {
+                // SAFETY: it runs, further out on this thread, and nobody has it borrowed.
+                unsafe { outer.as_mut() }.doom(Doom::Conflict);
+            }
+            if matches!(doom, Some(Doom::Conflict))
                 && again
                 && outer.is_none()
                 && ended.is_ok()

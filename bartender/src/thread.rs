@@ -193,14 +193,18 @@ impl Thread {
         table().acquire_contended(addr, Mode::Shared, self.owner(), patience)
     }
 
-    /// Ends a read guard. Inside of a transaction the lock becomes the transaction's (rule 2 of the typed
-    /// interface): what it has changed behind the lock must stay in its reach until it has ended.
+    /// Ends a read guard. Inside of a transaction over the lock's heap the lock becomes the transaction's (rule 2 of
+    /// the typed interface): what it has changed behind the lock must stay in its reach until it has ended. One over
+    /// another heap has changed nothing there, and may go on when that heap has been closed and its addresses are
+    /// another's.
     pub(crate) fn release_guard(&self, addr: usize) {
         self.guards.set(self.guards.get() - 1);
-        match self.running().last() {
-            Some(mut outermost) => {
-                // SAFETY: running contexts are alive; no method holds a borrow while a guard is dropped.
-                let context = unsafe { outermost.as_mut() };
+        // SAFETY: running contexts are alive; no method holds a borrow while a guard is dropped.
+        let over_it = |context: &NonNull<Context>| unsafe { context.as_ref().covers(addr) };
+        match self.running().find(over_it) {
+            Some(mut context) => {
+                // SAFETY: as above.
+                let context = unsafe { context.as_mut() };
                 let (mode, round) = (Mode::Shared, context.round);
                 context.locks.push(Held { addr, mode, round });
             }

@@ -9,7 +9,7 @@ use crate::changes::Changes;
 use crate::detached::Detached;
 use crate::error::{Error, Result};
 use crate::late::{EndShared, Late, Next, Step};
-use crate::lock_table::{Mode, Owner, Refused};
+use crate::lock_table::{Mode, Owner, Refused, Upgrade};
 use crate::thread;
 use bartender_heap::{Block, Entry};
 use bartender_pm::{Durability, Record, fault};
@@ -181,6 +181,12 @@ impl Context {
     #[inline]
     pub(crate) fn is_over(&self, heap: &bartender_heap::Heap) -> bool {
         self.heap == Some(NonNull::from(heap))
+    }
+
+    /// Whether `addr` lies in its region.
+    #[inline]
+    pub(crate) fn covers(&self, addr: usize) -> bool {
+        self.view.contains(&addr)
     }
 
     #[inline]
@@ -440,7 +446,7 @@ impl TxRef<'_> {
     #[inline]
     pub(crate) fn lock(self, addr: usize, mode: Mode) -> Result<()> {
         let context = self.context();
-        if !context.view.contains(&addr) {
+        if !context.covers(addr) {
             return Err(Error::ForeignLock);
         }
         if !thread::table().acquire_unused(addr, mode, context.owner)
@@ -475,7 +481,8 @@ impl TxRef<'_> {
         }
     }
 
-    /// Holds the lock at `addr` to the end of the transaction (it may hold it already).
+    /// Holds the lock at `addr` to the end of the transaction (it may hold it already), so that nobody else even reads
+    /// behind it.
     ///
     /// # Errors
     ///
@@ -496,9 +503,28 @@ impl TxRef<'_> {
     /// As [`hold`](Self::hold), of a word that does not move and is not looked at: steps on it wait.
     pub(crate) fn hold_word(self, addr: usize) -> Result<()> {
         match self.lock(addr, Mode::Exclusive) {
-            Err(Error::AlreadyLocked) => Ok(()),
+            Err(Error::AlreadyLocked) => self.hold_alone(addr),
             other => other,
         }
+    }
+
+    /// Makes a lock that it holds its own alone: it may have shared it, as a dropped guard's. Whoever holds a lock has
+    /// the only way to it, so no reference behind it is left; but another thread's guard may have been forgotten.
+    #[cold]
+    fn hold_alone(self, addr: usize) -> Result<()> {
+        let context = self.context();
+        match thread::table().upgrade(addr, context.owner) {
+            Upgrade::Had => {}
+            Upgrade::Done => {
+                let (mode, round) = (Mode::Exclusive, context.round);
+                context.locks.push(Held { addr, mode, round });
+            }
+            Upgrade::Shared => {
+                context.doom(Doom::Conflict);
+                return Err(Error::Conflict);
+            }
+        }
+        Ok(())
     }
 
     /// Notes a step on the word at `addr`, to be taken at the end.
