@@ -166,7 +166,9 @@ pub use tx::TxRef;
 pub use vec::PVec;
 pub use vec_deque::PVecDeque;
 
-// The README's program is compiled with the doc tests.
+// The README's program and those of the book are compiled with the doc tests.
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
 struct Readme;
+#[cfg(doctest)]
+mod book;

@@ -2,10 +2,11 @@
 //! wherever the workspace does.
 //!
 //! This file reads the command line. [`step`] runs one command after the other
-//! and stops at the first that fails; [`ci`], [`miri`], [`tsan`], [`capi`], [`etcd`], [`fuzz`], [`instructions`] and [`chores`] say which commands;
+//! and stops at the first that fails; [`ci`], [`miri`], [`tsan`], [`book`], [`capi`], [`etcd`], [`fuzz`], [`instructions`] and [`chores`] say which commands;
 //! [`vm`] runs them on persistent memory.
 //! Nothing here is needed to build or to use bartender.
 
+mod book;
 mod capi;
 mod chores;
 mod ci;
@@ -38,6 +39,8 @@ Usage: cargo xtask COMMAND [ARGUMENT...]
                   (50), with a coordinator of ours and with an etcd of their own
   bench [ARG...]  the benchmarks; `bench --help` says which there are and what
                   can be chosen
+  book            builds the book below the build folder, with mdbook, which is
+                  installed first if it is missing
   instructions    what operations of the allocator cost, counted by valgrind, beside
                   benches/instructions.csv; --bless writes that
   capi install --prefix DIR
@@ -76,6 +79,7 @@ fn main() -> ExitCode {
         Some("sim") if rest.len() <= 1 => chores::sim(rest.first().map(String::as_str)),
         Some("failover") if rest.len() <= 1 => etcd::failover(rest.first().map(String::as_str)),
         Some("bench") => chores::bench(&rest),
+        Some("book") if rest.is_empty() => book::book(),
         Some("instructions") => instructions::run(&rest),
         Some("etcd-test") if rest.is_empty() => etcd::etcd_test(),
         Some("capi") if !rest.is_empty() => capi::run(&rest),

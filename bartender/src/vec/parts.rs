@@ -246,7 +246,6 @@ impl<T: Persist> Mut<'_, PVec<T>> {
                 hold_all(tx, block.as_ptr().cast::<T>(), count)?;
                 part = Array::from_block(block, count);
                 Array::set_len(array, at, tx);
-                hold_all(tx, block.as_ptr().cast::<T>(), count)?;
             }
         }
         Ok(ManuallyDrop::new(PVec { array: part }))

@@ -130,7 +130,6 @@ impl<T: Persist> Mut<'_, PVecDeque<T>> {
                 hold_all(tx, block.as_ptr().cast::<T>(), count)?;
                 part = Ring::from_raw(block.cast(), count, count);
                 Ring::set_len(ring, at, tx);
-                hold_all(tx, block.as_ptr().cast::<T>(), count)?;
             }
             let part = ManuallyDrop::new(PVecDeque { ring: part });
             Ok(Moved::keep(tx, &raw const *part))
