@@ -36,7 +36,7 @@
 //!
 //! # Owned and stored
 //!
-//! A [`PBox`], [`PVec`], [`PString`] or [`PHashMap`] that the program owns is ordinary memory and behaves like its
+//! A [`PBox`], [`PVec`], [`PString`], [`PHashMap`] or [`PBTreeMap`] that the program owns is ordinary memory and behaves like its
 //! `std` twin. Storing it moves it into the region, taking it out ([`Mut::take`], [`Mut::replace`]) moves it back.
 //! From one place in the region to another it moves as a [`Moved`], without a copy of what it owns.
 //! What is stored is only borrowed: `&T` for reading, [`Mut`] for changing. [`Mut`] hands out `&mut T` for

@@ -4,7 +4,8 @@
 #![cfg(not(loom))]
 
 use bartender::{
-    Error, Heap, Options, PBox, PHashMap, PMutex, PRwLock, PString, PVec, Persist, PlainData,
+    Error, Heap, Options, PBTreeMap, PBox, PHashMap, PMutex, PRwLock, PString, PVec, Persist,
+    PlainData,
 };
 use bartender_pm::medium::sim::{Bound, Image, SimKind, SimMedium, SimMemory};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -539,6 +540,38 @@ fn a_type_that_holds_itself_is_converted_as_deep_as_the_stack_is_sure_to_reach()
             let nodes = std::iter::successors(heap.root().as_ref(), |node| node.next.as_ref());
             assert_eq!(nodes.count(), 200);
         }
+    }
+}
+
+#[test]
+fn trees_of_what_changes_are_converted_in_their_order() {
+    type Of<T> = PMutex<PBTreeMap<PString, T>>;
+    for len in [0, 1, 500u16] {
+        let folder = folder();
+        let path = folder.path().join("tree");
+        let key = |n: u16| PString::from(format!("{:04}", n.wrapping_mul(0x9e37)));
+        let heap = options::<Of<list::old::Item>>()
+            .open(&path)
+            .expect("created");
+        let items = || (0..len).map(|n| (key(n), list::old::Item(n)));
+        heap.update(|mut tree| tree.extend(items()))
+            .expect("filled");
+        heap.close().expect("closed");
+        let heap = options::<Of<list::Item>>().open(&path).expect("converted");
+        heap.check().expect("passes");
+        let mut wanted: Vec<_> = (0..len).map(|n| (key(n), u64::from(n))).collect();
+        wanted.sort();
+        let tree = heap.read();
+        assert!(
+            tree.iter()
+                .map(|(k, v)| (k, &v.0))
+                .eq(wanted.iter().map(|(k, v)| (k, v)))
+        );
+        assert!(wanted.iter().all(|(k, v)| tree[k].0 == *v));
+        drop(tree);
+        heap.update(|mut tree| tree.retain(|_, item| item.0 % 2 == 0))
+            .expect("goes on");
+        heap.check().expect("passes");
     }
 }
 
