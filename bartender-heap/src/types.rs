@@ -91,6 +91,11 @@ pub enum Kind {
         /// Whether zero is invalid (`NonZero<T>`).
         nonzero: bool,
     },
+    /// An integer of 1, 2, 4 or 8 bytes, not negative and below a bound.
+    Below {
+        /// The lowest number that is invalid.
+        end: u64,
+    },
     /// An IEEE number of 4 or 8 bytes.
     Float,
     /// One byte, 0 or 1.
@@ -537,7 +542,7 @@ impl Kind {
     pub(crate) fn each_ref(&self, mut f: impl FnMut(TypeRef)) {
         match self {
             Kind::Int { .. } | Kind::Float | Kind::Bool | Kind::Char | Kind::Str => {}
-            Kind::StrSlice => {}
+            Kind::StrSlice | Kind::Below { .. } => {}
             Kind::Opaque | Kind::Untyped | Kind::Atomic { .. } => {}
             Kind::Struct { fields } | Kind::Tuple { fields } => {
                 fields.iter().for_each(|field| f(field.ty));
@@ -566,7 +571,7 @@ impl Kind {
     pub(crate) fn each_ref_mut(&mut self, mut f: impl FnMut(&mut TypeRef)) {
         match self {
             Kind::Int { .. } | Kind::Float | Kind::Bool | Kind::Char | Kind::Str => {}
-            Kind::StrSlice => {}
+            Kind::StrSlice | Kind::Below { .. } => {}
             Kind::Opaque | Kind::Untyped | Kind::Atomic { .. } => {}
             Kind::Struct { fields } | Kind::Tuple { fields } => {
                 fields.iter_mut().for_each(|field| f(&mut field.ty));

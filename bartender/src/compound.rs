@@ -1,9 +1,10 @@
 //! `Persist` and `Project` for the compound types of the language: arrays, tuples and (in `option`) `Option`, and (in
-//! `wrapper`) std's structs of one field.
+//! `wrapper`, `duration`) small structs of std.
 //!
 //! The compiler lays out tuples and options as it likes; what it did is measured and described to the
 //! region, so a program built by another compiler that does it differently is told apart by its schema.
 
+mod duration;
 mod option;
 mod wrapper;
 

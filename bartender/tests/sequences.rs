@@ -368,6 +368,8 @@ struct Wrapped {
     last: Option<std::cmp::Ordering>,
     from: Option<(std::net::Ipv4Addr, std::net::Ipv6Addr)>,
     nested: Option<Option<Option<u8>>>,
+    took: std::time::Duration,
+    waited: Option<std::time::Duration>,
     many: PVec<[u16; 1000]>,
 }
 
@@ -375,6 +377,7 @@ struct Wrapped {
 fn small_types_of_std_are_stored() {
     use std::cmp::{Ordering, Reverse};
     use std::net::{Ipv4Addr, Ipv6Addr};
+    use std::time::Duration;
     let place = places::place();
     let open = || {
         Heap::<PMutex<Wrapped>>::options()
@@ -396,6 +399,8 @@ fn small_types_of_std_are_stored() {
         root.last_mut().set(Some(Ordering::Less))?;
         root.from_mut().set(Some(addresses))?;
         root.many_mut().push([7; 1000])?;
+        root.took_mut().set(Duration::new(u64::MAX, 999_999_999))?;
+        root.waited_mut().set(Some(Duration::from_millis(1500)))?;
         root.nested_mut().set(Some(Some(None)))
     })
     .unwrap();
@@ -413,5 +418,7 @@ fn small_types_of_std_are_stored() {
         (Some(Ordering::Less), Some(addresses))
     );
     assert_eq!(root.nested, Some(Some(None)));
+    let times = (root.took, root.waited);
+    assert_eq!(times, (Duration::MAX, Some(Duration::from_millis(1500))));
     assert!(root.order[0].0.ends_with('!') && root.order[1].0 > root.order[2].0);
 }

@@ -35,6 +35,8 @@ pub(super) enum Fault {
     Char(u32),
     #[error("zero in a number that is never zero")]
     Zero,
+    #[error("{value} is not below {end}")]
+    Below { value: u64, end: u64 },
     #[error("no variant has the tag {0}")]
     Tag(u64),
     #[error("the text is not UTF-8 from byte {0} on")]

@@ -27,6 +27,11 @@ pub(super) enum Op {
         at: u64,
         size: u64,
     },
+    Below {
+        at: u64,
+        size: u32,
+        end: u64,
+    },
     Lock {
         at: u64,
     },
@@ -309,6 +314,11 @@ impl Compiler<'_> {
             // Untyped data are marked in another way and never compiled.
             Kind::Int { nonzero: false, .. } | Kind::Atomic { .. } => {}
             Kind::Float | Kind::Opaque | Kind::Untyped => {}
+            Kind::Below { end } => ops.push(Op::Below {
+                at: 0,
+                size: this.size as u32,
+                end: *end,
+            }),
             Kind::Bool => ops.push(Op::Bool { at: 0 }),
             Kind::Char => ops.push(Op::Char { at: 0 }),
             Kind::Struct { fields } | Kind::Tuple { fields } => self.fields(fields, &mut ops),
@@ -487,6 +497,7 @@ impl Op {
             Op::Bool { at }
             | Op::Char { at }
             | Op::Nonzero { at, .. }
+            | Op::Below { at, .. }
             | Op::Lock { at }
             | Op::Box { at, .. }
             | Op::Shared { at, .. }

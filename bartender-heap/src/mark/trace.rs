@@ -12,8 +12,8 @@
 use super::counted::Counted;
 use super::fault::Fault;
 use super::view::{
-    self, Ring, View, check_bool, check_char, check_lock, check_nonzero, check_text, is_full,
-    u64_at, uint_at,
+    self, Ring, View, check_below, check_bool, check_char, check_lock, check_nonzero, check_text,
+    is_full, u64_at, uint_at,
 };
 use crate::block::Blocks;
 use crate::layout::{HEADER, HeapHeader};
@@ -499,6 +499,10 @@ impl<'a, B: Blocks> Trace<'a, B> {
             }
             Kind::Int { nonzero: false, .. } | Kind::Atomic { .. } => Ok(()),
             Kind::Float | Kind::Opaque | Kind::Untyped => Ok(()),
+            Kind::Below { end } => {
+                let number = uint_at(value, 0, this.size as usize);
+                check_below(number, *end).map_err(wrong)
+            }
             Kind::Bool => check_bool(value[0]).map_err(wrong),
             Kind::Char => check_char(uint_at(value, 0, 4) as u32).map_err(wrong),
             Kind::Struct { fields } | Kind::Tuple { fields } => {

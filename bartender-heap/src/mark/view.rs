@@ -536,6 +536,14 @@ pub(super) fn check_nonzero(bytes: &[u8]) -> Result<(), Fault> {
     }
 }
 
+#[inline]
+pub(super) fn check_below(value: u64, end: u64) -> Result<(), Fault> {
+    match value < end {
+        true => Ok(()),
+        false => Err(Fault::Below { value, end }),
+    }
+}
+
 pub(super) fn check_text(bytes: &[u8]) -> Result<(), Fault> {
     match std::str::from_utf8(bytes) {
         Ok(_) => Ok(()),

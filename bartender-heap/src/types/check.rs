@@ -63,6 +63,13 @@ fn check_type(schema: &Schema, ty: &Type) -> Result<(), String> {
     };
     match &ty.kind {
         Kind::Int { .. } => size_is(&[1, 2, 4, 8, 16]),
+        Kind::Below { end } => {
+            size_is(&[1, 2, 4, 8])?;
+            match *end {
+                0 => Err("no number is below 0".into()),
+                _ => Ok(()),
+            }
+        }
         Kind::Float => size_is(&[4, 8]),
         Kind::Bool => size_is(&[1]),
         Kind::Char => size_is(&[4]),

@@ -18,6 +18,7 @@
 //! | 12 map | | | key, value | entry size, entry align, value offset |
 //! | 16 tree | | | key, value | entries of a node |
 //! | 14 lock | 1 readers may share | | inner | inner offset |
+//! | 23 below | | | | end |
 //! | 15 untyped | | | | |
 //! | 20 atomic | 1 signed | | | |
 //! | 21 shared, 22 rcu | | | block, element | |
@@ -53,6 +54,7 @@ const STR_SLICE: u32 = 19;
 const ATOMIC: u32 = 20;
 const SHARED: u32 = 21;
 const RCU: u32 = 22;
+const BELOW: u32 = 23;
 
 /// What encoding gathers.
 #[derive(Default)]
@@ -138,6 +140,7 @@ impl Encoder {
                 r.kind = INT;
                 r.flags = u32::from(*signed) | u32::from(*nonzero) << 1;
             }
+            Kind::Below { end } => (r.kind, r.a) = (BELOW, *end),
             Kind::Float => r.kind = FLOAT,
             Kind::Bool => r.kind = BOOL,
             Kind::Char => r.kind = CHAR,
@@ -354,6 +357,7 @@ impl Decoder<'_> {
                 signed: r.flags & 1 != 0,
                 nonzero: r.flags & 2 != 0,
             },
+            BELOW => Kind::Below { end: r.a },
             FLOAT => Kind::Float,
             BOOL => Kind::Bool,
             CHAR => Kind::Char,

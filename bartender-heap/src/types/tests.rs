@@ -302,11 +302,14 @@ fn everything() -> Schema {
             struct Row;
             let ring = b.define::<Ring>(|_| raw("PVecDeque", 32, Kind::Deque { elem: real }));
             let row = b.define::<Row>(|_| raw("PBox", 16, Kind::Slice { elem: text }));
+            let nanos =
+                b.define::<std::time::Duration>(|_| plain(Kind::Below { end: 7 }, "Nanos", 4));
             let line = b.define::<Box<str>>(|_| raw("PBox<str>", 16, Kind::StrSlice));
             let parts = [
                 ("ring", 120, ring),
                 ("row", 152, row),
                 ("line", 168, line),
+                ("nanos", 184, nanos),
                 ("tree", 96, tree),
                 ("list", 0, list),
                 ("locked", 16, locked),
@@ -315,7 +318,7 @@ fn everything() -> Schema {
                 ("array", 76, array),
                 ("bytes", 88, bytes),
             ];
-            structure("All", 184, 8, &parts)
+            structure("All", 192, 8, &parts)
         })
     })
     .expect("the description is well formed")
@@ -404,6 +407,9 @@ fn broken_rules_are_refused() {
         };
         plain(kind, "E", 2)
     };
+    refused("no number is below 0", |b| {
+        one(b, plain(Kind::Below { end: 0 }, "x", 4))
+    });
     refused("two variants have tag 3", |b| one(b, tagged(1, [3, 3])));
     refused("tag 256 in 1 bytes", |b| one(b, tagged(1, [3, 256])));
     refused("a tag of 3 bytes", |b| one(b, tagged(3, [3, 4])));

@@ -6,7 +6,8 @@ use crate::block::Blocks;
 use crate::mark::fault::Fault;
 use crate::mark::program::{Body, Elem, Form, NOT_LINKED, Op, PLAIN};
 use crate::mark::view::{
-    self, Target, check_bool, check_char, check_lock, check_nonzero, is_full, u64_at, uint_at,
+    self, Target, check_below, check_bool, check_char, check_lock, check_nonzero, is_full, u64_at,
+    uint_at,
 };
 use crate::types::NoneForm;
 
@@ -41,6 +42,9 @@ impl<'s, B: Blocks> Worker<'s, B> {
                 Op::Char { at } => check_char(uint_at(value, at as usize, 4) as u32)?,
                 Op::Nonzero { at, size } => {
                     check_nonzero(&value[at as usize..(at + size) as usize])?;
+                }
+                Op::Below { at, size, end } => {
+                    check_below(uint_at(value, at as usize, size as usize), end)?;
                 }
                 Op::Lock { at } => check_lock(u64_at(value, at as usize))?,
                 Op::Box { at, elem, or_null } => {

@@ -1,10 +1,24 @@
-//! Rings, and boxes of slices and of text.
+//! Rings, boxes of slices and of text, and numbers with a bound.
 
 use super::image::{BASE, Image, home};
 use super::{Damage, both};
-use crate::types::sample::{PBox, PDeque, PSlice, PString, PText, sample_struct, schema_of};
+use crate::types::sample::{
+    PBox, PDeque, PSlice, PString, PText, Sample, sample_struct, schema_of,
+};
+use crate::types::{Kind, SchemaBuilder, Type, TypeRef};
 use proptest::prelude::*;
 use std::mem::offset_of;
+
+/// A number below ten.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct Digit(#[allow(dead_code)] u64);
+
+impl Sample for Digit {
+    fn describe(b: &mut SchemaBuilder) -> TypeRef {
+        b.define::<Digit>(|_| Type::of::<Digit>("Digit", Kind::Below { end: 10 }))
+    }
+}
 
 #[derive(Clone, Copy)]
 #[repr(C)]
@@ -18,6 +32,7 @@ struct Shop {
     none: PSlice<bool>,
     name: PText,
     nobody: PText,
+    digits: [Digit; 3],
 }
 sample_struct!(Shop {
     queue: PDeque<PString>,
@@ -28,6 +43,7 @@ sample_struct!(Shop {
     none: PSlice<bool>,
     name: PText,
     nobody: PText,
+    digits: [Digit; 3],
 });
 
 fn shop() -> (Image, u64, Shop) {
@@ -45,6 +61,7 @@ fn shop() -> (Image, u64, Shop) {
         none: i.slice(&[]),
         name: i.boxed_text("söta"),
         nobody: i.boxed_text(""),
+        digits: [Digit(0), Digit(5), Digit(9)],
     };
     let root = i.boxed(shop).0.ptr.get();
     (image, root, shop)
@@ -126,6 +143,9 @@ fn what_is_wrong_with_a_ring_or_a_slice_is_said_with_its_place() {
             image.write(home(shop.name.0.ptr.get()) + 2, b'x');
         },
     );
+    damaged("digits[1]", "10 is not below 10", |image, root, _| {
+        image.write(root + at(offset_of!(Shop, digits), 1), 10u64);
+    });
     damaged("nobody", "a null pointer", |image, root, _| {
         image.write(root + at(offset_of!(Shop, nobody), 0), 0u64);
     });
@@ -145,7 +165,7 @@ proptest! {
     #[cfg_attr(miri, ignore = "safe code, many steps")]
     fn any_damage_of_rings_is_found_or_harmless(
         hits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..12),
-        raw in prop::collection::vec((0..24u64, 0..1100u64), 0..3),
+        raw in prop::collection::vec((0..27u64, 0..1100u64), 0..3),
     ) {
         let (mut image, root, _) = shop();
         for (at, value) in hits {
