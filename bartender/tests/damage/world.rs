@@ -1,8 +1,8 @@
 //! A region with a value of every kind in it: written, read as a whole, and changed in all ways.
 
 use bartender::{
-    Error, Heap, Mut, Options, PAtomicI64, PAtomicU64, PBox, PHashMap, PHashSet, PMutex, PRcu,
-    PRwLock, PShared, PString, PVec, PVecDeque, Persist, PlainData,
+    Error, Heap, Mut, Options, PAtomicI64, PAtomicU64, PBTreeMap, PBTreeSet, PBox, PHashMap,
+    PHashSet, PMutex, PRcu, PRwLock, PShared, PString, PVec, PVecDeque, Persist, PlainData,
 };
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::num::NonZeroU32;
@@ -67,6 +67,10 @@ pub(crate) struct World {
     balances: PHashMap<u16, PAtomicI64>,
     version: PRcu<PVec<PString>>,
     shared: PVec<PShared<Common>>,
+    tree: PBTreeMap<PString, PVec<u32>>,
+    numbered: PBTreeMap<u64, u8>,
+    ordered: PBTreeSet<u16>,
+    slice: PBox<[PString]>,
 }
 
 /// What several own.
@@ -128,6 +132,17 @@ pub(crate) fn fill(heap: &Heap<Root>, from: u64, to: u64) -> Result<(), Error> {
                 text: PString::from(format!("common {i}")),
                 inner: (i % 2 == 0).then(|| PShared::new("inside".into())),
             }))?;
+            world.tree.insert(
+                PString::from(format!("leaf {i}")),
+                (0..i as u32 % 9).collect(),
+            )?;
+            for n in 0..20 {
+                world.numbered.insert(i * 37 % 64 * 20 + n, n as u8)?;
+            }
+            world.ordered.insert(i as u16 * 7 % 97)?;
+            world
+                .slice
+                .set((0..i % 5).map(|n| PString::from(format!("{n}"))).collect())?;
             world.bulk.extend_from_slice(&[i as u8; 300])
         })?;
         heap.transaction(|tx| {
@@ -241,6 +256,29 @@ pub(crate) fn walk(world: &World) -> u64 {
         )
             .hash(h);
     }
+    for (name, list) in world.tree.iter() {
+        (
+            name.to_uppercase(),
+            &list[..],
+            world.tree.contains_key(name.as_str()),
+        )
+            .hash(h);
+    }
+    for (n, byte) in world.numbered.range(100..500).rev() {
+        (n, byte, world.numbered.get(n)).hash(h);
+    }
+    for (n, byte) in &world.numbered {
+        (n, byte).hash(h);
+    }
+    (
+        world.ordered.iter().count(),
+        world.ordered.first(),
+        world.ordered.last(),
+    )
+        .hash(h);
+    for text in world.slice.iter() {
+        text.to_uppercase().hash(h);
+    }
     for (n, balance) in world.balances.iter() {
         (n, balance.load()).hash(h);
     }
@@ -309,6 +347,17 @@ pub(crate) fn change(heap: &Heap<Root>) -> Result<(), Error> {
         world.bulk.clear()?;
         world.bulk.set(PVec::new())?;
         world.names.clear()?;
+        for n in 0..300 {
+            world.numbered.remove(&(n * 3))?;
+        }
+        world.tree.retain(|_, list| list.len() % 2 == 0)?;
+        world.tree.remove("leaf 4")?;
+        world.tree.pop_first()?;
+        world.numbered.pop_last()?;
+        world.ordered.remove(&7)?;
+        let tree = Mut::take(&mut world.tree)?;
+        world.tree.set(tree)?;
+        world.numbered.clear()?;
         let ring = Mut::take(&mut world.ring)?;
         world.ring.set(ring)?;
         world.ring.pop_back()?;
