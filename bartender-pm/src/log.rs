@@ -203,7 +203,15 @@ pub(crate) struct Log {
     written: Turn,
     /// The first error, which made the region unusable.
     poison: OnceLock<Poison>,
-    poisoned: AtomicBool,
+    /// The log is searched for what recovery may have missed: nothing is appended or
+    /// taken home before that is done.
+    searching: AtomicBool,
+    /// The search is done.
+    found: Turn,
+    /// Either of the two: who wants to go on has to look.
+    barred: AtomicBool,
+    /// Held where `barred` changes. Nothing is locked under it.
+    barring: Mutex<()>,
     /// Where threads wait for space, and the checkpoint says that there is some.
     space: Mutex<()>,
     space_freed: Condvar,
@@ -256,7 +264,10 @@ impl Log {
             leading: AtomicBool::new(false),
             written: Turn::default(),
             poison: OnceLock::new(),
-            poisoned: AtomicBool::new(false),
+            searching: AtomicBool::new(false),
+            found: Turn::default(),
+            barred: AtomicBool::new(false),
+            barring: Mutex::new(()),
             space: Mutex::new(()),
             space_freed: Condvar::new(),
         }
@@ -414,10 +425,7 @@ impl Log {
         if self.style == LogStyle::Stream {
             return self.append_to_stream(record, need);
         }
-        let own = slot
-            .map(|s| s + 1)
-            .filter(|&s| s < self.lanes.len() && need <= self.lanes[s].len);
-        match own {
+        match self.own_lane(slot, need) {
             Some(i) => self.append_to_lane(medium, i, record, need),
             None => {
                 let _owner = self.shared_lane.lock();
@@ -610,19 +618,57 @@ impl Log {
     }
 
     fn spoil(&self, poison: Poison) {
+        let one = self.barring.lock();
         let _ = self.poison.set(poison);
-        self.poisoned.store(true, Ordering::Release);
+        self.barred.store(true, Ordering::Release);
+        drop(one);
         self.space_freed.notify_all();
         self.written.advance();
     }
 
-    /// `Poisoned` (without its path) or `Fenced` if the region is.
+    /// Nothing goes on before [`searched`](Self::searched). Before anybody else has the log.
+    pub(crate) fn wait_for_search(&self) {
+        self.searching.store(true, Ordering::Relaxed);
+        self.barred.store(true, Ordering::Release);
+    }
+
+    /// The search is done; if it has found damage, the log is poisoned.
+    pub(crate) fn searched(&self) {
+        if !self.searching.load(Ordering::Relaxed) {
+            return;
+        }
+        let one = self.barring.lock();
+        self.searching.store(false, Ordering::Release);
+        if self.poison.get().is_none() {
+            self.barred.store(false, Ordering::Release);
+        }
+        drop(one);
+        self.found.advance();
+    }
+
+    /// `Poisoned` (without its path) or `Fenced` if the region is. Waits while the log is
+    /// searched.
     #[inline]
     pub(crate) fn check(&self) -> Result<()> {
-        if self.poisoned.load(Ordering::Acquire) {
-            return Err(self.why_poisoned());
+        if self.barred.load(Ordering::Acquire) {
+            return self.look();
         }
         Ok(())
+    }
+
+    #[cold]
+    fn look(&self) -> Result<()> {
+        loop {
+            let seen = self.found.now();
+            let searching = self.searching.load(Ordering::Acquire);
+            if self.poison.get().is_some() {
+                return Err(self.why_poisoned());
+            }
+            if !searching || crate::mutant::is("append_unsearched") {
+                return Ok(());
+            }
+            self.found.wait(seen);
+        }
     }
 
     #[cold]
@@ -646,13 +692,25 @@ impl Log {
         self.lanes.iter().map(used).max().unwrap_or(0)
     }
 
-    /// Whether the lane of `slot` is a quarter full, or more.
+    /// Bytes used of the lane to which a record of `need` bytes went from gate slot `slot`,
+    /// and a quarter of all that it has.
     #[inline]
-    pub(crate) fn is_quarter_full(&self, slot: Option<usize>) -> bool {
-        let i = slot.map_or(0, |s| if self.own_lanes() == 0 { 0 } else { s + 1 });
-        let lane = &self.lanes[i.min(self.lanes.len() - 1)];
+    pub(crate) fn used(&self, slot: Option<usize>, need: u64) -> (u64, u64) {
+        let lane = &self.lanes[self.own_lane(slot, need).unwrap_or(0)];
         let used = lane.tail.load(Ordering::Relaxed) - lane.head.load(Ordering::Relaxed);
-        used > lane.len / 4
+        // On a stream the record is not behind the tail yet.
+        let more = match self.style {
+            LogStyle::Stream => need,
+            LogStyle::Lanes => 0,
+        };
+        (used + more, lane.len / 4)
+    }
+
+    /// The lane of gate slot `slot`, if it has one that takes `need` bytes. Else it is lane 0.
+    #[inline]
+    fn own_lane(&self, slot: Option<usize>, need: u64) -> Option<usize> {
+        slot.map(|s| s + 1)
+            .filter(|&s| s < self.lanes.len() && need <= self.lanes[s].len)
     }
 
     /// Waits, a while, for a checkpoint to free space.

@@ -195,3 +195,47 @@ fn answers_what_is_not_durable() -> bool {
     });
     result.load(std::sync::atomic::Ordering::Relaxed)
 }
+
+/// Nothing is appended to a log before it is searched, and nothing at all where that finds
+/// damage; also where somebody else poisons it at the same time.
+#[test]
+fn loom_commits_wait_until_the_log_is_searched() {
+    commits_against_the_search();
+}
+
+/// The same where commits do not wait.
+#[test]
+#[should_panic(expected = "appended")]
+fn loom_a_commit_to_a_log_that_is_not_searched_is_noticed() {
+    crate::mutant::with("append_unsearched", commits_against_the_search);
+}
+
+fn commits_against_the_search() {
+    for damaged in [true, false] {
+        loom::model(move || {
+            let log = Arc::new(log(LogStyle::Lanes, 2));
+            let medium = Arc::new(Appended::default());
+            log.wait_for_search();
+            let commit = {
+                let (log, medium) = (log.clone(), medium.clone());
+                thread::spawn(move || log.append(&*medium, Some(0), &mut record(1)).is_ok())
+            };
+            let search = {
+                let log = log.clone();
+                thread::spawn(move || {
+                    if damaged {
+                        log.poison_because("by the search".into());
+                    }
+                    log.searched();
+                })
+            };
+            if !damaged {
+                log.poison_because("by somebody else".into());
+            }
+            let appended = commit.join().expect("no panic");
+            assert!(!(damaged && appended), "appended to a damaged log");
+            search.join().expect("no panic");
+            assert!(log.check().is_err(), "who poisons is heard");
+        });
+    }
+}

@@ -25,6 +25,10 @@ use std::sync::Arc as StdArc;
 
 /// A lane is at least this long, in bytes.
 const MIN_LANE: u64 = 4096;
+/// A log that is searched in a millisecond.
+const SHORT_LOG: u64 = 4 << 20;
+/// Bytes that are searched of each lane of a longer one before it is open.
+const SEARCHED_AT_ONCE: u64 = 32 << 10;
 
 /// How to open a region.
 #[derive(Debug, Clone)]
@@ -467,7 +471,14 @@ impl Options {
         let mut recovered = if clean {
             recover::Recovered::of_empty_log(&header)
         } else {
-            recover::recover(&*medium, &header, home_size, style, replica)?
+            // The epoch of a replicated stream begins with an append.
+            let waits = !self.background || self.read_only || replica || self.replicated.is_some();
+            let log_size = header.lane0_size + header.lane_size * (header.lanes - 1);
+            let at_once = match waits || log_size <= SHORT_LOG {
+                true => u64::MAX,
+                false => SEARCHED_AT_ONCE,
+            };
+            recover::recover(&*medium, &header, home_size, style, replica, at_once)?
         };
         header.generation += 1;
         if self.replicated.is_some() && replica && !crate::mutant::is("keep_links") {
@@ -494,6 +505,10 @@ impl Options {
             let (seq, end) = recovered.committed;
             log = log.replicated(Some(as_primary.replication.clone()), seq, end);
             log.open_epoch(recovered.before.1)?;
+        }
+        let unsearched = std::mem::take(&mut recovered.unsearched);
+        if !unsearched.is_empty() {
+            log.wait_for_search();
         }
         let opened = Opened {
             created,
@@ -526,6 +541,7 @@ impl Options {
             control: Mutex::new(Control::default()),
             wake: Condvar::new(),
             kicked: AtomicBool::new(false),
+            backlog: AtomicBool::new(false),
             opened,
             tidy: Default::default(),
             view,
@@ -535,7 +551,10 @@ impl Options {
         let worker = if shared.background {
             let shared = shared.clone();
             let thread = std::thread::Builder::new().name("bartender".into());
-            let worker = thread.spawn(move || shared.work());
+            let worker = thread.spawn(move || {
+                shared.search(unsearched);
+                shared.work();
+            });
             Some(os::io(
                 Path::new("(thread)"),
                 "start the background thread",

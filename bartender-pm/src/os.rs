@@ -255,10 +255,12 @@ pub(crate) fn watch_forks() {
     });
 }
 
-/// From now on the calling thread runs when nobody else wants to. Where the system
-/// refuses, it takes its share.
+/// From now on the calling thread leaves the processors to others: one that wants the
+/// same processor gets ten times as much of it. (The least priority there is would stop the thread
+/// where many want it, and somebody may wait for what it does.) Where the system refuses, it
+/// takes its share.
 pub fn give_way() {
-    const LEAST: i32 = 19;
+    const LOW: i32 = 10;
     // On Linux a priority is a thread's own.
-    let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), LEAST);
+    let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), LOW);
 }

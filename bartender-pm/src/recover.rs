@@ -16,6 +16,12 @@
 //! (found in a cache that a dead process left, they might otherwise be lost
 //! after others came to depend on them), and the next epoch in the header, so
 //! that what stands behind a torn record can never be parsed again.
+//!
+//! *Searching the rest.* Where a lane ends, the whole rest of its ring has to be
+//! searched for a record that says otherwise, and a large log takes longer to read than
+//! opening may. What is left of it is searched beside the program, which may read
+//! meanwhile; but nothing is appended and nothing taken home before
+//! that is done (`log`): so what it finds is found once more by whoever recovers next.
 
 use crate::checkpoint::{newest, store};
 use crate::error::{Error, Result};
@@ -38,6 +44,8 @@ pub(crate) struct Recovered {
     /// oldest first: records of the log, whole.
     pub(crate) committed: (u64, u64),
     pub(crate) behind: Vec<u8>,
+    /// What is left to be searched before anything is appended.
+    pub(crate) unsearched: Vec<Unsearched>,
     /// Epoch and checksum of the last record of lane 0, in the log or before it.
     pub(crate) before: (u64, u32),
     /// The same of what `committed` names.
@@ -79,6 +87,7 @@ impl Recovered {
             bytes: 0,
             committed: (header.checkpoint, header.heads[0]),
             behind: Vec::new(),
+            unsearched: Vec::new(),
             before: before(header),
             committed_before: before(header),
         }
@@ -136,6 +145,8 @@ struct Reader<'m> {
 
 /// Bytes read in one go.
 const CHUNK: u64 = 256 << 10;
+/// Bytes read of a lane before it is known to hold anything.
+const FIRST: u64 = 8 << 10;
 /// Where records begin.
 const SLOT: usize = RECORD_ALIGN as usize;
 
@@ -147,7 +158,11 @@ impl Reader<'_> {
         let upto = upto.min(self.len);
         while (self.bytes.len() as u64) < upto {
             let have = self.bytes.len() as u64;
-            let n = CHUNK.max(upto - have).min(self.len - have);
+            // Most lanes hold little.
+            let n = have
+                .clamp(FIRST, CHUNK)
+                .max(upto - have)
+                .min(self.len - have);
             let mut bytes = std::mem::take(&mut self.bytes);
             bytes.resize((have + n) as usize, 0);
             let read = self.read(have, &mut bytes[have as usize..]);
@@ -195,16 +210,21 @@ impl Reader<'_> {
         ))
     }
 
-    /// Whether some record behind `stop` says that `stop` was durable once.
+    /// Whether some record of `range` says that `stop`, before it, was durable once.
     ///
     /// The rest of the ring is looked through in pieces that are not kept: it is most of the
     /// log, and new memory costs more than reading.
-    fn outlived(&mut self, stop: u64, epochs: std::ops::RangeInclusive<u64>) -> Result<bool> {
+    fn outlived(
+        &mut self,
+        stop: u64,
+        range: std::ops::Range<u64>,
+        epochs: std::ops::RangeInclusive<u64>,
+    ) -> Result<bool> {
         let absolute = self.head + stop;
-        let mut piece = vec![0; CHUNK as usize];
-        let mut from = stop + RECORD_ALIGN;
-        while from < self.len {
-            let piece = &mut piece[..CHUNK.min(self.len - from) as usize];
+        let mut piece = vec![0; CHUNK.min(range.end.saturating_sub(range.start)) as usize];
+        let mut from = range.start;
+        while from < range.end {
+            let piece = &mut piece[..CHUNK.min(range.end - from) as usize];
             self.read(from, piece)?;
             for (at, slot) in (from..).step_by(SLOT).zip(piece.chunks_exact(SLOT)) {
                 let header: RecordHeader = read_from(slot).expect("a header fits a slot");
@@ -224,7 +244,62 @@ impl Reader<'_> {
     }
 }
 
-/// Parses the log and stores what is above the checkpoint into the home.
+/// What is left to be searched of a lane.
+#[derive(Debug)]
+pub(crate) struct Unsearched {
+    /// The lane's number, where it lies, and how long it is.
+    lane: u64,
+    start: u64,
+    len: u64,
+    head: u64,
+    /// Where its records end, counted from the head.
+    stop: u64,
+    /// Where the search goes on.
+    from: u64,
+    epochs: std::ops::RangeInclusive<u64>,
+}
+
+impl Unsearched {
+    /// Searches up to `upto`, counted from the lane's head.
+    fn search_upto(&mut self, upto: u64, reader: &mut Reader<'_>) -> Result<()> {
+        // A lane that is full ends where it begins.
+        let range = self.from..upto.min(self.len).max(self.from);
+        self.from = range.end;
+        if crate::mutant::is("no_outlived")
+            || !reader.outlived(self.stop, range, self.epochs.clone())?
+        {
+            return Ok(());
+        }
+        let stop = self.head + self.stop;
+        Err(Error::Damaged {
+            path: reader.medium.path().into(),
+            offset: ring_pieces(self.start, self.len, stop, RECORD_ALIGN)[0].0,
+            what: format!(
+                "log record of lane {} at {stop} was durable and is torn",
+                self.lane
+            ),
+        })
+    }
+
+    /// Searches the rest.
+    ///
+    /// # Errors
+    ///
+    /// `Damaged` if the lane ended further on once.
+    pub(crate) fn search(mut self, medium: &dyn Medium) -> Result<()> {
+        let mut reader = Reader {
+            medium,
+            start: self.start,
+            len: self.len,
+            head: self.head,
+            bytes: Vec::new(),
+        };
+        self.search_upto(u64::MAX, &mut reader)
+    }
+}
+
+/// Parses the log and stores what is above the checkpoint into the home. Behind the end of each lane `at_once` bytes are
+/// searched for later records, and what follows them is left.
 ///
 /// Of a `replicated` stream only what its records say to be on every replica goes there: what follows may have to give
 /// way to what another machine, the primary of a later epoch, has at the same offsets.
@@ -234,7 +309,9 @@ pub(crate) fn recover(
     home_size: u64,
     style: LogStyle,
     replicated: bool,
+    at_once: u64,
 ) -> Result<Recovered> {
+    let mut unsearched = Vec::new();
     let mut readers = Vec::new();
     let mut lanes = Vec::new();
     let mut last_record = before(header);
@@ -268,18 +345,20 @@ pub(crate) fn recover(
             at += record.size();
         }
         let told_by_others = header.flags & FLAG_CATCHING_UP != 0;
-        if !told_by_others
-            && !crate::mutant::is("no_outlived")
-            && reader.outlived(at, epoch..=header.epoch)?
-        {
-            return Err(Error::Damaged {
-                path: medium.path().into(),
-                offset: ring_pieces(start, len, head + at, RECORD_ALIGN)[0].0,
-                what: format!(
-                    "log record of lane {i} at {} was durable and is torn",
-                    head + at
-                ),
-            });
+        if !told_by_others {
+            let mut rest = Unsearched {
+                lane: i,
+                start,
+                len,
+                head,
+                stop: at,
+                from: at + RECORD_ALIGN,
+                epochs: epoch..=header.epoch,
+            };
+            rest.search_upto(at.saturating_add(at_once), &mut reader)?;
+            if rest.from < len {
+                unsearched.push(rest);
+            }
         }
         lanes.push(Lane::new(start, len, head, head + at));
         tails.push((durable_upto.max(head) - head, at));
@@ -364,6 +443,7 @@ pub(crate) fn recover(
         bytes,
         committed,
         behind,
+        unsearched,
         before: last_record,
         committed_before,
     })

@@ -276,7 +276,7 @@ fn empty_log(medium: &dyn Medium, header: &mut Header, size: u64) -> Result<()> 
         return Ok(());
     }
     let style = medium.log_style();
-    let recovered = recover::recover(medium, header, size, style, false)?;
+    let recovered = recover::recover(medium, header, size, style, false, u64::MAX)?;
     header.epoch += 1;
     header::write(medium, header)?;
     let log = Log::new(style, header.epoch, recovered.lanes, recovered.next);

@@ -1,7 +1,8 @@
 //! What the handles of an open region share, and its background thread.
 //!
 //! The thread writes what nobody waits for, checkpoints when a lane is a
-//! quarter full, and gives the view's pages back. It answers nobody: an error
+//! quarter full, or when nobody has committed for a while, so that there is little to
+//! replay, and gives the view's pages back. It answers nobody: an error
 //! that it meets poisons the region, and the next commit says so.
 
 use crate::checkpoint::Home;
@@ -9,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::gate::Gate;
 use crate::log::Log;
 use crate::medium::{Medium, MediumKind, ViewSource};
+use crate::recover::Unsearched;
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{Condvar, Mutex};
 use crate::view::View;
@@ -90,6 +92,9 @@ pub(crate) struct Shared {
     pub(crate) wake: Condvar,
     /// The background thread was told to look, and has not looked yet.
     pub(crate) kicked: AtomicBool,
+    /// Enough is in the log to be taken home once nobody commits for a while, and the
+    /// background thread waits for that.
+    pub(crate) backlog: AtomicBool,
     pub(crate) opened: Opened,
     pub(crate) tidy: Tidy,
     // Before `medium`, which it was mapped from.
@@ -124,6 +129,26 @@ impl Shared {
         }
     }
 
+    /// Tells the background thread that there is something to do when nobody commits.
+    #[inline]
+    pub(crate) fn remind_of_backlog(&self) {
+        if !self.backlog.load(Ordering::Relaxed) {
+            self.backlog.store(true, Ordering::Release);
+            self.kick();
+        }
+    }
+
+    /// Searches what recovery has left of the log. Commits wait for it.
+    pub(crate) fn search(&self, unsearched: Vec<Unsearched>) {
+        let mut rest = unsearched.into_iter();
+        // Damage poisons the region; commits then say so.
+        let found = rest.try_for_each(|lane| lane.search(&*self.medium));
+        if let Err(error) = found {
+            self.log.poison(error);
+        }
+        self.log.searched();
+    }
+
     /// Tells the background thread to look.
     #[cold]
     pub(crate) fn kick(&self) {
@@ -139,10 +164,18 @@ impl Shared {
         // What was replayed is taken home once; after that only a filling log counts.
         let mut recovered = self.opened.records > 0;
         loop {
+            // Nobody has committed for a while.
+            let mut quiet = false;
             {
                 let mut control = self.control.lock();
-                while !control.stop && !self.kicked.load(Ordering::Acquire) {
-                    control = self.wake.wait(control);
+                while !control.stop && !self.kicked.load(Ordering::Acquire) && !quiet {
+                    if self.backlog.load(Ordering::Acquire) {
+                        let last = self.log.last_seq();
+                        control = self.wake.wait_timeout(control, QUIET);
+                        quiet = self.log.last_seq() == last;
+                    } else {
+                        control = self.wake.wait(control);
+                    }
                 }
                 if control.stop {
                     return;
@@ -155,7 +188,9 @@ impl Shared {
             self.kicked.store(false, Ordering::Release);
             // Errors poison the region; commits then say so.
             let _ = self.log.wait_durable(&*self.medium, self.log.last_seq());
-            if self.log.fill() >= CHECKPOINT_FILL || std::mem::take(&mut recovered) {
+            let full = self.log.fill() >= CHECKPOINT_FILL;
+            if full || quiet || std::mem::take(&mut recovered) {
+                self.backlog.store(false, Ordering::Release);
                 let done = self.home.checkpoint(&*self.medium, &self.log, true);
                 if done.is_ok() {
                     self.tidy.run(self);
@@ -223,6 +258,11 @@ impl Shared {
 
 /// A lane this full, in 256ths, wakes the background thread.
 pub(crate) const CHECKPOINT_FILL: u64 = 64;
+/// Bytes of a lane that are taken home when nobody commits: what a recovery would
+/// replay in a millisecond or two.
+pub(crate) const BACKLOG: u64 = 64 << 10;
+/// Nobody commits if nobody has for so long.
+const QUIET: Duration = Duration::from_millis(20);
 /// View given back per closing of the gate, in bytes.
 const TRIM_CHUNK: u64 = 64 << 20;
 /// How long the gate may stay shut for writers inside to leave.

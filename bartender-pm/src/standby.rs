@@ -182,7 +182,7 @@ impl Standby {
         let recovered = if header.flags & FLAG_CLEAN != 0 {
             Recovered::of_empty_log(&header)
         } else {
-            recover::recover(&*medium, &header, size, LogStyle::Stream, true)?
+            recover::recover(&*medium, &header, size, LogStyle::Stream, true, u64::MAX)?
         };
         if header.flags & FLAG_CATCHING_UP != 0 {
             recover::erase_free(&*medium, &recovered.lanes[0])?;

@@ -6,7 +6,7 @@ use crate::log::Refused;
 use crate::medium::{LogStyle, ViewSource};
 use crate::newest::PAGE;
 use crate::record::Record;
-use crate::shared::{CHECKPOINT_FILL, Durability, Shared};
+use crate::shared::{BACKLOG, CHECKPOINT_FILL, Durability, Shared};
 use crate::sync::atomic::Ordering;
 use std::marker::PhantomData;
 use std::time::Duration;
@@ -109,8 +109,13 @@ impl Writer<'_> {
         if !self.fresh.is_empty() {
             self.give_back_fresh();
         }
-        if shared.background && shared.log.is_quarter_full(slot) {
-            shared.remind();
+        if shared.background {
+            let (used, quarter) = shared.log.used(slot, record.size());
+            if used > quarter {
+                shared.remind();
+            } else if used > BACKLOG {
+                shared.remind_of_backlog();
+            }
         }
         match shared.log.style {
             LogStyle::Lanes => Ok(Ticket { seq, durable: true }),

@@ -1,0 +1,105 @@
+//! A large log is searched beside the program for records that recovery may have missed.
+//! Whatever comes of it, nothing is committed before it is known.
+
+#![cfg(not(loom))]
+
+use bartender_pm::{Durability, Error, Options, Record, Region};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+#[path = "places/mod.rs"]
+mod places;
+
+fn options() -> Options {
+    let mut options = Options::new();
+    options.max_size(4 << 20).log_size(16 << 20).lanes(1);
+    options
+}
+
+fn commit(region: &Region, offset: u64, bytes: &[u8]) {
+    let mut record = Record::new();
+    record.change(offset, bytes);
+    let mut writer = region.writer().expect("open");
+    let ticket = writer.append(&mut record, Durability::Immediate);
+    drop(writer);
+    region
+        .wait_durable(ticket.expect("room").seq)
+        .expect("durable");
+}
+
+/// A file as the death of a process leaves it: a long record and a short one in its log.
+fn killed(folder: &Path) -> PathBuf {
+    let (alive, dead) = (folder.join("alive"), folder.join("dead"));
+    let mut options = options();
+    options.background(false);
+    let region = options.open(&alive).expect("creates");
+    commit(&region, 8192, &[7; 300 << 10]);
+    commit(&region, 4096, &[9; 8]);
+    std::fs::copy(&alive, &dead).expect("copies");
+    dead
+}
+
+#[test]
+fn what_the_search_finds_comes_before_any_commit() {
+    for folder in places::folders() {
+        let dead = killed(folder.path());
+        // A byte in the midst of the long record, of which the short one says that it was durable.
+        let bytes = std::fs::read(&dead).expect("reads");
+        let long = bytes.windows(4096).position(|bytes| bytes == [7; 4096]);
+        let file = std::fs::File::options()
+            .write(true)
+            .open(&dead)
+            .expect("opens");
+        file.write_all_at(&[8], long.expect("in the log") as u64 + 5000)
+            .expect("writes");
+        drop(file);
+        for _ in 0..2 {
+            let region = options().open(&dead).expect("opens, and can be read");
+            assert_eq!(region.opened().records, 0);
+            let refused = region.writer().expect_err("nothing may be committed");
+            assert!(
+                matches!(&refused, Error::Poisoned { cause, .. } if cause.contains("durable and is torn")),
+                "{refused}"
+            );
+            assert!(region.checkpoint().is_err());
+        }
+        let mut at_once = options();
+        at_once.background(false);
+        let error = at_once.open(&dead).expect_err("searched before it is open");
+        assert!(matches!(error, Error::Damaged { .. }), "{error}");
+    }
+}
+
+#[test]
+fn a_log_that_ends_where_it_seems_to_goes_on_there() {
+    for folder in places::folders() {
+        let dead = killed(folder.path());
+        for round in 0..3u8 {
+            let region = options().open(&dead).expect("opens");
+            let word = |at: usize| {
+                // SAFETY: within the home, which nobody changes now.
+                unsafe { region.base().add(at).read() }
+            };
+            assert_eq!((word(8192), word(4096)), (7, 9));
+            assert_eq!(word(4097), if round == 0 { 9 } else { round - 1 });
+            commit(&region, 4097, &[round]);
+        }
+    }
+}
+
+/// What is logged goes home by itself once nobody commits, also what has no lane of its own.
+#[test]
+fn nothing_is_left_to_be_replayed_when_nobody_commits() {
+    for folder in places::folders() {
+        let path = folder.path().join("a.region");
+        let mut options = options();
+        options.lanes(16);
+        let region = options.open(&path).expect("creates");
+        for len in [100 << 10, 800 << 10] {
+            commit(&region, 8192, &vec![7; len]);
+            while region.checkpoint_seq() < region.last_seq() {
+                std::thread::yield_now();
+            }
+        }
+    }
+}
