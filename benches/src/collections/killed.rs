@@ -5,7 +5,7 @@
 //! in the page cache, as they are after a process has died and is started again.
 
 use super::stores::Kind;
-use super::{Extent, KINDS, Medium, Setting, key, words};
+use super::{Extent, KINDS, Medium, Setting, key, marked, words};
 use crate::harness::{Report, Subject};
 use std::collections::HashMap;
 use std::error::Error;
@@ -19,7 +19,7 @@ pub(crate) const CHILD: &str = "collections-child";
 
 /// What such a process prints, in microseconds.
 const OPENED: &str = "opened";
-const READY: &str = "ready";
+pub(super) const READY: &str = "ready";
 
 pub(super) fn run(report: &mut Report, extent: Extent<'_>) -> Result<(), Box<dyn Error>> {
     for medium in [Medium::Shared, Medium::Disk] {
@@ -89,10 +89,18 @@ fn life(
     n: usize,
     make: bool,
 ) -> Result<HashMap<String, f64>, Box<dyn Error>> {
+    let n = n.to_string();
+    let what = if make { "make" } else { "open" };
+    let words = [CHILD, kind.name, medium.name(), &n, what].map(Path::new);
+    live(words.into_iter().chain([folder]))
+}
+
+/// Lets a process live until it is ready, and a little longer; returns what it measured.
+pub(super) fn live<'a>(
+    arguments: impl Iterator<Item = &'a Path>,
+) -> Result<HashMap<String, f64>, Box<dyn Error>> {
     let mut process = Command::new(std::env::current_exe()?)
-        .args([CHILD, kind.name, medium.name(), &n.to_string()])
-        .arg(if make { "make" } else { "open" })
-        .arg(folder)
+        .args(arguments)
         .stdout(Stdio::piped())
         .spawn()?;
     let lines = BufReader::new(process.stdout.take().expect("was asked for")).lines();
@@ -110,12 +118,17 @@ fn life(
     process.wait()?;
     match figures.contains_key(READY) {
         true => Ok(figures),
-        false => Err(format!("a process over {} ended early", kind.name).into()),
+        false => Err("a process ended early".into()),
     }
 }
 
 /// The program of such a process: `collections-child KIND MEDIUM WORDS make|open FOLDER`.
 pub(crate) fn child(arguments: &[String]) -> Result<(), Box<dyn Error>> {
+    if let [word, rest @ ..] = arguments
+        && word == marked::MARKING
+    {
+        return marked::child(rest);
+    }
     let [kind, medium, n, what, folder] = arguments else {
         return Err("five arguments".into());
     };

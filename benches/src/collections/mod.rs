@@ -8,10 +8,12 @@
 //! - *single commits*: each entry in a durable transaction of its own, on one thread and several ([`single`]);
 //! - *point reads*: of all entries, in another random order ([`bulk`]);
 //! - *opening*: after the process that had the store was killed by SIGKILL ([`killed`]);
+//! - *marking* beside the program after that, and what it costs ([`marked`]);
 //! - *space*: bytes for an entry ([`space`]).
 
 mod bulk;
 mod killed;
+mod marked;
 mod reading;
 mod single;
 mod space;
@@ -162,6 +164,7 @@ pub(crate) fn run(report: &mut Report, args: &Args) -> Result<(), Box<dyn Error>
     bulk::run(report, extent);
     single::run(report, extent)?;
     killed::run(report, extent)?;
+    marked::run(report, extent)?;
     space::run(report, extent);
     Ok(())
 }

@@ -3,8 +3,8 @@
 
 use super::{Extent, Medium, SameHasher, on_threads, order, stores, words};
 use crate::harness::{Report, Subject};
-use bartender::{PHashMap, PMutex, PVec, Persist};
-use std::collections::HashMap;
+use bartender::{PHashMap, PMutex, PVec, PVecDeque, Persist};
+use std::collections::{HashMap, VecDeque};
 use std::hint::black_box;
 
 #[derive(Persist, Default)]
@@ -12,6 +12,7 @@ use std::hint::black_box;
 struct Data {
     hash: PHashMap<u64, u64>,
     list: PVec<u64>,
+    deque: PVecDeque<u64>,
 }
 
 /// A list has more entries than a map: it is read so much faster.
@@ -22,7 +23,9 @@ type Pass<'a> = &'a (dyn Fn() -> u64 + Sync);
 
 pub(super) fn run(report: &mut Report, extent: Extent<'_>) {
     let n = extent.n;
-    let names = [HASH_GET, HASH_ITER, LIST_GET, LIST_ITER];
+    let names = [
+        HASH_GET, HASH_ITER, LIST_GET, LIST_ITER, DEQUE_GET, DEQUE_ITER,
+    ];
     if !names.iter().any(|name| extent.args.wants(name)) {
         return;
     }
@@ -32,12 +35,14 @@ pub(super) fn run(report: &mut Report, extent: Extent<'_>) {
     let pairs = words(n);
     let filled = heap.update(|mut data| {
         data.hash_mut().extend(pairs.iter().copied())?;
-        data.list_mut().extend(0..(LIST * n) as u64)
+        data.list_mut().extend(0..(LIST * n) as u64)?;
+        data.deque_mut().extend(0..(LIST * n) as u64)
     });
     filled.expect("commits");
     let mut hash = HashMap::with_hasher(SameHasher);
     hash.extend(pairs.iter().copied());
     let list: Vec<u64> = (0..(LIST * n) as u64).collect();
+    let deque: VecDeque<u64> = (0..(LIST * n) as u64).collect();
 
     let keys = order(n);
     let places: Vec<usize> = keys.iter().map(|k| *k as usize % (LIST * n)).collect();
@@ -72,12 +77,26 @@ pub(super) fn run(report: &mut Report, extent: Extent<'_>) {
         ("PVec", &|| fold(data.list.iter())),
         ("std Vec", &|| fold(list.iter())),
     );
+    pair(
+        DEQUE_GET,
+        n,
+        ("PVecDeque", &|| sum(places.iter().map(|i| data.deque[*i]))),
+        ("std VecDeque", &|| sum(places.iter().map(|i| deque[*i]))),
+    );
+    pair(
+        DEQUE_ITER,
+        LIST * n,
+        ("PVecDeque", &|| fold(data.deque.iter())),
+        ("std VecDeque", &|| fold(deque.iter())),
+    );
 }
 
 const HASH_GET: &str = "reading: look up in a hash map";
 const HASH_ITER: &str = "reading: iterate over a hash map";
 const LIST_GET: &str = "reading: index a vector at random";
 const LIST_ITER: &str = "reading: iterate over a vector";
+const DEQUE_GET: &str = "reading: index a deque at random";
+const DEQUE_ITER: &str = "reading: iterate over a deque";
 
 fn sum(values: impl Iterator<Item = u64>) -> u64 {
     values.fold(0, u64::wrapping_add)

@@ -1,7 +1,7 @@
 //! Our maps as stores.
 
 use super::{Setting, Store};
-use bartender::{Heap, Options, PHashMap, PMutex, PString, PVec, Persist};
+use bartender::{Heap, Marking, Options, PHashMap, PMutex, PString, PVec, Persist};
 
 /// How a region for so many entries is opened here. The log has room for all of them: a transaction's record is not
 /// split.
@@ -30,8 +30,16 @@ macro_rules! store {
 
         impl $name {
             pub(in crate::collections) fn open(setting: Setting<'_>) -> Self {
+                Self::open_marking(setting, Marking::Auto)
+            }
+
+            pub(in crate::collections) fn open_marking(
+                setting: Setting<'_>,
+                marking: Marking,
+            ) -> Self {
                 let path = setting.folder.join($file);
-                $name(options(setting.entries).open(path).expect("a region"))
+                let options = options(setting.entries).marking(marking);
+                $name(options.open(path).expect("a region"))
             }
         }
 
