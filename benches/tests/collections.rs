@@ -19,6 +19,7 @@ fn every_workload_of_the_collections_has_its_figures() {
         "reading: look up in a hash map",
         "reading: iterate over a vector",
         "reading: iterate over a deque",
+        "reading: ranges of 100 in an ordered map",
         "one transaction: words; shared memory",
         "one transaction: texts; disk",
         "point reads; shared memory",

@@ -125,6 +125,8 @@ pub(super) fn child(arguments: &[String]) -> Result<(), Box<dyn Error>> {
         println!("{MARKED}\t{marked}");
     }
     println!("{READY}");
-    (n..).for_each(insert);
+    for i in n.. {
+        insert(i);
+    }
     Ok(())
 }

@@ -3,14 +3,15 @@
 
 use super::{Extent, Medium, SameHasher, on_threads, order, stores, words};
 use crate::harness::{Report, Subject};
-use bartender::{PHashMap, PMutex, PVec, PVecDeque, Persist};
-use std::collections::{HashMap, VecDeque};
+use bartender::{PBTreeMap, PHashMap, PMutex, PVec, PVecDeque, Persist};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::hint::black_box;
 
 #[derive(Persist, Default)]
 #[repr(C)]
 struct Data {
     hash: PHashMap<u64, u64>,
+    btree: PBTreeMap<u64, u64>,
     list: PVec<u64>,
     deque: PVecDeque<u64>,
 }
@@ -18,13 +19,24 @@ struct Data {
 /// A list has more entries than a map: it is read so much faster.
 const LIST: usize = 10;
 
+/// Entries of a range, which begins at a random key.
+const RANGE: usize = 100;
+
 /// One pass of a thread.
 type Pass<'a> = &'a (dyn Fn() -> u64 + Sync);
 
 pub(super) fn run(report: &mut Report, extent: Extent<'_>) {
     let n = extent.n;
     let names = [
-        HASH_GET, HASH_ITER, LIST_GET, LIST_ITER, DEQUE_GET, DEQUE_ITER,
+        HASH_GET,
+        HASH_ITER,
+        BTREE_GET,
+        BTREE_ITER,
+        BTREE_RANGE,
+        LIST_GET,
+        LIST_ITER,
+        DEQUE_GET,
+        DEQUE_ITER,
     ];
     if !names.iter().any(|name| extent.args.wants(name)) {
         return;
@@ -35,12 +47,14 @@ pub(super) fn run(report: &mut Report, extent: Extent<'_>) {
     let pairs = words(n);
     let filled = heap.update(|mut data| {
         data.hash_mut().extend(pairs.iter().copied())?;
+        data.btree_mut().extend(pairs.iter().copied())?;
         data.list_mut().extend(0..(LIST * n) as u64)?;
         data.deque_mut().extend(0..(LIST * n) as u64)
     });
     filled.expect("commits");
     let mut hash = HashMap::with_hasher(SameHasher);
     hash.extend(pairs.iter().copied());
+    let btree: BTreeMap<u64, u64> = pairs.iter().copied().collect();
     let list: Vec<u64> = (0..(LIST * n) as u64).collect();
     let deque: VecDeque<u64> = (0..(LIST * n) as u64).collect();
 
@@ -64,6 +78,31 @@ pub(super) fn run(report: &mut Report, extent: Extent<'_>) {
         n,
         ("PHashMap", &|| sum(data.hash.iter().map(|(k, v)| k ^ v))),
         ("std HashMap", &|| sum(hash.iter().map(|(k, v)| k ^ v))),
+    );
+    pair(
+        BTREE_GET,
+        n,
+        ("PBTreeMap", &|| sum(keys.iter().map(|k| data.btree[k]))),
+        ("std BTreeMap", &|| sum(keys.iter().map(|k| btree[k]))),
+    );
+    pair(
+        BTREE_ITER,
+        n,
+        ("PBTreeMap", &|| sum(data.btree.iter().map(|(k, v)| k ^ v))),
+        ("std BTreeMap", &|| sum(btree.iter().map(|(k, v)| k ^ v))),
+    );
+    let starts = &keys[..n / RANGE];
+    pair(
+        BTREE_RANGE,
+        starts.len() * RANGE,
+        ("PBTreeMap", &|| {
+            let ranges = starts.iter().map(|k| data.btree.range(*k..).take(RANGE));
+            sum(ranges.flatten().map(|(k, v)| k ^ v))
+        }),
+        ("std BTreeMap", &|| {
+            let ranges = starts.iter().map(|k| btree.range(*k..).take(RANGE));
+            sum(ranges.flatten().map(|(k, v)| k ^ v))
+        }),
     );
     pair(
         LIST_GET,
@@ -93,6 +132,9 @@ pub(super) fn run(report: &mut Report, extent: Extent<'_>) {
 
 const HASH_GET: &str = "reading: look up in a hash map";
 const HASH_ITER: &str = "reading: iterate over a hash map";
+const BTREE_GET: &str = "reading: look up in an ordered map";
+const BTREE_ITER: &str = "reading: iterate over an ordered map";
+const BTREE_RANGE: &str = "reading: ranges of 100 in an ordered map";
 const LIST_GET: &str = "reading: index a vector at random";
 const LIST_ITER: &str = "reading: iterate over a vector";
 const DEQUE_GET: &str = "reading: index a deque at random";

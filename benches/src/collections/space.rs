@@ -1,9 +1,10 @@
 //! Bytes for an entry, of words: what the allocator under the map has reserved for it, on both sides.
 
-use super::stores::HashStore;
+use super::stores::{BTreeStore, HashStore};
 use super::{Extent, Medium, SameHasher, Setting, Store, words};
 use crate::harness::Report;
-use std::collections::HashMap;
+use bartender::Stats;
+use std::collections::{BTreeMap, HashMap};
 use std::hint::black_box;
 
 const SPACE: &str = "space of a map of words";
@@ -30,28 +31,38 @@ pub(super) fn run(report: &mut Report, extent: Extent<'_>) {
 
     let before = reserved();
     let mut map = HashMap::with_hasher(SameHasher);
-    pairs.iter().for_each(|&(key, value)| {
-        map.insert(key, value);
-    });
+    map.extend(pairs.iter().copied());
     note("std HashMap", reserved() - before);
     black_box(map);
 
+    let before = reserved();
+    let mut map = BTreeMap::new();
+    map.extend(pairs.iter().copied());
+    note("std BTreeMap", reserved() - before);
+    black_box(map);
+
     let folder = Medium::Shared.folder();
-    let store = HashStore::open(Setting {
+    let setting = Setting {
         folder: folder.path(),
         survives: Medium::Shared.survives(),
         entries: n,
-    });
-    let before = store.0.stats().reserved_bytes;
-    store.insert_words(&pairs);
-    let stats = store.0.stats();
-    note("PHashMap", stats.reserved_bytes - before);
-    note("PHashMap, at its peak", stats.reserved_peak - before);
+    };
+    let (hash, btree) = (HashStore::open(setting), BTreeStore::open(setting));
+    let mut ours = |name: &str, store: &dyn Store, stats: &dyn Fn() -> Stats| {
+        let before = stats().reserved_bytes;
+        store.insert_words(&pairs);
+        let after = stats();
+        note(name, after.reserved_bytes - before);
+        note(
+            &format!("{name}, at its peak"),
+            after.reserved_peak - before,
+        );
+    };
+    ours("PHashMap", &hash, &|| hash.0.stats());
+    ours("PBTreeMap", &btree, &|| btree.0.stats());
 
-    let ratio = report.median(SPACE, 1, "PHashMap") / report.median(SPACE, 1, "std HashMap");
-    report.at_most(
-        format!("{SPACE}: PHashMap against std HashMap"),
-        ratio,
-        1.25,
-    );
+    for (ours, std) in [("PHashMap", "std HashMap"), ("PBTreeMap", "std BTreeMap")] {
+        let ratio = report.median(SPACE, 1, ours) / report.median(SPACE, 1, std);
+        report.at_most(format!("{SPACE}: {ours} against {std}"), ratio, 1.25);
+    }
 }

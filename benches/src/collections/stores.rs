@@ -10,7 +10,7 @@ mod peers;
 #[cfg(feature = "stores")]
 mod sqlite;
 
-pub(super) use ours::{HashStore, Parts, options};
+pub(super) use ours::{BTreeStore, HashStore, Parts, options};
 
 use std::path::Path;
 
@@ -73,6 +73,7 @@ const fn ours(name: &'static str, open: fn(Setting<'_>) -> Box<dyn Store>) -> Ki
 /// All kinds, ours first.
 pub(super) const KINDS: &[Kind] = &[
     ours("PHashMap", |setting| Box::new(HashStore::open(setting))),
+    ours("PBTreeMap", |setting| Box::new(BTreeStore::open(setting))),
     #[cfg(feature = "stores")]
     peers::REDB,
     #[cfg(feature = "stores")]

@@ -1,7 +1,7 @@
 //! Our maps as stores.
 
 use super::{Setting, Store};
-use bartender::{Heap, Marking, Options, PHashMap, PMutex, PString, PVec, Persist};
+use bartender::{Heap, Marking, Options, PBTreeMap, PHashMap, PMutex, PString, PVec, Persist};
 
 /// How a region for so many entries is opened here. The log has room for all of them: a transaction's record is not
 /// split.
@@ -82,3 +82,4 @@ macro_rules! store {
 }
 
 store!(HashStore, PHashMap, "hash.region");
+store!(BTreeStore, PBTreeMap, "btree.region");
