@@ -52,6 +52,10 @@ pub(crate) fn fuzz(arguments: &[String]) -> Result<(), Failure> {
             // A mapping of a region is address space, not memory.
             .args(["-rss_limit_mb=4096", "-print_final_stats=1"])
             .env("CARGO_TARGET_DIR", target("fuzz"));
+        if *name == "region" {
+            // The threads of a marker end by themselves, a moment after it: what they hold then looks lost.
+            command.arg("-detect_leaks=0");
+        }
         steps.run(&format!("fuzz {name}"), &mut command)?;
     }
     steps.summary();
