@@ -3,9 +3,10 @@
 
 use crate::{folder, open};
 use bartender::{
-    Error, Heap, Mut, PBox, PHashMap, PHashSet, PMutex, PString, PVec, Persist, Result,
+    Error, Heap, Mut, PBTreeMap, PBox, PHashMap, PHashSet, PMutex, PString, PVec, Persist, Result,
 };
 use std::cell::{Cell, RefCell};
+use std::cmp::Ordering;
 use std::hash::{Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
@@ -64,6 +65,25 @@ impl PartialEq for Key {
 }
 
 impl Eq for Key {}
+
+impl PartialOrd for Key {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Key {
+    fn cmp(&self, other: &Self) -> Ordering {
+        spring();
+        match LIES.get() {
+            0 => self.name.cmp(&other.name),
+            lies => {
+                LIES.set(lies.wrapping_mul(6_364_136_223_846_793_005) + 1);
+                (lies >> 40 & 3).cmp(&1)
+            }
+        }
+    }
+}
 
 fn key(n: u64) -> Key {
     Key {
@@ -171,6 +191,68 @@ fn keys_that_lie_damage_nothing() {
         let copy = heap.read().clone();
         LIES.set(seed);
         drop(copy);
+        LIES.set(0);
+        heap.check().unwrap();
+    }
+}
+
+type Tree = PBTreeMap<Key, PVec<u64>>;
+
+#[test]
+fn a_panic_in_ord_leaves_a_tree_as_it_was_wherever_it_comes() {
+    const COUNT: u64 = 60;
+    let whole = |tree: &Tree| {
+        assert_eq!(tree.len() as u64, COUNT);
+        assert!((0..COUNT).all(|n| tree[&key(n)][..] == [n]));
+        assert!(tree.keys().is_sorted());
+    };
+    let folder = folder();
+    let heap = open::<PMutex<Tree>>(&folder);
+    let entries = (0..COUNT).map(|n| (key(n), PVec::from(vec![n])));
+    heap.update(|mut tree| tree.extend(entries)).unwrap();
+    type Change = fn(&mut Mut<'_, Tree>) -> Result<()>;
+    let changes: [Change; 4] = [
+        |tree| tree.insert(key(3), PVec::new()).map(drop),
+        |tree| tree.insert(key(99), PVec::new()).map(drop),
+        |tree| tree.remove(&key(3)).map(drop),
+        |tree| tree.entry(key(98)).or_default()?.push(1),
+    ];
+    for change in changes {
+        for at in 0..30 {
+            let outcome = heap.update(|mut tree| {
+                let run = || trapped(panics_at(at), || change(&mut tree));
+                match catch_unwind(AssertUnwindSafe(run)) {
+                    Err(_) => whole(&tree),
+                    Ok(_) => return Err(Error::abort("not reached")),
+                }
+                Ok(())
+            });
+            if outcome.is_err() {
+                break;
+            }
+        }
+        whole(&heap.read());
+        heap.check().unwrap();
+    }
+}
+
+#[test]
+fn keys_that_lie_of_their_order_damage_nothing() {
+    let folder = folder();
+    let heap = open::<PMutex<Tree>>(&folder);
+    for seed in 1..20u64 {
+        LIES.set(seed);
+        let _ = heap.update(|mut tree| {
+            for n in 0..80 {
+                tree.insert(key(n), PVec::from(vec![n]))?;
+                tree.remove(&key(n / 2))?;
+                tree.entry(key(n * 3)).or_default()?.push(n)?;
+            }
+            match seed % 3 {
+                0 => Err(Error::abort("taken back")),
+                _ => Ok(()),
+            }
+        });
         LIES.set(0);
         heap.check().unwrap();
     }

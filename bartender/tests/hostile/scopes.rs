@@ -3,7 +3,8 @@
 
 use crate::{folder, open};
 use bartender::{
-    Error, Heap, Mut, PBox, PHashMap, PMutex, PString, PVec, PVecDeque, Persist, Result, Tx,
+    Error, Heap, Mut, PBTreeMap, PBox, PHashMap, PMutex, PString, PVec, PVecDeque, Persist, Result,
+    Tx,
 };
 use std::sync::mpsc;
 use std::time::Duration;
@@ -209,6 +210,15 @@ fn locks_in_what_is_cut_off_are_held_where_it_lies_then() {
             list.set_moved(part)
         },
         |list| &list[1],
+    );
+}
+
+#[test]
+fn locks_in_nodes_that_are_cut_in_two_are_held() {
+    attacked::<PBTreeMap<u64, PMutex<u64>>>(
+        |map| map.extend((0..31).map(|n| (n, PMutex::new(n)))),
+        |map| map.extend((100..140).map(|n| (n, PMutex::new(n)))),
+        |map| &map[&30],
     );
 }
 
