@@ -7,7 +7,8 @@
 #![cfg(not(loom))]
 
 use bartender::{
-    Error, Heap, Mut, PBox, PHashMap, PHashSet, PMutex, PString, PVec, PVecDeque, Persist, Result,
+    Error, Heap, Mut, PBTreeMap, PBox, PHashMap, PHashSet, PMutex, PString, PVec, PVecDeque,
+    Persist, Result,
 };
 use bartender_pm::medium::sim::{Image, SimKind, SimMedium, SimMemory};
 use bartender_pm::{LogStyle, Medium, MediumKind, ViewSource, fault, mutant};
@@ -64,6 +65,8 @@ struct Root {
     set: PHashSet<PString>,
     ring: PVecDeque<PString>,
     numbers: PVec<u64>,
+    tree: PBTreeMap<u64, PString>,
+    above: PBTreeMap<u64, PString>,
 }
 
 /// A node, and what hangs on it.
@@ -85,6 +88,10 @@ fn fill(mut root: Mut<'_, Root>) -> Result<()> {
     let (mut bytes, mut text, mut map, mut names) = (root.bytes, root.text, root.map, root.names);
     let mut set = root.set;
     let (mut ring, mut numbers) = (root.ring, root.numbers);
+    // Two levels, of which the last leaf is full.
+    let (mut tree, mut above) = (root.tree, root.above);
+    tree.extend((0..31).map(|n| (2 * n, string(n))))?;
+    above.extend((30..34).map(|n| (n, string(n))))?;
     ring.extend((0..5).map(string))?;
     (5..7).try_for_each(|n| ring.push_front(string(n)))?;
     numbers.extend([3, 1, 1, 2, 2, 2, 9])?;
@@ -116,7 +123,7 @@ fn state(root: &Root) -> String {
         .collect();
     let set: BTreeSet<_> = root.set.iter().map(|v| v.to_string()).collect();
     format!(
-        "{} {:?} {:?} {:?} {:?} {:?} {map:?} {names:?} {set:?} {:?} {:?}",
+        "{} {:?} {:?} {:?} {:?} {:?} {map:?} {names:?} {set:?} {:?} {:?} {:?} {:?}",
         root.number,
         nodes(&root.node),
         nodes(&root.other),
@@ -125,6 +132,8 @@ fn state(root: &Root) -> String {
         root.text,
         root.ring,
         root.numbers,
+        root.tree,
+        root.above,
     )
 }
 
@@ -323,6 +332,27 @@ programs! {
     "PHashSet::retain": r => r.set.retain(|text| text.contains('2'))?;
     "PHashSet::drain": r => assert_eq!(r.set.drain()?.count(), 3);
     "PHashSet::extend": r => r.set.extend((2..20).map(string))?;
+
+    "PBTreeMap::insert": r => (8..20).try_for_each(|n| r.tree.insert(n, string(n)).map(drop))?;
+    "PBTreeMap::remove": r => (8..30).try_for_each(|n| r.tree.remove(&n).map(drop))?;
+    "PBTreeMap::pop_first, pop_last": r => { r.tree.pop_first()?; r.tree.pop_last()? };
+    "PBTreeMap::entry": r => (57..70).try_for_each(|n| {
+        r.tree.entry(n).or_default()?.push_str("and more than fits")
+    })?;
+    "PBTreeMap::clear": r => r.tree.clear()?;
+    "PBTreeMap::retain": r => r.tree.retain(|n, _| n % 3 == 0)?;
+    "PBTreeMap::extend": r => r.tree.extend((60..90).map(|n| (n, string(n))))?;
+    "PBTreeMap::append": r => r.tree.append(&mut r.above)?;
+    "PBTreeMap::split_off_moved": r => {
+        let moved = r.tree.split_off_moved(&20)?;
+        r.above.set_moved(moved)?
+    };
+    "PBTreeMap::remove_moved, insert_moved": r => {
+        let moved = r.tree.remove_moved(&4)?.expect("is there");
+        r.above.insert_moved(99, moved)?;
+        let moved = r.tree.pop_last_moved()?.expect("is there");
+        let _replaced = r.above.insert_moved(30, moved)?;
+    };
 }
 
 /// The simulated medium, of which one step may fail.
