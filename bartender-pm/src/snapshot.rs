@@ -120,6 +120,8 @@ impl Region {
             ViewSource::Map(source) => data_of(source, home..home + size),
             _ => std::iter::once(home..home + size).collect(),
         };
+        // Whatever a clone that failed may have left goes first.
+        os::io(path, "shorten", file.set_len(0))?;
         os::io(path, "lengthen", file.set_len(home + size))?;
         let medium = medium::of(file, path, false)?;
         medium.reserve(home + header.max_size)?;
