@@ -65,6 +65,8 @@ const LOOKED_AT: usize = 4;
 pub(crate) struct LargeBlock {
     pub(crate) start: usize,
     end: usize,
+    /// All of it is among the changes already.
+    whole: bool,
     /// No record above this number touches its memory: once the checkpoint is there it may be written to the home.
     pub(crate) used_upto: u64,
 }
@@ -225,15 +227,17 @@ impl Context {
         self.entries.clear();
     }
 
-    /// Whether a range lies in a large block that goes as a whole if what runs now is taken back.
+    /// The large block in which a range lies, if the block goes as a whole when what runs now is taken back.
     #[inline]
-    fn is_in_large(&self, addr: usize, len: usize) -> bool {
-        self.large.len() > self.large_floor
-            && self.large[self.large_floor..]
-                .iter()
-                .rev()
-                .take(LOOKED_AT)
-                .any(|block| block.start <= addr && addr + len <= block.end)
+    fn large_around(&mut self, addr: usize, len: usize) -> Option<&mut LargeBlock> {
+        if self.large.len() <= self.large_floor {
+            return None;
+        }
+        self.large[self.large_floor..]
+            .iter_mut()
+            .rev()
+            .take(LOOKED_AT)
+            .find(|block| block.start <= addr && addr + len <= block.end)
     }
 
     /// Dooms the transaction; the first reason stays.
@@ -328,8 +332,11 @@ impl TxRef<'_> {
     #[inline]
     pub unsafe fn change(self, ptr: *mut u8, len: usize) {
         let context = self.context();
-        if context.is_in_large(ptr.addr(), len) {
-            return context.changes.wrote(ptr.addr(), len);
+        if let Some(block) = context.large_around(ptr.addr(), len) {
+            if !block.whole {
+                context.changes.wrote(ptr.addr(), len);
+            }
+            return;
         }
         // SAFETY: passed on.
         unsafe { context.changes.change(ptr, len) };
@@ -344,7 +351,14 @@ impl TxRef<'_> {
     #[doc(hidden)]
     #[inline]
     pub unsafe fn wrote(self, ptr: *mut u8, len: usize) {
-        self.context().changes.wrote(ptr.addr(), len);
+        let context = self.context();
+        context.changes.wrote(ptr.addr(), len);
+        if len >= LARGE
+            && let Some(block) = context.large_around(ptr.addr(), len)
+        {
+            // If this is taken back, the block is, too.
+            block.whole |= len == block.end - block.start;
+        }
     }
 
     /// As [`wrote`](Self::wrote) for a whole block that was made just now: [`change_block`](Self::change_block) knows it.
@@ -408,6 +422,7 @@ impl TxRef<'_> {
             context.large.push(LargeBlock {
                 start,
                 end: start + size,
+                whole: false,
                 used_upto,
             });
         }

@@ -105,8 +105,7 @@ impl<K: Persist + Hash + Eq, V: Persist> Mut<'_, PHashMap<K, V>> {
                 tx.adopt::<K>(&raw mut (*entry).key)?;
                 let index = (*table).vacant(hash);
                 moved::write(tx, (*table).bucket(index).as_ptr(), entry)?;
-                let claimed = Table::claim(table, hash, tx);
-                debug_assert_eq!(claimed, index);
+                Table::claim(table, index, hash, tx);
                 Ok(index)
             }
         })
@@ -155,8 +154,7 @@ impl<K: Persist + Hash + Eq> Mut<'_, PHashMap<K, ()>> {
             unsafe {
                 let index = (*table).vacant(hash);
                 moved::write(tx, &raw mut (*(*table).bucket(index).as_ptr()).key, key)?;
-                let claimed = Table::claim(table, hash, tx);
-                debug_assert_eq!(claimed, index);
+                Table::claim(table, index, hash, tx);
             }
             Ok(true)
         })

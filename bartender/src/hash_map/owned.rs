@@ -184,7 +184,8 @@ impl<K: Hash + Eq, V> PHashMap<K, V> {
         self.reserve(1);
         // SAFETY: the map is owned, and there is room for one more.
         unsafe {
-            let index = Table::claim(&mut self.table, hash, Ordinary);
+            let index = self.table.vacant(hash);
+            Table::claim(&mut self.table, index, hash, Ordinary);
             self.table.bucket(index).write(Slot { key, value });
             index
         }

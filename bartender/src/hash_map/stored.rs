@@ -110,8 +110,7 @@ impl<K: Persist + Hash + Eq, V: Persist> Mut<'_, PHashMap<K, V>> {
         unsafe {
             let index = (*table).vacant(hash);
             raw::put(tx, (*table).bucket(index).as_ptr(), Slot { key, value })?;
-            let claimed = Table::claim(table, hash, tx);
-            debug_assert_eq!(claimed, index);
+            Table::claim(table, index, hash, tx);
             Ok(index)
         }
     }

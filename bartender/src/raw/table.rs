@@ -350,22 +350,20 @@ impl<E> Table<E> {
         }
     }
 
-    /// Takes a bucket for an entry with this hash, which the caller then writes.
+    /// Takes a bucket for an entry with this hash, whose contents are the caller's.
     ///
     /// # Safety
     ///
-    /// As [`reserve`](Self::reserve), which was called for it; there is no equal entry.
-    pub(crate) unsafe fn claim(this: *mut Self, hash: u64, store: impl Store) -> usize {
-        // SAFETY: the caller says that the table may be changed. The room reserved is a block
-        // with an empty bucket.
+    /// As [`reserve`](Self::reserve), which was called for it; there is no equal entry, and the bucket is the
+    /// [vacant](Self::vacant) one for it.
+    pub(crate) unsafe fn claim(this: *mut Self, index: usize, hash: u64, store: impl Store) {
+        // SAFETY: the caller says that the table may be changed, and which bucket it is.
         unsafe {
-            let index = (*this).vacant(hash);
             let reused = (*this).is_deleted(index);
             (*this).set_control(index, tag(hash), store);
             Self::count(this, store);
             (*this).raw.items += 1;
             (*this).raw.growth_left -= u64::from(!reused);
-            index
         }
     }
 
