@@ -167,8 +167,8 @@ pub(super) fn set(
             twin.extend(many());
         }
         4 => {
-            ours.retain(|value| value.len() % 2 == number.is_multiple_of(2).into())?;
-            twin.retain(|value| value.len() % 2 == number.is_multiple_of(2).into());
+            ours.retain(|value| value.len() % 2 == usize::from(number.is_multiple_of(2)))?;
+            twin.retain(|value| value.len() % 2 == usize::from(number.is_multiple_of(2)));
         }
         _ => {
             assert_eq!(
