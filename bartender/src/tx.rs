@@ -319,7 +319,7 @@ impl TxRef<'_> {
     /// Whether `addr` lies in the region of this transaction.
     #[inline]
     pub(crate) fn is_in_view(self, addr: usize) -> bool {
-        self.context().view.contains(&addr)
+        self.context().covers(addr)
     }
 
     /// Keeps the `len` bytes at `ptr` for an abort and logs, at the commit, what stands there then.

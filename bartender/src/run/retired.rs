@@ -10,7 +10,7 @@ use crossbeam_epoch as epoch;
 use std::mem;
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Old versions of one transaction.
 #[derive(Debug)]
@@ -24,6 +24,12 @@ struct Old {
 pub(super) struct Retired {
     old: Mutex<Vec<Old>>,
     any: AtomicBool,
+}
+
+impl Retired {
+    fn old(&self) -> MutexGuard<'_, Vec<Old>> {
+        self.old.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Core {
@@ -57,11 +63,7 @@ impl Core {
         // Release: what readers did comes before the blocks are freed.
         pin.defer(move || told.store(true, Ordering::Release));
         pin.flush();
-        let mut old = self
-            .retired
-            .old
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut old = self.retired.old();
         old.push(Old { blocks, unseen });
         self.retired.any.store(true, Ordering::Relaxed);
     }
@@ -78,11 +80,7 @@ impl Core {
     fn free_unseen(&self) {
         // Lets the epoch move on.
         epoch::pin().flush();
-        let mut old = self
-            .retired
-            .old
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut old = self.retired.old();
         old.retain(|old| {
             let unseen = old.unseen.load(Ordering::Acquire);
             if unseen {
@@ -100,11 +98,7 @@ impl Core {
 
     /// Frees all blocks of old versions, for who closes the heap: readers borrow it.
     pub(crate) fn end_retired(&self) {
-        let mut old = self
-            .retired
-            .old
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut old = self.retired.old();
         for old in old.drain(..) {
             old.blocks.iter().for_each(|block| self.free(*block));
         }

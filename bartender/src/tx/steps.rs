@@ -23,7 +23,7 @@ impl TxRef<'_> {
     /// the transaction has ended or holds it.
     pub(crate) unsafe fn step(self, addr: usize, step: Step) -> Result<()> {
         let context = self.context();
-        if !context.view.contains(&addr) {
+        if !context.covers(addr) {
             return Err(Error::NotStored);
         }
         context.late.note(addr, step);
@@ -41,7 +41,7 @@ impl TxRef<'_> {
     /// It is that, and the block has an owner until the transaction has ended.
     pub(crate) unsafe fn step_count(self, addr: usize, step: Step) -> Result<()> {
         let context = self.context();
-        if !context.view.contains(&addr) {
+        if !context.covers(addr) {
             return Err(Error::NotStored);
         }
         context.late.note_count(addr, step);
