@@ -54,7 +54,11 @@ pub(super) fn run(report: &mut Report, extent: Extent<'_>) {
     filled.expect("commits");
     let mut hash = HashMap::with_hasher(SameHasher);
     hash.extend(pairs.iter().copied());
-    let btree: BTreeMap<u64, u64> = pairs.iter().copied().collect();
+    // One by one, as ours: `collect` would sort them first, and lay neighbours side by side.
+    let mut btree = BTreeMap::new();
+    pairs
+        .iter()
+        .for_each(|&(key, value)| drop(btree.insert(key, value)));
     let list: Vec<u64> = (0..(LIST * n) as u64).collect();
     let deque: VecDeque<u64> = (0..(LIST * n) as u64).collect();
 
