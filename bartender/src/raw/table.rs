@@ -103,7 +103,12 @@ impl<E> Table<E> {
     /// Where the entries begin in a block of so many buckets.
     #[inline]
     const fn entries_at(buckets: usize) -> usize {
-        (buckets + GROUP).next_multiple_of(align_of::<E>())
+        // Buckets are a multiple of `GROUP`.
+        if align_of::<E>() <= GROUP {
+            buckets + GROUP
+        } else {
+            (buckets + GROUP).next_multiple_of(align_of::<E>())
+        }
     }
 
     /// The block of a table of so many buckets, `None` when no address space would do.
@@ -148,7 +153,7 @@ impl<E> Table<E> {
     }
 
     /// The full bucket whose entry has this hash and is `equal`.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn find(&self, hash: u64, mut equal: impl FnMut(&E) -> bool) -> Option<usize> {
         if self.raw.items == 0 {
             return None;

@@ -49,7 +49,7 @@ fn one_transaction(report: &mut Report, extent: Extent<'_>, medium: Medium) {
             (
                 HASH,
                 Box::new(|| {
-                    let mut map = HashMap::with_hasher(SameHasher);
+                    let mut map = HashMap::with_hasher(SameHasher::new());
                     let time = nanos(n as u64, || {
                         for &(key, value) in &pairs {
                             map.insert(key, value);
@@ -90,7 +90,7 @@ fn one_transaction(report: &mut Report, extent: Extent<'_>, medium: Medium) {
             (
                 HASH,
                 Box::new(|| {
-                    let mut map = HashMap::with_hasher(SameHasher);
+                    let mut map = HashMap::with_hasher(SameHasher::new());
                     let time = nanos(n as u64, || {
                         for (key, value) in &pairs {
                             map.insert(key.clone(), value.clone());

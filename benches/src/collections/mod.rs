@@ -25,6 +25,7 @@ pub(crate) use killed::{CHILD, child};
 use siphasher::sip::SipHasher13;
 use std::error::Error;
 use std::hash::BuildHasher;
+use std::hint::black_box;
 use std::path::PathBuf;
 use std::sync::Barrier;
 use std::time::Instant;
@@ -40,15 +41,21 @@ struct Extent<'a> {
     args: &'a Args,
 }
 
-/// The hash function of `PHashMap`, for `std`'s map.
+/// The hash function of `PHashMap`, for `std`'s map, with a map's own keys as in `RandomState`: constants would be folded.
 #[derive(Clone)]
-struct SameHasher;
+struct SameHasher(u64, u64);
+
+impl SameHasher {
+    fn new() -> SameHasher {
+        black_box(SameHasher(1, 2))
+    }
+}
 
 impl BuildHasher for SameHasher {
     type Hasher = SipHasher13;
     #[inline]
     fn build_hasher(&self) -> SipHasher13 {
-        SipHasher13::new_with_keys(1, 2)
+        SipHasher13::new_with_keys(self.0, self.1)
     }
 }
 

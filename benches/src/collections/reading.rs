@@ -52,7 +52,7 @@ pub(super) fn run(report: &mut Report, extent: Extent<'_>) {
         data.deque_mut().extend(0..(LIST * n) as u64)
     });
     filled.expect("commits");
-    let mut hash = HashMap::with_hasher(SameHasher);
+    let mut hash = HashMap::with_hasher(SameHasher::new());
     hash.extend(pairs.iter().copied());
     // One by one, as ours: `collect` would sort them first, and lay neighbours side by side.
     let mut btree = BTreeMap::new();

@@ -30,7 +30,7 @@ pub(super) fn run(report: &mut Report, extent: Extent<'_>) {
     println!("\n{SPACE}, {n} of them, bytes for each");
 
     let before = reserved();
-    let mut map = HashMap::with_hasher(SameHasher);
+    let mut map = HashMap::with_hasher(SameHasher::new());
     map.extend(pairs.iter().copied());
     note("std HashMap", reserved() - before);
     black_box(map);
