@@ -16,6 +16,7 @@
 
 pub(crate) mod conservative;
 mod counted;
+mod entries;
 mod fault;
 mod own;
 mod program;

@@ -53,6 +53,8 @@ pub(super) enum Fault {
     Height(u64),
     #[error("a tree of no entries has a node")]
     NoEntries,
+    #[error("a tree of {said} entries has {found}")]
+    Entries { tree: u64, said: u64, found: u64 },
     #[error("a node of {len} entries, with room for {cap}")]
     NodeLen { len: u64, cap: u64 },
     #[error("a node of level {found} where one of level {wanted} should be")]

@@ -14,6 +14,7 @@ mod values;
 
 use super::Progress;
 use super::counted::Counted;
+use super::entries::Entries;
 use super::fault::Fault;
 use super::own::{Own, Pool};
 use super::program::{Elem, NOT_LINKED, PLAIN, Program};
@@ -51,7 +52,7 @@ enum Task {
     Ring { elem: u32 },
     /// A new block of at least `a` bytes, which the table at home offset `b` owns.
     Table { map: u32 },
-    /// A new block of at least `a` bytes, a node on level `b`.
+    /// A new block, a node on level `b` of the tree at home offset `a`.
     Node { tree: u32 },
     /// `a` elements in a block that is marked.
     Elems { elem: u32 },
@@ -78,6 +79,8 @@ struct Shared<'a, B> {
     workers: usize,
     marks: Pool,
     counted: Counted,
+    /// Of the workers that have ended.
+    entries: Mutex<Entries>,
     /// Set once a fault was found: the others may stop where they are.
     stop: AtomicBool,
     /// One of the faults found; which one depends on timing.
@@ -104,6 +107,7 @@ pub(super) fn run<B: Blocks>(
         workers: tasks::current_num_threads(),
         marks: Pool::new(blocks, view.bytes.len()),
         counted: Counted::new(),
+        entries: Mutex::default(),
         stop: AtomicBool::new(false),
         fault: Mutex::new(None),
         progress,
@@ -122,7 +126,7 @@ pub(super) fn run<B: Blocks>(
         return Err(Fault::Shared(root));
     }
     shared.counted.finish(view)?;
-    Ok(())
+    shared.entries.lock().finish(view)
 }
 
 fn work<'s, B: Blocks>(
@@ -139,6 +143,7 @@ fn work<'s, B: Blocks>(
         stack,
         found,
         own: shared.marks.take(shared.blocks),
+        entries: Entries::default(),
         marked: 0,
         bytes: 0,
     };
@@ -147,6 +152,7 @@ fn work<'s, B: Blocks>(
         shared.stop.store(true, Ordering::Relaxed);
     }
     worker.count();
+    shared.entries.lock().join(worker.entries);
     shared.marks.give(worker.own);
 }
 
@@ -160,6 +166,7 @@ struct Worker<'s, B> {
     stack: Vec<Piece>,
     found: Vec<Found>,
     own: Own<'s, B>,
+    entries: Entries,
     marked: u64,
     bytes: u64,
 }
@@ -261,13 +268,14 @@ impl<'s, B: Blocks> Worker<'s, B> {
     #[inline(always)]
     fn block(&self, piece: &Piece) -> Result<BlockRef, Bad> {
         match piece.task {
-            Task::Block { .. }
-            | Task::Text
-            | Task::Ring { .. }
-            | Task::Table { .. }
-            | Task::Node { .. } => {
+            Task::Block { .. } | Task::Text | Task::Ring { .. } | Task::Table { .. } => {
                 let blocks = self.shared.blocks;
                 Ok(self.view.locate(blocks, piece.offset, piece.a)?)
+            }
+            Task::Node { tree } => {
+                let need = self.program.trees[tree as usize].node.bytes(piece.b);
+                let blocks = self.shared.blocks;
+                Ok(self.view.locate(blocks, piece.offset, need)?)
             }
             Task::Elems { .. } | Task::Buckets { .. } => Ok(NO_BLOCK),
         }
@@ -305,7 +313,7 @@ impl<'s, B: Blocks> Worker<'s, B> {
             }
             Task::Node { tree } => {
                 self.claim(&block)?;
-                self.node(tree, offset, b)
+                self.node(tree, offset, b, a)
             }
             Task::Elems { elem } => self.elems(elem, offset, a),
             Task::Buckets { map } => self.buckets(map, offset, a, b),

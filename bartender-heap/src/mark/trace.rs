@@ -10,6 +10,7 @@
 //! the depth, not to the heap.
 
 use super::counted::Counted;
+use super::entries::Entries;
 use super::fault::Fault;
 use super::view::{
     self, Ring, View, check_below, check_bool, check_char, check_lock, check_nonzero, check_text,
@@ -50,14 +51,20 @@ pub(super) fn first_damage(
                 None => fault.to_string(),
             }
         }
-        // Met at the end, when the way is gone.
-        Fault::Count { ptr, .. } => {
-            let block = ptr.wrapping_sub(view.home_base);
+        // Met at the end, when the way is gone: it is that to the block, or to the tree's first one.
+        Fault::Count { .. } | Fault::Entries { .. } => {
+            let (offset, block) = match fault {
+                Fault::Entries { tree, .. } => {
+                    let first = view.range(tree, 8).map_or(0, |word| u64_at(word, 0));
+                    (tree, view.follow(first, 1).unwrap_or(0))
+                }
+                _ => (offset, offset),
+            };
             let owner = Trace::new(schema, view, blocks, Some(block)).run(root);
             let path = owner.map(|(_, node, _, trace)| trace.path(node));
             return Some(Damage {
                 path: path.unwrap_or_else(|| "root".into()),
-                offset: block,
+                offset,
                 what: fault.to_string(),
             });
         }
@@ -125,9 +132,10 @@ enum Task {
         next: u64,
         ring: Ring,
     },
-    /// The node at `offset` from its entry `next` on, and then its children.
+    /// The node at `offset` of the tree at `tree`, from its entry `next` on, and then its children.
     Node {
         ty: TypeRef,
+        tree: u64,
         offset: u64,
         level: u64,
         next: u64,
@@ -143,8 +151,8 @@ enum Holds {
     Many(TypeRef, Ring),
     Text(u64),
     Table(TypeRef, u64),
-    /// The tree's type, and the level.
-    Node(TypeRef, u64),
+    /// The tree's type, where it lies, and the level.
+    Node(TypeRef, u64, u64),
 }
 
 struct Trace<'a, B> {
@@ -155,6 +163,7 @@ struct Trace<'a, B> {
     goal: Option<u64>,
     seen: HashSet<u64>,
     counted: Counted,
+    entries: Entries,
     nodes: Vec<Node<'a>>,
     stack: Vec<Job>,
     /// Jobs found by the one at work, in order.
@@ -173,6 +182,7 @@ impl<'a, B: Blocks> Trace<'a, B> {
             goal,
             seen: HashSet::new(),
             counted: Counted::new(),
+            entries: Entries::default(),
             nodes: Vec::new(),
             stack: Vec::new(),
             found: Vec::new(),
@@ -194,8 +204,14 @@ impl<'a, B: Blocks> Trace<'a, B> {
                 self.stack.push(job);
             }
             let Some(job) = self.stack.pop() else {
-                let wrong = self.counted.finish(self.view).err()?;
-                return Some((wrong, ROOT, 0, self));
+                let counts = self.counted.finish(self.view);
+                let wrong = counts.and_then(|()| self.entries.finish(self.view)).err()?;
+                let at = match wrong {
+                    Fault::Count { ptr, .. } => ptr.wrapping_sub(self.view.home_base),
+                    Fault::Entries { tree, .. } => tree,
+                    _ => 0,
+                };
+                return Some((wrong, ROOT, at, self));
             };
             self.nodes.truncate(job.keep);
             if let Err((fault, node, offset)) = self.job(job) {
@@ -233,7 +249,7 @@ impl<'a, B: Blocks> Trace<'a, B> {
                         self.table(ty, table, node)?;
                         self.buckets(ty, table, 0, node)
                     }
-                    Holds::Node(ty, level) => self.node(ty, offset, level, 0, node),
+                    Holds::Node(ty, tree, level) => self.node(ty, tree, offset, level, 0, node),
                 }
             }
             Task::Elems {
@@ -244,10 +260,11 @@ impl<'a, B: Blocks> Trace<'a, B> {
             } => self.elems(ty, offset, next, ring, node),
             Task::Node {
                 ty,
+                tree,
                 offset,
                 level,
                 next,
-            } => self.node(ty, offset, level, next, node),
+            } => self.node(ty, tree, offset, level, next, node),
             Task::Buckets { ty, at, next } => self.buckets(ty, at, next, node),
         }
     }
@@ -378,6 +395,7 @@ impl<'a, B: Blocks> Trace<'a, B> {
     fn node(
         &mut self,
         ty: TypeRef,
+        tree: u64,
         offset: u64,
         level: u64,
         next: u64,
@@ -389,6 +407,10 @@ impl<'a, B: Blocks> Trace<'a, B> {
         let layout = self.schema.node(key, value, cap);
         let wrong = |fault| (fault, node, offset);
         let len = self.view.node_len(offset, level, &layout).map_err(wrong)?;
+        if next == 0 {
+            let found = self.entries.found(self.view, tree, level, len);
+            found.map_err(wrong)?;
+        }
         let (key_size, value_size) = (self.schema.get(key).size, self.schema.get(value).size);
         let keep = self.nodes.len();
         for i in next..len {
@@ -409,6 +431,7 @@ impl<'a, B: Blocks> Trace<'a, B> {
                 let next = i + 1;
                 let task = Task::Node {
                     ty,
+                    tree,
                     offset,
                     level,
                     next,
@@ -426,7 +449,7 @@ impl<'a, B: Blocks> Trace<'a, B> {
             let ptr = self.view.range(at, 8).map_err(wrong)?;
             let child = self.view.node(u64_at(ptr, 0), level - 1, &layout);
             let child = child.map_err(|fault| (fault, node, at))?;
-            self.block(child, Holds::Node(ty, level - 1), node, at);
+            self.block(child, Holds::Node(ty, tree, level - 1), node, at);
         }
         Ok(())
     }
@@ -626,7 +649,7 @@ impl<'a, B: Blocks> Trace<'a, B> {
             } => {
                 let layout = self.schema.node(*key, *of, *cap);
                 if let Some(target) = self.view.tree(value, &layout).map_err(wrong)? {
-                    let holds = Holds::Node(ty, target.count);
+                    let holds = Holds::Node(ty, base, target.count);
                     self.block(target, holds, node, base);
                 }
                 Ok(())

@@ -9,7 +9,7 @@
 //! | `PHashMap`, `PHashSet` | a power of two of buckets, the block's size; control bytes that are full, empty or deleted, the first group mirrored; `items` are full; an eighth at least is empty, or a search would not end | `table`, `Table::check` |
 //! | `PVecDeque` | the same, and a first place within the ring | `deque` |
 //! | `PBox<[T]>` | a length that its block has room for | `slice` |
-//! | trees | levels that fall by one to 0, nodes of 1 to `cap` entries | `tree`, `node`, `node_len` |
+//! | trees | levels that fall by one to 0, nodes of 1 to `cap` entries, `len` of them in all | `tree`, `node`, `node_len`; `entries` sums them up |
 //! | `bool`, `char`, `NonZero*`, tags of enums and options | a value that the type has; an option's niche is what the compiler said | `check_bool`, `check_char`, `check_nonzero`, `run/values` |
 //! | locks | a word of zero, as their state is elsewhere | `check_lock` |
 //! | all of it | nothing nests deeper, overlaps, or is longer than the description says | `types/check` when that is read |
@@ -362,6 +362,14 @@ impl View<'_> {
             return Err(Fault::NoEntries);
         }
         self.node(root, height, node).map(Some)
+    }
+
+    /// The height of the tree at home offset `at`, and how many entries it says that it has.
+    #[inline]
+    pub(super) fn promise(&self, at: u64) -> Result<(u64, u64), Fault> {
+        let raw = self.range(at, size_of::<RawTree>() as u64)?;
+        let height = u64_at(raw, offset_of!(RawTree, height));
+        Ok((height, u64_at(raw, offset_of!(RawTree, len))))
     }
 
     /// The node of a tree to which `ptr` leads, on level `level`.

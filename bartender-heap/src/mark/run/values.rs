@@ -143,7 +143,7 @@ impl<'s, B: Blocks> Worker<'s, B> {
                 Op::Tree { at, tree } => {
                     let node = &program.trees[tree as usize].node;
                     if let Some(target) = self.view.tree(&value[at as usize..], node)? {
-                        self.found_node(tree, target, base + at);
+                        self.found_node(tree, target, base + at, base + at);
                     }
                 }
                 Op::Option { at, form, body } => {
@@ -224,23 +224,25 @@ impl<'s, B: Blocks> Worker<'s, B> {
         self.buckets(map, at, 0, table.buckets)
     }
 
-    /// The pointer at home offset `at` leads to a node.
+    /// The pointer at home offset `at` leads to a node of the tree at `whole`.
     #[inline]
-    fn found_node(&mut self, tree: u32, target: Target, at: u64) {
+    fn found_node(&mut self, tree: u32, target: Target, at: u64, whole: u64) {
         self.shared.blocks.pointer(at);
         self.stack.push(Piece {
             offset: target.offset,
-            a: target.need,
+            a: whole,
             b: target.count,
             task: Task::Node { tree },
         });
     }
 
-    /// Visits the node at home offset `at`, whose block is marked: its entries now, its children later.
-    pub(super) fn node(&mut self, tree: u32, at: u64, level: u64) -> Result<(), Bad> {
+    /// Visits the node at home offset `at`, whose block is marked, of the tree at `whole`: its entries now, its children
+    /// later.
+    pub(super) fn node(&mut self, tree: u32, at: u64, level: u64, whole: u64) -> Result<(), Bad> {
         let program = self.program;
         let kind = &program.trees[tree as usize];
         let len = self.view.node_len(at, level, &kind.node)?;
+        self.entries.found(self.view, whole, level, len)?;
         self.elems(kind.key, at + kind.node.keys, len)?;
         self.elems(kind.value, at + kind.node.values, len)?;
         if level == 0 {
@@ -251,7 +253,7 @@ impl<'s, B: Blocks> Worker<'s, B> {
         for i in 0..=len {
             let ptr = u64_at(children, 8 * i as usize);
             let target = self.view.node(ptr, level - 1, &kind.node)?;
-            self.found_node(tree, target, at + 8 * i);
+            self.found_node(tree, target, at + 8 * i, whole);
         }
         Ok(())
     }

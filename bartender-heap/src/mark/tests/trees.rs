@@ -4,7 +4,7 @@ use super::image::{BASE, Image, home};
 use super::{Bank, NULL, Sampled, bank, both, damaged};
 use crate::layout::RawNode;
 use crate::types::NodeLayout;
-use crate::types::sample::{PBox, PString, PTree, TREE_CAP, schema_of};
+use crate::types::sample::{PBox, PString, PTree, PVec, TREE_CAP, schema_of};
 use std::mem::offset_of;
 
 const LAYOUT: NodeLayout = NodeLayout::of::<PString, PBox<u64>>(TREE_CAP);
@@ -106,6 +106,39 @@ fn nodes_are_checked() {
             image.write(parent + LAYOUT.children + 8, BASE + leaf);
         },
     );
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "safe code, many steps")]
+fn a_tree_has_as_many_entries_as_it_says() {
+    let at = offset_of!(Bank, by_date) as u64 + 16;
+    for said in [1, 19, 21, u64::MAX] {
+        damaged(
+            "by_date",
+            &format!("a tree of {said} entries has 20"),
+            |image, root, _| image.write(root + at, said),
+        );
+    }
+    // In a tree of one node, and beside many that are well; the first one is named.
+    for wrong in [0u32, 1, 3] {
+        let mut image = Image::new();
+        let trees: Vec<_> = (0..40u32)
+            .map(|len| {
+                let entries: Vec<_> = (0..len).map(|n| (n, image.boxed(n))).collect();
+                let mut tree = image.tree(&entries);
+                let is_wrong = [wrong, 33].contains(&len) && len > 0;
+                tree.0.len += u64::from(is_wrong);
+                tree
+            })
+            .collect();
+        let root = image.vec(&trees);
+        let root = image.boxed(root).0.ptr.get();
+        let schema = schema_of::<PVec<PTree<u32, PBox<u32>>>>();
+        let first = if wrong == 0 { 33 } else { wrong };
+        let found = both(&image, root, &schema).expect_err("two are wrong");
+        let what = format!("a tree of {} entries has {first}", first + 1);
+        assert_eq!((found.path, found.what), (format!("root[{first}]"), what));
+    }
 }
 
 #[test]
