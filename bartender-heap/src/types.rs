@@ -357,6 +357,10 @@ impl PartialEq for Schema {
 
 impl Eq for Schema {}
 
+/// Bytes of a full name after which the rest is left out: types in pairs of pairs make names that are longer than
+/// any memory.
+const MAX_FULL_NAME: usize = 256;
+
 impl Schema {
     /// The description of a type, given the function that describes it.
     ///
@@ -415,7 +419,7 @@ impl Schema {
         NodeLayout::new(cap, (key.size, key.align), (value.size, value.align))
     }
 
-    /// The full name of `ty`, as a programmer writes it: `PVec<Option<Account>>`.
+    /// The full name of `ty`, as a programmer writes it: `PVec<Option<Account>>`. Of a very long one, the beginning.
     pub fn name(&self, ty: TypeRef) -> String {
         let mut out = String::new();
         self.write_name(ty, &mut out, 0);
@@ -444,9 +448,10 @@ impl Schema {
         rename::renamed_as(self, new)
     }
 
-    /// The differences between `self` (old) and `other` (new), one line each, in the order in
-    /// which a walk from the root meets them; empty exactly when the two are equal. The text is
-    /// stable.
+    /// The differences between `self` (old) and `other` (new), one line each, nearest to the root first; empty exactly
+    /// when the two are equal. Each line begins with the place, as a path from the root type: `Bank.accounts[].cents:
+    /// u32 → u64`. A type that is used in many places is told of once. The text is stable, and bounded: of more than a
+    /// hundred differences, the last line tells how many.
     pub fn diff(&self, other: &Schema) -> Vec<String> {
         diff::diff(self, other)
     }
@@ -478,6 +483,10 @@ impl Schema {
         let inner = |out: &mut String, list: &[TypeRef]| {
             for (i, &ty) in list.iter().enumerate() {
                 out.push_str(if i == 0 { "" } else { ", " });
+                if out.len() > MAX_FULL_NAME {
+                    out.push('…');
+                    return;
+                }
                 self.write_name(ty, out, depth + 1);
             }
         };

@@ -4,8 +4,8 @@
 #![cfg(not(loom))]
 
 use bartender::{
-    Error, Heap, Options, PBTreeMap, PBox, PHashMap, PMutex, PRwLock, PString, PVec, Persist,
-    PlainData,
+    Error, Heap, Options, PBTreeMap, PBTreeSet, PBox, PHashMap, PMutex, PRwLock, PShared, PString,
+    PVec, Persist, PlainData,
 };
 use bartender_pm::medium::sim::{Bound, Image, SimKind, SimMedium, SimMemory};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -666,16 +666,16 @@ fn names_that_attributes_tell_of_are_taken_over_and_the_data_stay() {
     assert_eq!(
         differences,
         [
-            "Drawing: field `shapes` moved from offset 0 to 24",
-            "Drawing: field `title` renamed to `name`",
-            "Drawing: field `name` moved from offset 24 to 0",
-            "Drawing: field `size: u64` added",
+            "Drawing.shapes: moved from offset 0 to 24",
+            "Drawing.name: renamed from `title`",
+            "Drawing.name: moved from offset 24 to 0",
+            "Drawing.size: u64 added",
             "Drawing: fields in another order",
-            "Drawing: size 48 → 56 bytes",
-            "Shape: variant `Dot` renamed to `Spot`",
-            "Shape::Spot: field `at` renamed to `place`",
-            "type `Point` renamed to `Place`",
-            "Place: field `x` renamed to `east`",
+            "Drawing: size of Drawing 48 → 56 bytes",
+            "Drawing.shapes[]::Spot: renamed from `Dot`",
+            "Drawing.shapes[]::Spot.place: renamed from `at`",
+            "Drawing.shapes[]::Spot.place: type Point renamed to Place",
+            "Drawing.shapes[]::Spot.place.east: renamed from `x`",
         ]
     );
 
@@ -690,6 +690,72 @@ fn names_that_attributes_tell_of_are_taken_over_and_the_data_stay() {
     heap.check().expect("passes");
     heap.close().expect("closed");
     assert!(!open().expect("opened").report().migrated);
+}
+
+/// A type in the places that values have, before and after.
+mod places {
+    use super::*;
+
+    macro_rules! bank {
+        ($version:ident, $number:ty) => {
+            pub(crate) mod $version {
+                use super::*;
+
+                #[derive(Persist, PartialEq, Eq, Hash, PartialOrd, Ord)]
+                #[repr(C)]
+                pub(crate) struct Id(pub(crate) $number);
+
+                #[derive(Persist)]
+                #[repr(C)]
+                pub(crate) struct Node {
+                    pub(crate) next: Option<PBox<Node>>,
+                    pub(crate) sum: $number,
+                }
+
+                #[derive(Persist)]
+                #[repr(C)]
+                pub(crate) struct In<const N: u8>(pub(crate) $number);
+
+                #[derive(Persist, Default)]
+                #[repr(C)]
+                pub(crate) struct Bank {
+                    pub(crate) keys: PBTreeMap<Id, bool>,
+                    pub(crate) values: PHashMap<u64, (u8, In<1>)>,
+                    pub(crate) set: PBTreeSet<In<2>>,
+                    pub(crate) boxed: Option<PMutex<PBox<In<3>>>>,
+                    pub(crate) shared: Option<PShared<In<4>>>,
+                    pub(crate) plain: PVec<PVec<$number>>,
+                    pub(crate) list: Option<PBox<Node>>,
+                }
+            }
+        };
+    }
+    bank!(old, u64);
+    bank!(new, i64);
+}
+
+#[test]
+fn a_difference_is_told_with_the_way_from_the_root_to_it() {
+    let folder = folder();
+    let path = folder.path().join("bank");
+    let heap = options::<PRwLock<places::old::Bank>>().open(&path);
+    heap.expect("created").close().expect("closed");
+    let error = options::<PRwLock<places::new::Bank>>().open(&path);
+    let Err(Error::TypeMismatch { differences, .. }) = error else {
+        panic!("{error:?}")
+    };
+    assert_eq!(
+        differences,
+        [
+            "Bank.plain: PVec<PVec<u64>> → PVec<PVec<i64>>",
+            "Bank.keys[key].0: u64 → i64",
+            "Bank.values[value].1.0: u64 → i64",
+            "Bank.set[].0: u64 → i64",
+            "Bank.boxed.0: u64 → i64",
+            "Bank.shared.0: u64 → i64",
+            "Bank.list.sum: u64 → i64",
+        ]
+    );
 }
 
 #[test]

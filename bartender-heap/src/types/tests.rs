@@ -522,7 +522,7 @@ fn differences_are_told_field_by_field() {
             cents: "i64",
             ..PLAN
         }),
-        ["Account.cents: u64 → i64"]
+        ["Bank.accounts[].cents: u64 → i64"]
     );
     assert_eq!(
         lines(Plan {
@@ -530,15 +530,15 @@ fn differences_are_told_field_by_field() {
             ..PLAN
         }),
         [
-            "Account: field `owner` removed",
-            "Account: size 32 → 8 bytes"
+            "Bank.accounts[].owner: PString removed",
+            "Bank.accounts[]: size of Account 32 → 8 bytes"
         ]
     );
     assert_eq!(
         lines(Plan { note: true, ..PLAN }),
         [
-            "Account: field `note: PString` added",
-            "Account: size 32 → 56 bytes"
+            "Bank.accounts[].note: PString added",
+            "Bank.accounts[]: size of Account 32 → 56 bytes"
         ]
     );
     assert_eq!(
@@ -547,10 +547,10 @@ fn differences_are_told_field_by_field() {
             ..PLAN
         }),
         [
-            "Account: field `cents` moved from offset 0 to 8",
-            "Account: field `owner` moved from offset 8 to 16",
-            "Account: field `id: u64` added",
-            "Account: size 32 → 40 bytes",
+            "Bank.accounts[].cents: moved from offset 0 to 8",
+            "Bank.accounts[].owner: moved from offset 8 to 16",
+            "Bank.accounts[].id: u64 added",
+            "Bank.accounts[]: size of Account 32 → 40 bytes",
         ]
     );
     assert_eq!(
@@ -558,7 +558,7 @@ fn differences_are_told_field_by_field() {
             account: "Client",
             ..PLAN
         }),
-        ["type `Account` renamed to `Client`"]
+        ["Bank.accounts[]: type Account renamed to Client"]
     );
     assert_eq!(
         lines(Plan {
@@ -575,28 +575,76 @@ fn differences_are_told_field_by_field() {
         }),
         [
             "Bank.numbers: PVec<u32> → PVec<f32>",
-            "Shape::Circle.radius: u32 → f32",
-            "Shape::Square.0: u32 → f32",
+            "Bank.shape::Circle.radius: u32 → f32",
+            "Bank.shape::Square.0: u32 → f32",
         ]
     );
     assert_eq!(
         lines(Plan { circle: 1, ..PLAN }),
-        ["Shape::Circle: tag 0 → 1"]
+        ["Bank.shape::Circle: tag 0 → 1"]
     );
     assert_eq!(
         lines(Plan {
             square: false,
             ..PLAN
         }),
-        ["Shape: variant `Square` removed"]
+        ["Bank.shape::Square: variant removed"]
     );
     let shorter = bank(&Plan {
         square: false,
         ..PLAN
     });
-    assert_eq!(shorter.diff(&old), ["Shape: variant `Square` added"]);
+    assert_eq!(shorter.diff(&old), ["Bank.shape::Square: variant added"]);
     // Another root altogether.
     assert_eq!(old.diff(&Schema::of(list).unwrap()), ["root: Bank → List"]);
+}
+
+#[test]
+fn however_much_differs_the_lines_are_few_and_short() {
+    // A chain of structs, each held by the one before, whose last has many fields; and a map of maps of maps.
+    let schema = |depth: u32, fields: u32, leaf: &str| {
+        let mut types = vec![plain(Kind::Bool, leaf, 1)];
+        let names: Vec<String> = (0..fields).map(|n| format!("field_{n}")).collect();
+        let parts: Vec<Part<'_>> = (names.iter().zip(0..))
+            .map(|(name, at)| (name.as_str(), at, TypeRef(0)))
+            .collect();
+        types.push(structure("Last", fields.into(), 1, &parts));
+        for i in 1..=depth {
+            let part = ("the_next_of_many", 0, TypeRef(i));
+            types.push(structure(&format!("S{i}"), fields.into(), 1, &[part]));
+        }
+        builder::renumber(types, TypeRef(depth + 1), Default::default()).unwrap()
+    };
+    let lines = schema(50, 2, "bool").diff(&schema(50, 2, "truth"));
+    let place = format!("S50…{}", ".the_next_of_many".repeat(2));
+    assert_eq!(
+        lines,
+        [
+            format!("{place}.field_0: bool → truth"),
+            format!("{place}.field_1: bool → truth")
+        ]
+    );
+    let lines = schema(0, 1000, "bool").diff(&schema(0, 1000, "truth"));
+    assert_eq!(
+        (lines.len(), lines[100].as_str()),
+        (101, "and 900 more differences")
+    );
+
+    let mut types = vec![plain(Kind::Bool, "bool", 1)];
+    for i in 0..40 {
+        let parts = [("0", 0, TypeRef(i)), ("1", 1 << i, TypeRef(i))];
+        let kind = Kind::Tuple {
+            fields: fields(&parts),
+        };
+        types.push(Type {
+            name: String::new(),
+            size: 2 << i,
+            align: 1,
+            kind,
+        });
+    }
+    let pairs = builder::renumber(types, TypeRef(40), Default::default()).unwrap();
+    assert!(pairs.name(pairs.root()).len() < 500);
 }
 
 proptest! {
