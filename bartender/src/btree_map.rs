@@ -24,7 +24,7 @@ pub use extract::ExtractIf;
 pub use iter::{
     IntoIter, IntoKeys, IntoValues, Iter, IterMut, Keys, Range, RangeMut, Values, ValuesMut,
 };
-pub(crate) use persist::describe;
+pub(crate) use persist::{describe, parts_match};
 pub use stored::{StoredIterMut, StoredRangeMut, StoredValuesMut};
 pub use stored_entry::{StoredEntry, StoredOccupied, StoredVacant};
 

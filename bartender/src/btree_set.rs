@@ -13,7 +13,8 @@ pub use iter::{ExtractIf, IntoIter, Iter, Range};
 pub use ops::{Difference, Intersection, SymmetricDifference, Union};
 
 use crate::btree_map::{self, PBTreeMap};
-use crate::persist::{Adopt, Evict, Persist, Release};
+use crate::error::Result;
+use crate::persist::{Adopt, Evict, Import, Match, Persist, Release};
 use bartender_heap::types::{SchemaBuilder, TypeRef};
 use std::borrow::Borrow;
 use std::ops::RangeBounds;
@@ -108,7 +109,7 @@ impl<T: Ord> PBTreeSet<T> {
 }
 
 // SAFETY: it is its map.
-unsafe impl<T: Persist> Persist for PBTreeSet<T> {
+unsafe impl<T: Persist + Ord> Persist for PBTreeSet<T> {
     const HAS_POINTERS: bool = true;
     const HAS_LOCKS: bool = false;
 
@@ -134,4 +135,14 @@ unsafe impl<T: Persist> Persist for PBTreeSet<T> {
     unsafe fn for_each_lock(_this: *const Self, _f: &mut dyn FnMut(usize)) {}
 
     unsafe fn zero_padding(_this: *mut Self) {}
+
+    fn parts_match(m: &mut Match<'_>, ty: TypeRef) -> bool {
+        btree_map::parts_match::<T, ()>(m, ty, "PBTreeSet")
+    }
+
+    unsafe fn import_parts(i: &mut Import<'_>, ty: TypeRef, at: *const u8) -> Result<Self> {
+        // SAFETY: passed on.
+        let map = unsafe { PBTreeMap::import_parts(i, ty, at)? };
+        Ok(PBTreeSet { map })
+    }
 }

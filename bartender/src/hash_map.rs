@@ -24,6 +24,7 @@ pub(crate) use iter::Extract;
 pub use iter::{
     Drain, ExtractIf, IntoIter, IntoKeys, IntoValues, Iter, IterMut, Keys, Values, ValuesMut,
 };
+pub(crate) use persist::parts_match;
 pub use stored::{StoredIterMut, StoredValuesMut};
 pub use stored_entry::{StoredEntry, StoredOccupied, StoredVacant};
 

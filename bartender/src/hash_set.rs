@@ -12,8 +12,9 @@ mod stored;
 pub use iter::{Drain, ExtractIf, IntoIter, Iter};
 pub use ops::{Difference, Intersection, SymmetricDifference, Union};
 
-use crate::hash_map::{PHashMap, StableState};
-use crate::persist::{Adopt, Evict, Persist, Release};
+use crate::error::Result;
+use crate::hash_map::{self, PHashMap, StableState};
+use crate::persist::{Adopt, Evict, Import, Match, Persist, Release};
 use bartender_heap::types::{EntryLayout, Kind, SchemaBuilder, Type, TypeRef};
 use std::borrow::Borrow;
 use std::hash::Hash;
@@ -99,7 +100,7 @@ impl<T: Hash + Eq> PHashSet<T> {
 }
 
 // SAFETY: it is its map.
-unsafe impl<T: Persist> Persist for PHashSet<T> {
+unsafe impl<T: Persist + Hash + Eq> Persist for PHashSet<T> {
     const HAS_POINTERS: bool = true;
     const HAS_LOCKS: bool = false;
 
@@ -129,4 +130,14 @@ unsafe impl<T: Persist> Persist for PHashSet<T> {
     unsafe fn for_each_lock(_this: *const Self, _f: &mut dyn FnMut(usize)) {}
 
     unsafe fn zero_padding(_this: *mut Self) {}
+
+    fn parts_match(m: &mut Match<'_>, ty: TypeRef) -> bool {
+        hash_map::parts_match::<T, ()>(m, ty, "PHashSet")
+    }
+
+    unsafe fn import_parts(i: &mut Import<'_>, ty: TypeRef, at: *const u8) -> Result<Self> {
+        // SAFETY: passed on.
+        let map = unsafe { PHashMap::import_parts(i, ty, at)? };
+        Ok(PHashSet { map })
+    }
 }

@@ -3,6 +3,9 @@
 
 #![cfg(not(loom))]
 
+#[path = "migrate/keys.rs"]
+mod keys;
+
 use bartender::{
     Error, Heap, Options, PBTreeMap, PBTreeSet, PBox, PHashMap, PMutex, PRwLock, PShared, PString,
     PVec, Persist, PlainData,
@@ -397,8 +400,8 @@ fn a_conversion_that_does_not_fit_the_log_changes_nothing() {
     lives(heap, &path);
 }
 
-#[test]
-fn whatever_crash_leaves_is_all_of_one_version() {
+/// Whatever a crash while `A` is converted to `B` leaves is all of one of them, and goes on from there.
+fn crashes<A: Persist, B: Persist>(root: fn() -> A, is_old: fn(&A), is_new: fn(&B)) {
     for kind in [SimKind::Dax, SimKind::Disk] {
         let max_size = 8 << 20;
         let memory = SimMemory::new(max_size);
@@ -410,8 +413,7 @@ fn whatever_crash_leaves_is_all_of_one_version() {
             options::<R>().background(false).open_on(medium, root)
         }
         let written = medium(Image::default());
-        let bank = || PRwLock::new(first_bank());
-        open::<One>(written.clone(), bank)
+        open::<A>(written.clone(), root)
             .expect("created")
             .close()
             .expect("closed");
@@ -419,9 +421,9 @@ fn whatever_crash_leaves_is_all_of_one_version() {
         drop(written);
 
         let run = medium(image);
-        let heap = open::<Three>(run.clone(), || unreachable!()).expect("converted");
+        let heap = open::<B>(run.clone(), || unreachable!()).expect("converted");
         run.note(1);
-        is_third(&heap.read());
+        is_new(heap.root());
         let live = heap.stats().live_blocks;
         heap.close().expect("closed");
         let trace = run.trace();
@@ -434,32 +436,31 @@ fn whatever_crash_leaves_is_all_of_one_version() {
         };
         let images = trace.explore(bound, |crash| {
             let of_image = medium(crash.image.clone());
-            match open::<One>(of_image.clone(), || unreachable!()) {
+            match open::<A>(of_image.clone(), || unreachable!()) {
                 Ok(heap) => {
                     if !crash.notes.is_empty() {
                         return Err("it was converted".to_owned());
                     }
                     old += 1;
-                    is_first(&heap.read());
+                    is_old(heap.root());
                     heap.check().map_err(|e| e.to_string())?;
                     // And from there on, after one more crash, it goes.
                     let image = of_image.image();
                     drop((heap, of_image));
                     let again = medium(image);
-                    let heap =
-                        open::<Three>(again, || unreachable!()).map_err(|e| e.to_string())?;
-                    is_third(&heap.read());
+                    let heap = open::<B>(again, || unreachable!()).map_err(|e| e.to_string())?;
+                    is_new(heap.root());
                     heap.check().map_err(|e| e.to_string())?;
                 }
                 Err(Error::TypeMismatch { .. }) => {
                     new += 1;
                     drop(of_image);
-                    let heap = open::<Three>(medium(crash.image), || unreachable!())
+                    let heap = open::<B>(medium(crash.image), || unreachable!())
                         .map_err(|e| e.to_string())?;
                     if heap.report().migrated {
                         return Err("the data are of neither version".to_owned());
                     }
-                    is_third(&heap.read());
+                    is_new(heap.root());
                     heap.check().map_err(|e| e.to_string())?;
                     if heap.stats().live_blocks != live {
                         return Err("blocks are lost".to_owned());
@@ -470,9 +471,18 @@ fn whatever_crash_leaves_is_all_of_one_version() {
             Ok(())
         });
         let images = images.unwrap_or_else(|what| panic!("{kind:?}: {what}"));
-        println!("{kind:?}: {images} images, {old} of the first version, {new} of the third");
+        println!("{kind:?}: {images} images, {old} of the old version, {new} of the new one");
         assert!(old > 5 && new > 5);
     }
+}
+
+#[test]
+fn whatever_crash_leaves_is_all_of_one_version() {
+    crashes::<One, Three>(
+        || PRwLock::new(first_bank()),
+        |bank| is_first(&bank.read()),
+        |bank| is_third(&bank.read()),
+    );
 }
 
 /// A list of something that changes.
@@ -712,7 +722,7 @@ mod places {
                     pub(crate) sum: $number,
                 }
 
-                #[derive(Persist)]
+                #[derive(Persist, PartialEq, Eq, PartialOrd, Ord)]
                 #[repr(C)]
                 pub(crate) struct In<const N: u8>(pub(crate) $number);
 

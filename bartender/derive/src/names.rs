@@ -87,14 +87,16 @@ fn advice(path: &Path) -> Option<String> {
             "use `PString`, or `PVec<u8>` for bytes that are not UTF-8",
         ),
         "Vec" if generic => (memory, "use `PVec`"),
-        "VecDeque" | "BinaryHeap" | "LinkedList" if generic => (memory, "use `PVec`"),
+        "VecDeque" | "LinkedList" if generic => (memory, "use `PVecDeque`"),
+        "BinaryHeap" if generic => (memory, "use `PVec` or `PBTreeSet`"),
         "Box" if generic => (memory, "use `PBox`"),
-        "HashMap" | "BTreeMap" if generic => (memory, "use `PHashMap`"),
-        "HashSet" | "BTreeSet" if generic => (memory, "use `PHashMap` with `()` for the values"),
-        "Rc" | "Arc" | "Weak" if generic => (
-            "counts references of this process only",
-            "use `PBox` for one owner, or store a key of the shared value",
-        ),
+        "HashMap" if generic => (memory, "use `PHashMap`"),
+        "BTreeMap" if generic => (memory, "use `PBTreeMap`"),
+        "HashSet" if generic => (memory, "use `PHashSet`"),
+        "BTreeSet" if generic => (memory, "use `PBTreeSet`"),
+        "Rc" | "Arc" | "Weak" if generic => {
+            ("counts references of this process only", "use `PShared`")
+        }
         "Mutex" if generic => ("is a lock of this process only", "use `PMutex`"),
         "RwLock" if generic => ("is a lock of this process only", "use `PRwLock`"),
         "Cell" | "RefCell" | "UnsafeCell" | "OnceCell" | "OnceLock" | "LazyCell" | "LazyLock"
@@ -108,7 +110,7 @@ fn advice(path: &Path) -> Option<String> {
         "AtomicBool" | "AtomicU8" | "AtomicU16" | "AtomicU32" | "AtomicU64" | "AtomicUsize"
         | "AtomicI8" | "AtomicI16" | "AtomicI32" | "AtomicI64" | "AtomicIsize" | "AtomicPtr" => (
             "changes behind a shared reference, where no transaction sees it",
-            "use the plain number and change it through `Mut`",
+            "use the plain number and change it through `Mut`, or `PAtomicU64` or one of its kin",
         ),
         "NonNull" if generic => (
             "is a raw pointer, and nothing would keep it valid after the next opening",

@@ -1,6 +1,7 @@
 //! How a [`PBTreeMap`] is described, and moves into the region and out of it: its nodes as they are, byte by
-//! byte, and then the addresses in them. When values of a stored map change their type, the nodes are made anew: keys
-//! cannot change theirs, and stay in their order. All of it is as deep as the tree has levels, which are few.
+//! byte, and then the addresses in them. When values of a stored map change their type, the nodes are made anew, in the
+//! same order; when keys do, each looks for its place, and no two may have become equal. (So a map asks of its keys that
+//! they have an order, to be `Persist`.) All of it is as deep as the tree has levels, which are few.
 
 use super::PBTreeMap;
 use crate::error::Result;
@@ -26,7 +27,7 @@ pub(crate) fn describe<T: 'static, K: Persist, V: Persist>(
 }
 
 // SAFETY: the layout is that of `RawTree`; each node moves whole, and each entry is queued once.
-unsafe impl<K: Persist, V: Persist> Persist for PBTreeMap<K, V> {
+unsafe impl<K: Persist + Ord, V: Persist> Persist for PBTreeMap<K, V> {
     const HAS_POINTERS: bool = true;
     const HAS_LOCKS: bool = false;
 
@@ -86,12 +87,7 @@ unsafe impl<K: Persist, V: Persist> Persist for PBTreeMap<K, V> {
     unsafe fn zero_padding(_this: *mut Self) {}
 
     fn parts_match(m: &mut Match<'_>, ty: TypeRef) -> bool {
-        match *m.kind(ty) {
-            Kind::Tree { key, value, .. } => {
-                m.is_named(ty, "PBTreeMap") && m.stays::<K>(key) && matches::<V>(m, value)
-            }
-            _ => false,
-        }
+        parts_match::<K, V>(m, ty, "PBTreeMap")
     }
 
     unsafe fn import_parts(i: &mut Import<'_>, ty: TypeRef, at: *const u8) -> Result<Self> {
@@ -102,6 +98,7 @@ unsafe impl<K: Persist, V: Persist> Persist for PBTreeMap<K, V> {
         let stored = Stored {
             key,
             value,
+            stays: i.stays::<K>(key),
             sizes: (i.size(key), i.size(value)),
             layout: NodeLayout::new(cap, sizes(key), sizes(value)),
         };
@@ -117,10 +114,26 @@ unsafe impl<K: Persist, V: Persist> Persist for PBTreeMap<K, V> {
     }
 }
 
+/// Whether the stored type `ty` is a tree of this name, whose keys and values become those of the program.
+pub(crate) fn parts_match<K: Persist, V: Persist>(
+    m: &mut Match<'_>,
+    ty: TypeRef,
+    name: &str,
+) -> bool {
+    match *m.kind(ty) {
+        Kind::Tree { key, value, .. } => {
+            m.is_named(ty, name) && matches::<K>(m, key) && matches::<V>(m, value)
+        }
+        _ => false,
+    }
+}
+
 /// A stored tree's types, and how they lie in its nodes.
 struct Stored {
     key: TypeRef,
     value: TypeRef,
+    /// Keys do not change their type, so neither their order.
+    stays: bool,
     sizes: (usize, usize),
     layout: NodeLayout,
 }
@@ -130,7 +143,7 @@ struct Stored {
 /// # Safety
 ///
 /// At the address lies a node of a stored tree of these types.
-unsafe fn import_node<K: Persist, V: Persist>(
+unsafe fn import_node<K: Persist + Ord, V: Persist>(
     i: &mut Import<'_>,
     stored: &Stored,
     address: u64,
@@ -155,7 +168,11 @@ unsafe fn import_node<K: Persist, V: Persist>(
                         i.value::<V>(stored.value, value)?,
                     ))
                 })?;
-                map.push_back(key, value);
+                if stored.stays {
+                    map.push_back(key, value);
+                } else if map.insert(key, value).is_some() {
+                    return Err(i.became_equal::<K>(stored.key));
+                }
             }
         }
         i.tx().free(NonNull::new_unchecked(at));

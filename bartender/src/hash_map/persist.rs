@@ -1,6 +1,7 @@
 //! How a [`PHashMap`] is described, and moves into the region and out of it: its block as it
 //! is, byte by byte, for the hash function goes with it. When values of a stored map change their type, each entry
-//! keeps its bucket: keys are not hashed anew, and cannot change theirs.
+//! keeps its bucket; when keys do, they are hashed anew, and no two may have become equal. (So a map asks of its keys
+//! that they can be hashed, to be `Persist`.)
 
 use super::{PHashMap, Slot};
 use crate::error::Result;
@@ -8,10 +9,11 @@ use crate::persist::{Adopt, Evict, Import, Match, Persist, Release, matches};
 use crate::raw::table::Table;
 use bartender_heap::layout::RawTable;
 use bartender_heap::types::{EntryLayout, Kind, SchemaBuilder, Type, TypeRef};
+use std::hash::Hash;
 use std::ptr::{self, NonNull};
 
 // SAFETY: the layout is that of `RawTable`; the block moves whole, and each entry is queued once.
-unsafe impl<K: Persist, V: Persist> Persist for PHashMap<K, V> {
+unsafe impl<K: Persist + Hash + Eq, V: Persist> Persist for PHashMap<K, V> {
     const HAS_POINTERS: bool = true;
     const HAS_LOCKS: bool = false;
 
@@ -83,44 +85,69 @@ unsafe impl<K: Persist, V: Persist> Persist for PHashMap<K, V> {
     unsafe fn zero_padding(_this: *mut Self) {}
 
     fn parts_match(m: &mut Match<'_>, ty: TypeRef) -> bool {
-        match m.kind(ty) {
-            Kind::Map { key, value, .. } => {
-                m.is_named(ty, "PHashMap") && m.stays::<K>(*key) && matches::<V>(m, *value)
-            }
-            _ => false,
-        }
+        parts_match::<K, V>(m, ty, "PHashMap")
     }
 
     unsafe fn import_parts(i: &mut Import<'_>, ty: TypeRef, at: *const u8) -> Result<Self> {
         let Kind::Map { key, value, entry } = i.kind(ty) else {
             return Err(i.refused::<Self>(ty));
         };
+        let stays = i.stays::<K>(*key);
         // SAFETY: a stored map with entries of the stored layout.
         unsafe {
             let raw = at.cast::<RawTable>().read();
-            let mut map = PHashMap {
-                table: Table::like(&raw),
-            };
             if raw.mask == 0 {
-                return Ok(map);
+                let table = Table::new(raw.seed);
+                return Ok(PHashMap { table });
             }
+            let mut map = match stays {
+                true => PHashMap {
+                    table: Table::like(&raw),
+                },
+                false => {
+                    let table = Table::new(raw.seed);
+                    let mut map = PHashMap { table };
+                    map.reserve(raw.items as usize);
+                    map
+                }
+            };
             let block: *mut u8 = ptr::with_exposed_provenance_mut(raw.ptr as usize);
             let buckets = raw.mask as usize + 1;
             let first = buckets + RawTable::GROUP as usize;
             let first = first.next_multiple_of(entry.align as usize);
             for bucket in (0..buckets).filter(|bucket| block.add(*bucket).read() < 0x80) {
                 let at = block.add(first + bucket * entry.size as usize);
-                let slot = i.inside(|i| {
+                let slot: Slot<K, V> = i.inside(|i| {
                     Ok(Slot {
-                        key: i.value::<K>(*key, at)?,
-                        value: i.value::<V>(*value, at.add(entry.value_offset as usize))?,
+                        key: i.value(*key, at)?,
+                        value: i.value(*value, at.add(entry.value_offset as usize))?,
                     })
                 })?;
-                map.table.fill(bucket, block.add(bucket).read(), slot);
+                if stays {
+                    map.table.fill(bucket, block.add(bucket).read(), slot);
+                } else if map.insert(slot.key, slot.value).is_some() {
+                    return Err(i.became_equal::<K>(*key));
+                }
             }
-            map.table.finish_like(&raw, block);
+            if stays {
+                map.table.finish_like(&raw, block);
+            }
             i.tx().free(NonNull::new_unchecked(block));
             Ok(map)
         }
+    }
+}
+
+/// Whether the stored type `ty` is a table of this name, whose keys and values become those of the program.
+pub(crate) fn parts_match<K: Persist, V: Persist>(
+    m: &mut Match<'_>,
+    ty: TypeRef,
+    name: &str,
+) -> bool {
+    match m.kind(ty) {
+        Kind::Map { key, value, .. } => {
+            m.is_named(ty, name) && matches::<K>(m, *key) && matches::<V>(m, *value)
+        }
+        _ => false,
     }
 }

@@ -175,9 +175,10 @@ impl<R: Persist> Options<R> {
     /// data or all of the converted ones. A conversion that fails ([`Error::Migration`]) or panics changes nothing.
     ///
     /// A type may be `from` an earlier one wherever it stands: in structs, enums, tuples, options, arrays, locks, a
-    /// [`PBox`](crate::PBox), a [`PVec`](crate::PVec), a [`PVecDeque`](crate::PVecDeque), the values of a [`PHashMap`](crate::PHashMap). The types that only
-    /// hold it need no `from`. Keys of maps keep their type; of the types in other containers, and of more than 128
-    /// blocks inside each other, the type that holds them all has to be converted.
+    /// [`PBox`](crate::PBox), a [`PVec`](crate::PVec), a [`PVecDeque`](crate::PVecDeque), the keys and values of maps, sets. The types
+    /// that only hold it need no `from`. Of the types in other containers, and of more than 128 blocks inside each other, the
+    /// type that holds them all has to be converted. Keys that change are hashed, or put in order, anew; that two of one map
+    /// would become equal is an [`Error::Migration`].
     ///
     /// All data are in ordinary memory meanwhile, and the new ones have to fit into the region beside the old, and their
     /// record into the log: if not, there is the error of a transaction that is too large, and nothing has changed.

@@ -137,11 +137,6 @@ impl<'a> Match<'a> {
         self.schema.get(ty).name == name
     }
 
-    /// Whether the stored type `ty` is described as `T` is: what it means does not change then, nor its hash.
-    pub(crate) fn stays<T: Persist>(&mut self, ty: TypeRef) -> bool {
-        self.is_same::<T>(ty) && matches::<T>(self, ty)
-    }
-
     /// Whether the stored type has the name of `T`, which the program may have given it, now or before. Parameters
     /// do not count: they are compared where they are used.
     fn is_called<T>(&mut self, ty: TypeRef, name: Option<&str>, was: Option<&str>) -> bool {
@@ -294,6 +289,21 @@ impl<'a> Import<'a> {
     /// Alignment of a value of a stored type.
     pub(crate) fn align(&self, ty: TypeRef) -> usize {
         self.plan.schema.get(ty).align as usize
+    }
+
+    /// Whether values of the stored type `ty` are values of `T` as they are: what they mean does not change then, nor
+    /// their hash, nor their order.
+    pub(crate) fn stays<T: Persist>(&self, ty: TypeRef) -> bool {
+        self.plan.known.get(&(TypeId::of::<T>(), ty)) == Some(&How::Same)
+    }
+
+    /// The error for two keys of the stored type `ty` in one map, which became equal keys `K`.
+    pub(crate) fn became_equal<K>(&self, ty: TypeRef) -> Error {
+        Error::Migration {
+            from: self.plan.schema.name(ty),
+            to: name_of::<K>(),
+            source: "two keys of one map would become equal".into(),
+        }
     }
 
     /// The error for a stored type that does not become a `T`: the plan knows better.
