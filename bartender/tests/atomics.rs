@@ -6,6 +6,7 @@ use bartender::{
     Error, Heap, Mut, PAtomicI64, PAtomicU64, PBox, PHashMap, PMutex, PRwLock, PVec, PVecDeque,
     Persist, Result,
 };
+use bartender_pm::mutant;
 use std::sync::Barrier;
 use std::thread;
 
@@ -208,6 +209,32 @@ fn steps_go_with_what_the_transaction_moves() {
     assert_eq!(boxed.as_ref().map(|boxed| boxed.load()), Some(7));
     drop(boxed);
     heap.check().unwrap();
+}
+
+/// Adds to the first of two numbers and takes it out, in one transaction: that number, and the one that is left.
+fn taken_out_after_a_step() -> (u64, u64) {
+    let place = places::place();
+    let heap = options::<Root>().open(place.region()).unwrap();
+    let list = &heap.root().list;
+    heap.transaction(|tx| tx.lock(list)?.extend([1, 2].map(PAtomicU64::new)))
+        .unwrap();
+    let out = heap.transaction(|tx| {
+        let mut list = tx.lock(list)?;
+        list[0].add(tx, 100)?;
+        Ok(list.remove(0)?.into_inner())
+    });
+    let left = list.read()[0].load();
+    (out.unwrap(), left)
+}
+
+#[test]
+fn a_step_is_taken_before_its_word_moves() {
+    assert_eq!(taken_out_after_a_step(), (101, 2));
+    if mutant::ON {
+        // It reaches what stands there then.
+        let found = mutant::with("steps_stay_behind", taken_out_after_a_step);
+        assert_eq!(found, (1, 102));
+    }
 }
 
 #[test]

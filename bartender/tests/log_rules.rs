@@ -3,7 +3,7 @@
 
 #![cfg(not(loom))]
 
-use bartender::{Error, Heap, PMutex, PRwLock, PVec, Result};
+use bartender::{Error, Heap, PMutex, PRcu, PRwLock, PVec, Result};
 use bartender_pm::medium::sim::{Bound, Image, SimKind, SimMedium, SimMemory};
 use bartender_pm::{LogStyle, Medium, MediumKind, ViewSource, mutant};
 use std::path::Path;
@@ -199,6 +199,66 @@ fn nobody_is_shown_what_a_crash_could_take_back() {
         }
     }
     println!("{images} crash images: what was shown is there");
+}
+
+/// While the commit of the version 2 is on its way to the log: what a reader is shown, and whether that survives every
+/// crash.
+fn the_version_that_is_shown(rule: &'static str) -> (u64, std::result::Result<u64, String>) {
+    type Version = PRcu<u64>;
+    let open = |medium: Arc<dyn Medium>| {
+        let options = Heap::<Version>::options()
+            .max_size(4 << 20)
+            .log_size(64 << 10);
+        options.background(false).open_on(medium, || PRcu::new(1))
+    };
+    let memory = SimMemory::new(4 << 20);
+    let inner = SimMedium::new(SimKind::Disk, Image::default(), &memory);
+    let medium = Arc::new(Barred {
+        inner: inner.clone(),
+        bar: Mutex::default(),
+        changed: Condvar::new(),
+    });
+    let heap = open(medium.clone()).unwrap();
+    inner.note(1);
+    medium.lower();
+    let shown = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let replace = || heap.transaction(|tx| heap.root().replace(tx, 2));
+            mutant::with(rule, replace).unwrap();
+        });
+        medium.await_append();
+        let shown = *heap.root().read();
+        medium.show(shown);
+        medium.raise(Duration::ZERO);
+        shown
+    });
+    assert_eq!(*heap.root().read(), 2);
+    let trace = inner.trace();
+    drop((heap, medium, inner));
+    let survives = trace.explore(Bound::default(), |crash| {
+        let heap = open(SimMedium::new(SimKind::Disk, crash.image, &memory));
+        let heap = heap.map_err(|e| e.to_string())?;
+        let shown = crash.notes.last().copied().unwrap_or(0);
+        match *heap.root().read() {
+            found if found < shown => Err(format!("{shown} was shown, and there is {found}")),
+            _ => Ok(()),
+        }
+    });
+    (shown, survives)
+}
+
+/// Who reads without a lock waits for nobody, and sees the version before until the new one is durable.
+#[test]
+fn a_version_is_not_shown_before_it_is_durable() {
+    let (shown, survives) = the_version_that_is_shown("");
+    assert_eq!(shown, 1);
+    println!("{} crash images: the version is there", survives.unwrap());
+    if mutant::ON {
+        let (shown, survives) = the_version_that_is_shown("version_at_once");
+        assert_eq!(shown, 2);
+        let lost = survives.is_err();
+        assert!(lost, "the mutant version_at_once was not noticed");
+    }
 }
 
 /// A long transaction changes a vector, and the view is to be given back meanwhile. Whether its changes survive that.

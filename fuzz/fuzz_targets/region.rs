@@ -8,18 +8,36 @@ mod image;
 #[path = "../../bartender/tests/damage/world.rs"]
 mod world;
 
-use image::{Choices, Image};
+use image::{Choices, Image, Seeded};
 use libfuzzer_sys::fuzz_target;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
-struct Drawn<'a>(&'a [u8]);
+/// What the fuzzer says, and behind its end what follows from that: an input of a few bytes damages as much as a long one.
+struct Drawn<'a> {
+    said: &'a [u8],
+    more: Seeded,
+}
+
+impl Drawn<'_> {
+    fn new(said: &[u8]) -> Drawn<'_> {
+        let mut seed = DefaultHasher::new();
+        said.hash(&mut seed);
+        let more = Seeded(seed.finish());
+        Drawn { said, more }
+    }
+}
 
 impl Choices for Drawn<'_> {
     fn next(&mut self) -> Option<u64> {
-        let (number, rest) = self.0.split_first_chunk()?;
-        self.0 = rest;
-        Some(u32::from_le_bytes(*number).into())
+        match self.said.split_first_chunk() {
+            Some((number, rest)) => {
+                self.said = rest;
+                Some(u32::from_le_bytes(*number).into())
+            }
+            None => self.more.next(),
+        }
     }
 }
 
@@ -37,7 +55,7 @@ static PLACE: LazyLock<(PathBuf, [Image; 2])> = LazyLock::new(|| {
 
 fuzz_target!(|bytes: &[u8]| {
     let (folder, originals) = &*PLACE;
-    let mut choices = Drawn(bytes);
+    let mut choices = Drawn::new(bytes);
     let mut image = originals[choices.below(2).unwrap_or(0)].clone();
     image.damage(&mut choices);
     let path = folder.join("damaged.region");

@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use crate::late::{Next, Step};
 use crate::lock_table::{Mode, Refused};
 use crate::thread;
+use bartender_pm::mutant;
 use std::ptr::{self, NonNull};
 // Not those of `sync`: these words are in the region.
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -107,18 +108,21 @@ impl TxRef<'_> {
                 unsafe { self.take_steps(addr, &[step])? };
                 continue;
             }
-            let Step::Version(word, end) = step else {
+            let Step::Version(new, end) = step else {
                 continue;
             };
             // SAFETY: as above.
-            let old = unsafe { &*ptr::with_exposed_provenance::<AtomicU64>(addr) };
-            let old = ptr::with_exposed_provenance_mut(old.load(Ordering::Relaxed) as usize);
+            let word = unsafe { &*ptr::with_exposed_provenance::<AtomicU64>(addr) };
+            let old = ptr::with_exposed_provenance_mut(word.load(Ordering::Relaxed) as usize);
             let first = self.context().frees.len();
             // SAFETY: the version that is replaced.
             unsafe { end(self, old)? };
+            if mutant::is("version_at_once") {
+                word.store(new, Ordering::Release);
+            }
             let context = self.context();
             context.retired.extend(context.frees.drain(first..));
-            context.published.push(Published { addr, word });
+            context.published.push(Published { addr, word: new });
         }
         Ok(())
     }

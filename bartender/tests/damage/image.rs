@@ -29,7 +29,6 @@ pub(crate) trait Choices {
 }
 
 /// Without an end, from a seed.
-#[allow(dead_code, reason = "a fuzzer has choices of its own")]
 pub(crate) struct Seeded(pub(crate) u64);
 
 impl Choices for Seeded {
