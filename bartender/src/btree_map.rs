@@ -12,6 +12,7 @@ mod extract;
 mod iter;
 mod moving;
 mod owned;
+mod parting;
 mod persist;
 mod stored;
 mod stored_entry;

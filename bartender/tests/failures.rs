@@ -343,6 +343,12 @@ programs! {
     "PBTreeMap::retain": r => r.tree.retain(|n, _| n % 3 == 0)?;
     "PBTreeMap::extend": r => r.tree.extend((60..90).map(|n| (n, string(n))))?;
     "PBTreeMap::append": r => r.tree.append(&mut r.above)?;
+    "PBTreeMap::append of what is above, and below": r => {
+        r.tree.retain(|n, _| *n < 30)?;
+        r.tree.append(&mut r.above)?;
+        (70..140).try_for_each(|n| r.above.insert(n, string(n)).map(drop))?;
+        r.above.append(&mut r.tree)?
+    };
     "PBTreeMap::split_off_moved": r => {
         let moved = r.tree.split_off_moved(&20)?;
         r.above.set_moved(moved)?

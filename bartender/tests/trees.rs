@@ -351,6 +351,109 @@ fn a_single_insertion_logs_a_part_of_a_node() {
     assert!((200..450).contains(&each), "{each} bytes");
 }
 
+#[derive(Persist, Default)]
+#[repr(C)]
+struct Two {
+    a: PBTreeMap<u64, u64>,
+    b: PBTreeMap<u64, u64>,
+}
+
+#[test]
+fn joining_and_cutting_logs_a_few_nodes() {
+    const COUNT: u64 = 20_000;
+    let folder = tempfile::tempdir().unwrap();
+    let heap = open::<PMutex<Two>>(&folder);
+    let mixed = (0..COUNT).map(|n| (n * 7919 % COUNT, n));
+    heap.update(|mut two| two.a_mut().extend(mixed)).unwrap();
+    let is_all = |map: &PBTreeMap<u64, u64>, keys: std::ops::Range<u64>| {
+        assert!(
+            map.iter()
+                .map(|(key, n)| (*key, n * 7919 % COUNT))
+                .eq(keys.map(|k| (k, k)))
+        );
+    };
+    let logged = |change: &dyn Fn(Mut<'_, Two>) -> bartender::Result<()>| {
+        let before = bartender_pm::counts::Counts::now();
+        heap.update(change).unwrap();
+        heap.check().unwrap();
+        let logged = bartender_pm::counts::Counts::now().since(before).log_bytes;
+        // New nodes on both sides of the cut, and what was changed beside them, on each of three levels.
+        assert!((200..12_000).contains(&logged), "{logged} bytes");
+    };
+    for key in [1, 31, 5000, 9999, 19_990] {
+        for below in [false, true] {
+            logged(&|two| {
+                let mut two = two.into_project();
+                let above = two.a.split_off_moved(&key)?;
+                two.b.set_moved(above)
+            });
+            is_all(&heap.read().a, 0..key);
+            is_all(&heap.read().b, key..COUNT);
+            logged(&|two| {
+                let mut two = two.into_project();
+                if below {
+                    two.b.append(&mut two.a)?;
+                    return Mut::swap(&mut two.a, &mut two.b);
+                }
+                two.a.append(&mut two.b)
+            });
+            is_all(&heap.read().a, 0..COUNT);
+            assert!(heap.read().b.is_empty());
+        }
+    }
+    // Nothing was cut off, and everything.
+    heap.update(|two| {
+        let mut two = two.into_project();
+        assert!(two.a.split_off_moved(&COUNT)?.into_owned()?.is_empty());
+        let all = two.a.split_off_moved(&0)?;
+        assert!(two.a.is_empty());
+        two.b.set_moved(all)
+    })
+    .unwrap();
+    is_all(&heap.read().b, 0..COUNT);
+    heap.check().unwrap();
+}
+
+#[test]
+fn entries_with_locks_part_and_meet_again() {
+    #[derive(Persist, Default)]
+    #[repr(C)]
+    struct Both {
+        a: PBTreeMap<u64, PMutex<u64>>,
+        b: PBTreeMap<u64, PMutex<u64>>,
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let heap = open::<PMutex<Both>>(&folder);
+    let all = || (0..500).map(|n| (n, PMutex::new(n)));
+    heap.update(|mut both| both.a_mut().extend(all())).unwrap();
+    heap.transaction(|tx| {
+        let mut both = tx.lock(heap.root())?.into_project();
+        let above = both.a.split_off_moved(&100)?;
+        both.b.set_moved(above)?;
+        // What was moved is held to the end.
+        assert!(matches!(tx.lock(&both.b[&300]), Err(Error::AlreadyLocked)));
+        Ok(())
+    })
+    .unwrap();
+    heap.check().unwrap();
+    heap.update(|both| {
+        let mut both = both.into_project();
+        assert_eq!((both.a.len(), both.b.len()), (100, 400));
+        both.b.append(&mut both.a)
+    })
+    .unwrap();
+    heap.check().unwrap();
+    heap.transaction(|tx| {
+        let both = tx.lock(heap.root())?;
+        for (key, lock) in &both.b {
+            assert_eq!(*tx.lock(lock)?, *key);
+        }
+        assert_eq!((both.a.len(), both.b.len()), (0, 500));
+        Ok(())
+    })
+    .unwrap();
+}
+
 #[test]
 fn a_savepoint_takes_back_what_was_done_to_new_and_old_nodes() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,28 +1,14 @@
-//! Moving values of stored maps, and whole maps, inside the region: see [`Moved`].
+//! Moving values of stored maps inside the region: see [`Moved`].
 
-use super::stored::hold_node;
 use super::{PBTreeMap, StoredOccupied, StoredVacant};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::moved::{self, Moved};
 use crate::mutref::Mut;
 use crate::persist::Persist;
 use crate::raw;
 use crate::raw::tree::{Cursor, Tree};
-use crate::tx::TxRef;
 use std::borrow::Borrow;
-use std::mem::{ManuallyDrop, MaybeUninit};
-use std::ptr;
-
-/// Dooms a transaction when what it began is left unfinished: by an error, or by a key's `Ord` that panics.
-struct Unfinished<'a>(TxRef<'a>);
-
-impl Drop for Unfinished<'_> {
-    fn drop(&mut self) {
-        self.0.doom(&Error::abort(
-            "entries were on their way from one map to another",
-        ));
-    }
-}
+use std::mem::ManuallyDrop;
 
 /// Moving inside the region. What keys and values own is not copied.
 impl<K: Persist + Ord, V: Persist> Mut<'_, PBTreeMap<K, V>> {
@@ -160,7 +146,7 @@ impl<K: Persist + Ord, V: Persist> Mut<'_, PBTreeMap<K, V>> {
     /// # Safety
     ///
     /// The place is of this map, and the bytes are of a key and a value without another owner.
-    unsafe fn insert_stored(
+    pub(super) unsafe fn insert_stored(
         &mut self,
         cursor: &mut Cursor<K, V>,
         key: *const K,
@@ -174,93 +160,6 @@ impl<K: Persist + Ord, V: Persist> Mut<'_, PBTreeMap<K, V>> {
             tx.change(tree.cast(), size_of::<Tree<K, V>>());
             Tree::insert(tree, cursor, spare, key, value, tx);
             super::stored::hold_around(tx, cursor)
-        }
-    }
-
-    /// Moves all entries of `other` here; where both have a key, the value of `other` is the one that stays. What the
-    /// entries own is not touched. Costs an insertion for each entry, nothing if this map is empty.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::ForeignValue`] if the maps are of different transactions; nothing changed. The region is full, or
-    /// a lock inside an entry is held by an older transaction: the transaction can only abort then, as it can when a key's
-    /// `Ord` panics.
-    pub fn append(&mut self, other: &mut Mut<'_, PBTreeMap<K, V>>) -> Result<()> {
-        if Mut::tx(self) != Mut::tx(other) {
-            return Err(Error::ForeignValue);
-        }
-        if self.is_empty() {
-            return Mut::swap(self, other);
-        }
-        let tx = Mut::tx(self);
-        let unfinished = Unfinished(tx);
-        while let Some(mut last) = other.last_place() {
-            let (mut key, mut value) = (MaybeUninit::<K>::uninit(), MaybeUninit::<V>::uninit());
-            // SAFETY: the entry has one owner, which is nobody between the two maps. If that is the end of it, the
-            // transaction is doomed.
-            unsafe {
-                other.remove_with(&mut last, 0, |_, k, v| {
-                    ptr::copy_nonoverlapping(k, key.as_mut_ptr(), 1);
-                    ptr::copy_nonoverlapping(v, value.as_mut_ptr(), 1);
-                    Ok(())
-                })?;
-                let (mut cursor, level) = self.tree.place(&*key.as_ptr());
-                match level {
-                    None => self.insert_stored(&mut cursor, key.as_ptr(), value.as_ptr())?,
-                    Some(level) => {
-                        let step = cursor.step(level);
-                        let place = step.node.value(step.index);
-                        raw::release(tx, place, 1)?;
-                        moved::write(tx, place, value.as_ptr())?;
-                        tx.release(key.as_ptr())?;
-                    }
-                }
-            }
-        }
-        std::mem::forget(unfinished);
-        Ok(())
-    }
-
-    /// Takes the entries from `key` on out, as a map that can be attached somewhere else. What the entries own is not
-    /// touched. Costs a removal for each.
-    ///
-    /// # Errors
-    ///
-    /// The region is full, or a lock inside an entry is held by an older transaction: the transaction can only abort
-    /// then.
-    pub fn split_off_moved<Q: Ord + ?Sized>(&mut self, key: &Q) -> Result<Moved<PBTreeMap<K, V>>>
-    where
-        K: Borrow<Q>,
-    {
-        let mut cursor = self.tree.edge(key, false);
-        let mut above = ManuallyDrop::new(PBTreeMap::<K, V>::new());
-        let tx = Mut::tx(self);
-        let unfinished = Unfinished(tx);
-        // SAFETY: the cursor is of this map. An entry that leaves it is stored in the other one at once, which is made
-        // of blocks of the region and belongs to nobody until it is detached.
-        unsafe {
-            while let Some(level) = cursor.next_level() {
-                let above = &raw mut above.tree;
-                self.remove_with(&mut cursor, level, |tx, key, value| {
-                    let mut last = (*above).last();
-                    let spare = Tree::prepare(&last, tx)?;
-                    Tree::insert(above, &mut last, spare, key, value, tx);
-                    Ok(())
-                })?;
-                cursor.settle(level);
-            }
-            let mut held = Ok(());
-            if K::HAS_LOCKS || V::HAS_LOCKS {
-                above.tree.each_node(&mut |node| {
-                    if held.is_ok() {
-                        held = hold_node(tx, node);
-                    }
-                });
-            }
-            held?;
-            let moved = moved::detach(tx, &raw mut *above)?;
-            std::mem::forget(unfinished);
-            Ok(moved)
         }
     }
 }

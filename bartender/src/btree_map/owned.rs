@@ -225,31 +225,62 @@ impl<K: Ord, V> PBTreeMap<K, V> {
 
     /// Moves all entries of `other` here; where both have a key, the value of `other` is the one that stays.
     ///
-    /// Costs an insertion for each entry, none if this map is empty.
+    /// Where all keys of one map are above those of the other, it costs a few nodes of each; else an insertion for each entry of
+    /// `other`.
     pub fn append(&mut self, other: &mut Self) {
         if self.is_empty() {
-            mem::swap(self, other);
+            return mem::swap(self, other);
         }
-        while let Some((key, value)) = other.pop_last() {
-            self.insert(key, value);
+        match self.beside(other) {
+            Some(above) => {
+                let (lower, upper) = match above {
+                    true => (&mut *self, &mut *other),
+                    false => (&mut *other, &mut *self),
+                };
+                let Some((key, value)) = upper.pop_first() else {
+                    return;
+                };
+                let entry = (ManuallyDrop::new(key), ManuallyDrop::new(value));
+                let (left, right) = (lower.take_tree(), upper.take_tree());
+                // SAFETY: the maps are owned, and the entry goes in by its bytes.
+                self.tree = sure(unsafe {
+                    Tree::join(
+                        left,
+                        (&raw const *entry.0, &raw const *entry.1),
+                        right,
+                        Ordinary,
+                    )
+                });
+            }
+            None => {
+                while let Some((key, value)) = other.pop_last() {
+                    self.insert(key, value);
+                }
+            }
         }
     }
 
-    /// Takes the entries from `key` on out, as a map. Costs a removal for each.
+    /// Whether all keys of `other` are above all of this map's, or (no) below them; neither if they are among each other.
+    pub(super) fn beside(&self, other: &Self) -> Option<bool> {
+        let (first, last) = (self.first_key_value()?.0, self.last_key_value()?.0);
+        match other.first_key_value() {
+            Some((low, _)) if last < low => Some(true),
+            Some(_) if other.last_key_value()?.0 < first => Some(false),
+            _ => None,
+        }
+    }
+
+    /// Takes the entries from `key` on out, as a map.
+    ///
+    /// Costs a few nodes, and reading how many entries are in each node of one part: most likely of the smaller one.
     pub fn split_off<Q: Ord + ?Sized>(&mut self, key: &Q) -> Self
     where
         K: Borrow<Q>,
     {
-        let mut cursor = self.tree.edge(key, false);
+        let cursor = self.tree.edge(key, false);
         let mut above = PBTreeMap::new();
-        // SAFETY: the cursor is of this map; there is an entry at the step of the level that it says.
-        unsafe {
-            while let Some(level) = cursor.next_level() {
-                let (key, value) = self.remove_at(&mut cursor, level);
-                cursor.settle(level);
-                above.push_back(key, value);
-            }
-        }
+        // SAFETY: the cursor is of this map, which is owned.
+        (self.tree, above.tree) = sure(unsafe { Tree::cut(self.take_tree(), &cursor, Ordinary) });
         above
     }
 }

@@ -73,6 +73,110 @@ fn a_tree_that_grows_and_shrinks_keeps_its_shape() {
     run(|_| ());
 }
 
+/// A map of the keys of a range, in nodes that are more or less full.
+fn ragged<V>(
+    keys: std::ops::Range<u64>,
+    value: &impl Fn(u64) -> V,
+    state: &mut u64,
+) -> PBTreeMap<u64, V> {
+    let mut map = PBTreeMap::new();
+    let (len, keep) = (keys.end - keys.start, random(state) % 4);
+    for n in 0..len {
+        // All of them, in an order of its own.
+        let key = keys.start + n.wrapping_mul(2_654_435_761) % len;
+        map.insert(key, value(key));
+    }
+    map.retain(|_, _| random(state) % 4 >= keep);
+    map
+}
+
+#[test]
+fn trees_that_are_joined_and_cut_keep_their_shape() {
+    fn run<V: PartialEq + std::fmt::Debug + Clone>(value: impl Fn(u64) -> V) {
+        let mut state = 3;
+        let lens = [0, 1, 2, 5, 12, 32, 100, 400, MANY / 4];
+        let sizes = || lens.iter().flat_map(|a| lens.iter().map(move |b| (*a, *b)));
+        for (round, (a, b)) in sizes().enumerate() {
+            let mut lower = ragged(1..1 + a.next_power_of_two(), &value, &mut state);
+            let mut upper = ragged(
+                1 << 40..(1 << 40) + b.next_power_of_two(),
+                &value,
+                &mut state,
+            );
+            let twin: Vec<_> = lower
+                .iter()
+                .chain(&upper)
+                .map(|(k, v)| (*k, v.clone()))
+                .collect();
+            let mut map = if round % 2 == 0 {
+                lower.append(&mut upper);
+                assert!(upper.is_empty());
+                lower
+            } else {
+                upper.append(&mut lower);
+                assert!(lower.is_empty());
+                upper
+            };
+            check(&map);
+            assert!(
+                map.iter()
+                    .map(|(k, v)| (*k, v.clone()))
+                    .eq(twin.iter().cloned())
+            );
+            // At each end, between, and at a few others, one after the other.
+            for key in [
+                0,
+                1,
+                1 << 39,
+                1 << 41,
+                random(&mut state) % (a + 1),
+                (1 << 40) + random(&mut state) % (b + 1),
+            ] {
+                let above = map.split_off(&key);
+                check(&map);
+                check(&above);
+                assert!(map.keys().all(|k| *k < key) && above.keys().all(|k| *k >= key));
+                let both = map.iter().chain(&above).map(|(k, v)| (*k, v.clone()));
+                assert!(both.eq(twin.iter().cloned()));
+                let mut above = above;
+                map.append(&mut above);
+                check(&map);
+            }
+            // It goes on as a tree does.
+            for (key, _) in twin.iter().step_by(3) {
+                assert!(map.remove(key).is_some());
+            }
+            check(&map);
+        }
+    }
+    run(|n| n);
+    run(|n| [n; 8]);
+    run(|_| ());
+}
+
+#[test]
+fn a_tree_that_is_cut_again_and_again_stays_low() {
+    let mut map: PBTreeMap<u64, u64> = (0..MANY).map(|n| (n, n)).collect();
+    let mut state = 5;
+    for _ in 0..MANY / 20 {
+        let mut above = map.split_off(&(random(&mut state) % MANY));
+        map.append(&mut above);
+    }
+    check(&map);
+    assert_eq!(map.len() as u64, MANY);
+    let (mut nodes, mut levels) = (0, 0);
+    // SAFETY: the map is borrowed.
+    unsafe {
+        map.tree.each_node(&mut |node| {
+            nodes += 1;
+            levels = levels.max(node.level() + 1);
+        });
+    }
+    // Nodes a third full, and a few less so.
+    assert!(nodes <= 10 + MANY / 9, "{nodes} nodes");
+    assert!(levels <= 5, "{levels} levels");
+}
+
 #[test]
 fn rising_keys_fill_their_nodes() {
     let mut map = PBTreeMap::new();
@@ -176,6 +280,9 @@ fn disorder(lies: u64, panics: u64) {
             36 => map.retain(|key, _| key.number % 16 != number % 16),
             37 => {
                 let mut above = map.split_off(&key());
+                if number.is_multiple_of(2) {
+                    std::mem::swap(&mut map, &mut above);
+                }
                 map.append(&mut above);
             }
             38 => drop(

@@ -1,7 +1,8 @@
 //! An ordered map in the layout of [`RawTree`]: a B-tree whose nodes hold entries on every level, with no pointers
 //! upwards and none between leaves.
 //!
-//! `node` is one node, `cursor` a place in the tree with the way to it, `edit` what changes it. A node has
+//! `node` is one node, `cursor` a place in the tree with the way to it, `edit` what changes it, `join` makes one of two
+//! and two of one. A node has
 //! its keys in one array, so that a search touches few lines, and is as large as makes shifting a
 //! part of it a short range in a transaction's record.
 //!
@@ -9,8 +10,10 @@
 //! and nothing else depends on what compares how. No foreign code is called while a tree is between two shapes.
 //! It does not adopt, evict, hold or drop entries.
 
+mod balance;
 mod cursor;
 mod edit;
+mod join;
 mod node;
 
 pub(crate) use cursor::{Cursor, Range};

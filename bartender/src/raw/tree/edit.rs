@@ -3,7 +3,7 @@
 //! What can fail comes first ([`Tree::prepare`]); after that bytes are moved and nothing is called. The cursor follows its
 //! place through all of it. The algorithms are those of Bayer and McCreight, with two changes: a node that is full when
 //! something is added at the very end of the tree stays full (ascending keys fill their nodes), and a node
-//! that has too few gets half of what its sibling has more.
+//! that has too few gets half of what its sibling has more (`balance`).
 
 use super::cursor::Step;
 use super::{Cursor, LEVELS, Node, Tree};
@@ -16,6 +16,44 @@ pub(crate) struct Spare<K, V> {
     nodes: [MaybeUninit<Node<K, V>>; LEVELS],
     count: usize,
     used: usize,
+}
+
+/// What goes into a node: an entry, by its bytes, and the child behind it.
+pub(super) struct Upwards<K, V> {
+    pub(super) entry: Entry<K, V>,
+    pub(super) child: Option<Node<K, V>>,
+    /// The cursor's place is in that child.
+    pub(super) right: bool,
+}
+
+/// The bytes of an entry that is in no node.
+pub(super) struct Entry<K, V> {
+    key: MaybeUninit<K>,
+    value: MaybeUninit<V>,
+}
+
+impl<K, V> Entry<K, V> {
+    /// # Safety
+    ///
+    /// Key and value are there, and who has them gives them up.
+    #[inline]
+    pub(super) unsafe fn read(key: *const K, value: *const V) -> Self {
+        let mut entry = Entry {
+            key: MaybeUninit::uninit(),
+            value: MaybeUninit::uninit(),
+        };
+        // SAFETY: the caller's promise.
+        unsafe {
+            ptr::copy_nonoverlapping(key, entry.key.as_mut_ptr(), 1);
+            ptr::copy_nonoverlapping(value, entry.value.as_mut_ptr(), 1);
+        }
+        entry
+    }
+
+    #[inline]
+    pub(super) fn parts(&self) -> (*const K, *const V) {
+        (self.key.as_ptr(), self.value.as_ptr())
+    }
 }
 
 impl<K, V> Spare<K, V> {
@@ -34,7 +72,7 @@ impl<K, V> Spare<K, V> {
 
 /// Notes changes of one node.
 #[derive(Clone, Copy)]
-struct Notes<S> {
+pub(super) struct Notes<S> {
     s: S,
     /// There is nothing left to note.
     covered: bool,
@@ -42,7 +80,7 @@ struct Notes<S> {
 
 impl<S: Store> Notes<S> {
     #[inline]
-    unsafe fn of<K, V>(node: Node<K, V>, s: S) -> Self {
+    pub(super) unsafe fn of<K, V>(node: Node<K, V>, s: S) -> Self {
         // SAFETY: the node is there and may be changed, by the caller's word.
         let covered = unsafe { s.covers(node.block().as_ptr(), node.layout().size()) };
         let notes = Notes { s, covered };
@@ -52,7 +90,7 @@ impl<S: Store> Notes<S> {
     }
 
     #[inline]
-    unsafe fn change<T>(self, at: *mut T, count: usize) {
+    pub(super) unsafe fn change<T>(self, at: *mut T, count: usize) {
         if !self.covered {
             // SAFETY: a part of the node.
             unsafe { self.s.change(at.cast(), count * size_of::<T>()) };
@@ -62,7 +100,7 @@ impl<S: Store> Notes<S> {
 
 /// Copies `count` entries.
 #[inline]
-unsafe fn copy<K, V>(from: (Node<K, V>, usize), to: (Node<K, V>, usize), count: usize) {
+pub(super) unsafe fn copy<K, V>(from: (Node<K, V>, usize), to: (Node<K, V>, usize), count: usize) {
     // SAFETY: there are so many entries, and there is room for them, by the caller's word; untyped, so that padding
     // that was zeroed stays so.
     unsafe {
@@ -73,7 +111,11 @@ unsafe fn copy<K, V>(from: (Node<K, V>, usize), to: (Node<K, V>, usize), count: 
 
 /// Copies `count` children.
 #[inline]
-unsafe fn copy_children<K, V>(from: (Node<K, V>, usize), to: (Node<K, V>, usize), count: usize) {
+pub(super) unsafe fn copy_children<K, V>(
+    from: (Node<K, V>, usize),
+    to: (Node<K, V>, usize),
+    count: usize,
+) {
     // SAFETY: as `copy`.
     unsafe {
         ptr::copy(
@@ -86,7 +128,12 @@ unsafe fn copy_children<K, V>(from: (Node<K, V>, usize), to: (Node<K, V>, usize)
 
 /// Notes that `count` entries from `index` on are written.
 #[inline]
-unsafe fn note<K, V, S: Store>(notes: Notes<S>, node: Node<K, V>, index: usize, count: usize) {
+pub(super) unsafe fn note<K, V, S: Store>(
+    notes: Notes<S>,
+    node: Node<K, V>,
+    index: usize,
+    count: usize,
+) {
     // SAFETY: within the node, by the caller's word.
     unsafe {
         notes.change(node.key(index), count);
@@ -120,7 +167,7 @@ unsafe fn insert_fit<K, V, S: Store>(
 }
 
 /// Closes the gap of an entry whose bytes are elsewhere by now, and of the child behind it.
-unsafe fn remove_fit<K, V, S: Store>(node: Node<K, V>, index: usize, s: S) {
+pub(super) unsafe fn remove_fit<K, V, S: Store>(node: Node<K, V>, index: usize, s: S) {
     // SAFETY: the node is there, the index below its length, by the caller's word.
     unsafe {
         let len = node.len();
@@ -143,22 +190,31 @@ impl<K, V> Tree<K, V> {
         cursor: &Cursor<K, V>,
         s: S,
     ) -> Result<Spare<K, V>, S::Error> {
+        // SAFETY: passed on.
+        unsafe { Self::prepare_from(cursor, 0, s) }
+    }
+
+    /// The same for an insertion on a level, which may be the one above the root.
+    pub(super) unsafe fn prepare_from<S: Store>(
+        cursor: &Cursor<K, V>,
+        from: usize,
+        s: S,
+    ) -> Result<Spare<K, V>, S::Error> {
         let mut spare = Spare {
             nodes: [const { MaybeUninit::uninit() }; LEVELS],
             count: 0,
             used: 0,
         };
-        let mut level = 0;
+        let mut level = from;
         // SAFETY: the promise of all functions.
         unsafe {
             while level < cursor.levels() && cursor.step(level).node.len() == Self::CAP {
                 level += 1;
             }
         }
-        let splits = level;
-        let rooted = usize::from(splits == cursor.levels());
-        assert!(splits + rooted <= LEVELS, "a tree of {LEVELS} full levels");
-        for level in 0..splits + rooted {
+        let end = level + usize::from(level == cursor.levels());
+        assert!(end <= LEVELS, "a tree of {LEVELS} full levels");
+        for level in from..end {
             match Node::new(level, s) {
                 Ok(node) => spare.add(node),
                 Err(error) => {
@@ -179,23 +235,42 @@ impl<K, V> Tree<K, V> {
     pub(crate) unsafe fn insert<S: Store>(
         this: *mut Self,
         cursor: &mut Cursor<K, V>,
-        mut spare: Spare<K, V>,
+        spare: Spare<K, V>,
         key: *const K,
         value: *const V,
         s: S,
     ) {
-        // What goes in, on the level that it comes to, and the child behind it.
-        let (mut up_key, mut up_value) = (MaybeUninit::<K>::uninit(), MaybeUninit::<V>::uninit());
-        let mut child = None;
-        // Whether the place is in that child.
-        let mut right = false;
+        // SAFETY: passed on; the caller gives the entry up.
+        unsafe {
+            let up = Upwards {
+                entry: Entry::read(key, value),
+                child: None,
+                right: false,
+            };
+            Self::insert_from(this, cursor, spare, 0, up, s);
+        }
+    }
+
+    /// Puts an entry, and a child behind it if the level is above 0, at the cursor's place on a level. The steps from there on
+    /// lead to where the place is then.
+    pub(super) unsafe fn insert_from<S: Store>(
+        this: *mut Self,
+        cursor: &mut Cursor<K, V>,
+        mut spare: Spare<K, V>,
+        from: usize,
+        mut up: Upwards<K, V>,
+        s: S,
+    ) {
         // SAFETY: the promise of all functions. An entry is in one place at a time: what a split takes out goes in above.
         unsafe {
-            ptr::copy_nonoverlapping(key, up_key.as_mut_ptr(), 1);
-            ptr::copy_nonoverlapping(value, up_value.as_mut_ptr(), 1);
             (*this).raw.len = (*this).raw.len.wrapping_add(1);
-            for level in 0.. {
-                let entry = (up_key.as_ptr(), up_value.as_ptr());
+            for level in from.. {
+                let Upwards {
+                    entry,
+                    child,
+                    right,
+                } = up;
+                let entry = entry.parts();
                 if level == cursor.levels() {
                     let root = spare.next();
                     if let Some(below) = (*this).root() {
@@ -215,16 +290,14 @@ impl<K, V> Tree<K, V> {
                     cursor.set(level, node, place);
                     return;
                 }
-                let middle = match index == Self::CAP && cursor.is_at_end(level) {
+                let middle = match from == 0 && index == Self::CAP && cursor.is_at_end(level) {
                     true => Self::CAP - 1,
                     false => Self::CAP / 2,
                 };
                 let new = spare.next();
-                let (mut next_key, mut next_value) = (MaybeUninit::uninit(), MaybeUninit::uninit());
                 Self::split(node, new, middle, s);
-                ptr::copy_nonoverlapping(node.key(middle), next_key.as_mut_ptr(), 1);
-                ptr::copy_nonoverlapping(node.value(middle), next_value.as_mut_ptr(), 1);
-                right = index > middle;
+                let next = Entry::read(node.key(middle), node.value(middle));
+                let right = index > middle;
                 if right {
                     insert_fit(new, index - middle - 1, entry, child, s);
                     cursor.set(level, new, place - middle - 1);
@@ -232,8 +305,11 @@ impl<K, V> Tree<K, V> {
                     insert_fit(node, index, entry, child, s);
                     cursor.set(level, node, place);
                 }
-                (up_key, up_value) = (next_key, next_value);
-                child = Some(new);
+                up = Upwards {
+                    entry: next,
+                    child: Some(new),
+                    right,
+                };
             }
         }
     }
@@ -276,156 +352,7 @@ impl<K, V> Tree<K, V> {
                 remove_fit(leaf, last, s);
                 cursor.set(0, leaf, last);
             }
-            Self::fill(this, cursor, s);
-        }
-    }
-
-    /// Sees to it that the nodes on the way, of which the lowest has lost an entry, have enough.
-    unsafe fn fill<S: Store>(this: *mut Self, cursor: &mut Cursor<K, V>, s: S) {
-        // SAFETY: the promise of all functions; a parent has one entry at least, so a sibling is there.
-        unsafe {
-            for level in 0.. {
-                let Step { node, index } = cursor.step(level);
-                if level + 1 == cursor.levels() {
-                    if node.len() == 0 {
-                        Self::drop_root(this, cursor, s);
-                    }
-                    return;
-                }
-                if node.len() >= Self::MIN {
-                    return;
-                }
-                let Step {
-                    node: parent,
-                    index: at,
-                } = cursor.step(level + 1);
-                if at > 0 {
-                    let left = parent.child(at - 1);
-                    let (len, more) = (left.len(), node.len());
-                    if len + 1 + more <= Self::CAP {
-                        Self::merge(parent, at - 1, left, node, s);
-                        cursor.set(level, left, index + len + 1);
-                        cursor.set(level + 1, parent, at - 1);
-                    } else {
-                        let count = (len - more) / 2;
-                        Self::from_left(parent, at - 1, left, node, count, s);
-                        cursor.set(level, node, index + count);
-                        return;
-                    }
-                } else {
-                    let right = parent.child(1);
-                    if node.len() + 1 + right.len() <= Self::CAP {
-                        Self::merge(parent, 0, node, right, s);
-                    } else {
-                        let count = (right.len() - node.len()) / 2;
-                        Self::from_right(parent, node, right, count, s);
-                        return;
-                    }
-                }
-            }
-        }
-    }
-
-    /// Takes the root's node, which has no entry, out.
-    unsafe fn drop_root<S: Store>(this: *mut Self, cursor: &mut Cursor<K, V>, s: S) {
-        let levels = cursor.levels();
-        let root = cursor.step(levels - 1).node;
-        // SAFETY: the promise of all functions.
-        unsafe {
-            if levels == 1 {
-                (*this).raw.root = 0;
-                cursor.set(0, Node::nothing(), 0);
-            } else {
-                (*this).raw.root = root.child(0).to_raw();
-                (*this).raw.height -= 1;
-            }
-            cursor.set_levels(levels - 1);
-            s.free(root.block(), root.layout());
-        }
-    }
-
-    /// Makes two siblings and the entry `at` between them one node, the left one.
-    unsafe fn merge<S: Store>(
-        parent: Node<K, V>,
-        at: usize,
-        left: Node<K, V>,
-        right: Node<K, V>,
-        s: S,
-    ) {
-        // SAFETY: the promise of all functions; there is room for all.
-        unsafe {
-            let (len, more) = (left.len(), right.len());
-            let notes = Notes::of(left, s);
-            note(notes, left, len, more + 1);
-            copy((parent, at), (left, len), 1);
-            copy((right, 0), (left, len + 1), more);
-            if left.level() > 0 {
-                notes.change(left.children().add(len + 1), more + 1);
-                copy_children((right, 0), (left, len + 1), more + 1);
-            }
-            left.set_len(len + 1 + more);
-            remove_fit(parent, at, s);
-            s.free(right.block(), right.layout());
-        }
-    }
-
-    /// Moves `count` entries to a node from its left sibling; the entry `at` is between them.
-    unsafe fn from_left<S: Store>(
-        parent: Node<K, V>,
-        at: usize,
-        left: Node<K, V>,
-        node: Node<K, V>,
-        count: usize,
-        s: S,
-    ) {
-        // SAFETY: the promise of all functions; the sibling has more than `count`, which is above 0, and there is room.
-        unsafe {
-            let (from, len) = (left.len() - count, node.len());
-            let notes = Notes::of(node, s);
-            note(notes, node, 0, len + count);
-            note(Notes::of(parent, s), parent, at, 1);
-            Notes::of(left, s);
-            copy((node, 0), (node, count), len);
-            copy((parent, at), (node, count - 1), 1);
-            copy((left, from + 1), (node, 0), count - 1);
-            copy((left, from), (parent, at), 1);
-            if node.level() > 0 {
-                notes.change(node.children(), len + count + 1);
-                copy_children((node, 0), (node, count), len + 1);
-                copy_children((left, from + 1), (node, 0), count);
-            }
-            left.set_len(from);
-            node.set_len(len + count);
-        }
-    }
-
-    /// Moves `count` entries to a parent's first child from its second.
-    unsafe fn from_right<S: Store>(
-        parent: Node<K, V>,
-        node: Node<K, V>,
-        right: Node<K, V>,
-        count: usize,
-        s: S,
-    ) {
-        // SAFETY: as `from_left`.
-        unsafe {
-            let (len, rest) = (node.len(), right.len() - count);
-            let (notes, others) = (Notes::of(node, s), Notes::of(right, s));
-            note(notes, node, len, count);
-            note(others, right, 0, rest);
-            note(Notes::of(parent, s), parent, 0, 1);
-            copy((parent, 0), (node, len), 1);
-            copy((right, 0), (node, len + 1), count - 1);
-            copy((right, count - 1), (parent, 0), 1);
-            copy((right, count), (right, 0), rest);
-            if node.level() > 0 {
-                notes.change(node.children().add(len + 1), count);
-                others.change(right.children(), rest + 1);
-                copy_children((right, 0), (node, len + 1), count);
-                copy_children((right, count), (right, 0), rest + 1);
-            }
-            right.set_len(rest);
-            node.set_len(len + count);
+            Self::fill(this, cursor, 0, s);
         }
     }
 }
