@@ -34,6 +34,7 @@ impl BuildHasher for StableState {
     /// Inlined where a key is looked up: with a fixed seed's constants folded, and so short for a number that the processor
     /// works on several look-ups at a time.
     #[inline(always)]
+    #[expect(clippy::manual_hash_one, reason = "this is the method itself")]
     fn hash_one<T: Hash>(&self, x: T) -> u64 {
         let mut hasher = self.build_hasher();
         x.hash(&mut hasher);
