@@ -14,7 +14,6 @@ use crate::frozen::Frozen;
 use crate::header;
 use crate::layout::{FLAG_CLEAN, HOME_STEP, Header};
 use crate::medium::{LogStyle, MediumKind, ViewSource};
-use crate::os;
 use crate::shared::{Durability, Opened, Shared};
 use crate::sync::atomic::Ordering;
 use crate::sync::{Arc, Mutex};
@@ -41,9 +40,7 @@ pub(crate) struct Owner {
 impl Owner {
     fn close(&self, last: impl FnOnce(&mut Writer<'_>) -> Result<()>) -> Result<()> {
         let shared = &self.shared;
-        if os::forks() != shared.forks {
-            return Err(Error::Forked);
-        }
+        shared.check_own()?;
         let first = shared.gate.close();
         shared.control.lock().stop = true;
         shared.wake.notify_all();
@@ -132,13 +129,17 @@ impl Region {
         self.shared.durability
     }
 
-    /// What writes: refused to a child of `fork` (rule 10 of the log, the home and the view).
     #[inline]
     fn own(&self) -> Result<&Shared> {
-        match os::forks() == self.shared.forks {
-            true => Ok(&self.shared),
-            false => Err(Error::Forked),
-        }
+        self.shared.check_own()?;
+        Ok(&self.shared)
+    }
+
+    /// Whether this is a child of `fork`, which has no part in its parent's region: nothing of the view can be
+    /// touched here, and what writes is refused.
+    #[inline]
+    pub fn is_forked(&self) -> bool {
+        self.shared.check_own().is_err()
     }
 
     /// Where home offset 0 is mapped: the home address. The view, for reading

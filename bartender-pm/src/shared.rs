@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::gate::Gate;
 use crate::log::Log;
 use crate::medium::{Medium, MediumKind, ViewSource};
+use crate::os;
 use crate::recover::Unsearched;
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{Condvar, Mutex};
@@ -109,6 +110,20 @@ pub(crate) struct Control {
 }
 
 impl Shared {
+    /// For what writes: refused to a child of `fork` (rule 10 of the log, the home and the view), which has no view and
+    /// no right to the file.
+    ///
+    /// # Errors
+    ///
+    /// `Forked`.
+    #[inline]
+    pub(crate) fn check_own(&self) -> Result<()> {
+        match os::forks() == self.forks {
+            true => Ok(()),
+            false => Err(Error::Forked),
+        }
+    }
+
     /// The region's file goes into errors that do not know it.
     pub(crate) fn named<T>(&self, result: Result<T>) -> Result<T> {
         result.map_err(|error| match error {

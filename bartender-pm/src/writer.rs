@@ -50,13 +50,14 @@ impl Writer<'_> {
     ///
     /// # Errors
     ///
-    /// The medium's.
+    /// The medium's; `Forked`.
     ///
     /// # Panics
     ///
     /// If the range lies beyond [`Region::size`](crate::Region::size), or the region is replicated: its replicas get
     /// what is logged and nothing else.
     pub fn write_fresh(&mut self, offset: u64, bytes: &[u8]) -> Result<()> {
+        self.shared.check_own()?;
         let home = &self.shared.home;
         let size = home.size.load(Ordering::Acquire);
         let replicated = self.shared.log.replication().is_some();
@@ -84,10 +85,12 @@ impl Writer<'_> {
     /// # Errors
     ///
     /// `LogFull` (too large for any log of this size), `Poisoned`, or the I/O
-    /// error that poisons: nothing was acknowledged; restore the view.
+    /// error that poisons: nothing was acknowledged; restore the view. `Forked` in
+    /// a child that was born while its parent had this writer: there is no view.
     #[inline]
     pub fn append(&mut self, record: &mut Record, durability: Durability) -> Result<Ticket> {
         let shared = self.shared;
+        shared.check_own()?;
         if record.size() > shared.log.capacity() || crate::fault::strikes("append") {
             return Err(shared.log.too_long(record.size()));
         }

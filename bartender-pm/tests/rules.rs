@@ -91,10 +91,22 @@ fn a_child_of_fork_is_refused() {
     for place in places() {
         let region = options().open(place.region()).expect("creates");
         commit(&region, 4096, 7).expect("room");
+        let mut writer = region.writer().expect("open");
+        let mut record = Record::new();
+        record.change(4096, &[1]);
+        let file = || (!place.is_device()).then(|| std::fs::read(place.region()).expect("reads"));
+        let before = file();
         // SAFETY: the child calls only what this test is about, and `_exit`.
         let child = unsafe { libc::fork() };
         if child == 0 {
-            let refused = matches!(region.writer(), Err(Error::Forked))
+            // Also where its parent was inside.
+            let append = writer.append(&mut record, Durability::Immediate);
+            let refused = matches!(append, Err(Error::Forked))
+                && matches!(
+                    writer.write_fresh(1 << 20, &[1; 128 << 10]),
+                    Err(Error::Forked)
+                )
+                && matches!(region.writer(), Err(Error::Forked))
                 && matches!(region.close(), Err(Error::Forked));
             // SAFETY: ends the child without running the parent's handlers.
             unsafe { libc::_exit(if refused { 0 } else { 1 }) };
@@ -103,6 +115,8 @@ fn a_child_of_fork_is_refused() {
         // SAFETY: waits for the child made above.
         let waited = unsafe { libc::waitpid(child, &mut status, 0) };
         assert_eq!((waited, status), (child, 0));
+        assert!(file() == before, "the child has written");
+        drop(writer);
         commit(&region, 4096, 8).expect("the parent goes on");
     }
 }

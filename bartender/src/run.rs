@@ -251,6 +251,10 @@ impl Core {
     /// Builds the record and appends it.
     #[inline]
     fn append(&self, state: &mut Context, writer: &mut Writer<'_>) -> Result<Ticket> {
+        // What was changed cannot even be read in a child of `fork`.
+        if self.region.is_forked() {
+            return Err(bartender_pm::Error::Forked.into());
+        }
         let base = self.region.base().addr();
         let left = if state.blocks.is_empty() {
             Left::default()
@@ -297,9 +301,11 @@ impl Core {
     /// Puts everything back as it was, and releases the locks.
     #[cold]
     fn take_back(&self, state: &mut Context) {
-        // SAFETY: the ranges are the transaction's own until its locks are released; all references into
-        // them ended with the closure.
-        unsafe { state.changes.restore() };
+        if !self.region.is_forked() {
+            // SAFETY: the ranges are the transaction's own until its locks are released; all references into
+            // them ended with the closure.
+            unsafe { state.changes.restore() };
+        }
         for block in state.blocks.drain(..) {
             self.free(block.ptr);
         }

@@ -327,3 +327,64 @@ fn a_child_of_fork_inside_of_a_transaction_and_with_guards_changes_nothing() {
     assert_eq!(heap.root()[0].read()[..], [1, 2]);
     heap.check().unwrap();
 }
+
+/// What a child may do that is born inside of a transaction and goes on in it.
+#[derive(Clone, Copy, PartialEq)]
+enum Then {
+    Commits,
+    TakesBack,
+    Changes,
+}
+
+#[test]
+fn a_child_of_fork_cannot_go_on_in_its_parents_transaction() {
+    for folder in crate::places::folders() {
+        let path = region(&folder);
+        let heap = open_at::<Numbers>(&path);
+        push(&heap, 1).unwrap();
+        for (n, then) in (2..).zip([Then::Commits, Then::TakesBack, Then::Changes]) {
+            let file = || std::fs::read(&path).unwrap();
+            let mut child = false;
+            let mut status = 0;
+            let done = heap.transaction(|tx| {
+                let mut numbers = tx.lock(heap.root())?;
+                numbers.push(n)?;
+                let before = file();
+                // SAFETY: as in `forked`.
+                match unsafe { libc::fork() } {
+                    0 => child = true,
+                    pid => {
+                        // SAFETY: waits for the child just made.
+                        assert_eq!(unsafe { libc::waitpid(pid, &mut status, 0) }, pid);
+                        assert!(file() == before, "the child has written");
+                    }
+                }
+                match then {
+                    Then::Changes if child => numbers.push(7),
+                    Then::TakesBack if child => Err(Error::abort("on purpose")),
+                    _ => Ok(()),
+                }
+            });
+            if child {
+                let told = done.map_err(|error| error.to_string());
+                let good = match then {
+                    Then::Commits => told.is_err_and(|error| error.contains("fork()")),
+                    Then::TakesBack => told.is_err_and(|error| error.contains("on purpose")),
+                    Then::Changes => false,
+                };
+                // SAFETY: ends the child without running what belongs to the parent.
+                unsafe { libc::_exit(if good { 0 } else { 1 }) }
+            }
+            done.unwrap();
+            match then {
+                // There is nothing where the parent has its view.
+                Then::Changes => assert!(libc::WIFSIGNALED(status), "{status}"),
+                _ => assert_eq!(status, 0),
+            }
+        }
+        assert_eq!(heap.read()[..], [1, 2, 3, 4]);
+        heap.check().unwrap();
+        heap.close().unwrap();
+        assert_eq!(open_at::<Numbers>(&path).read()[..], [1, 2, 3, 4]);
+    }
+}
