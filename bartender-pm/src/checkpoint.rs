@@ -52,6 +52,8 @@ pub(crate) struct Home {
     /// Pages changed, or written fresh and kept in the view, since that was last
     /// given back.
     pub(crate) changed_pages: AtomicU64,
+    /// Bytes of long records, and of extents, that were appended since the last checkpoint began, or before.
+    pub(crate) bulk: AtomicU64,
     pub(crate) frozen: FrozenSet,
 }
 
@@ -93,6 +95,8 @@ impl Home {
     ) -> Result<()> {
         let mut header = self.header.lock();
         log.check()?;
+        // Before the horizon: what is counted after it was appended counts for the next one.
+        self.bulk.store(0, Ordering::Relaxed);
         let horizon = log.horizon().min(upto);
         if horizon <= header.checkpoint {
             return Ok(());

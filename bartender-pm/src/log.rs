@@ -684,6 +684,17 @@ impl Log {
         }
     }
 
+    /// Bytes of all lanes up to their tails, from the first that was ever appended on.
+    pub(crate) fn appended(&self) -> u64 {
+        let tails = self.lanes.iter().map(|l| l.tail.load(Ordering::Relaxed));
+        tails.sum()
+    }
+
+    /// Bytes of the shortest lane.
+    pub(crate) fn shortest(&self) -> u64 {
+        self.lanes.iter().map(|l| l.len).min().unwrap_or(0)
+    }
+
     /// How full the fullest lane is, in 256ths.
     pub(crate) fn fill(&self) -> u64 {
         let used = |l: &Lane| {

@@ -20,6 +20,7 @@ use crate::os::{self, Locked};
 use rustix::fs::FileType;
 use std::fmt;
 use std::fs::File;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -103,6 +104,11 @@ pub trait Medium: Send + Sync + fmt::Debug {
     }
     /// Reads what was last written, durable or not.
     fn read(&self, offset: u64, buf: &mut [u8]) -> Result<()>;
+    /// The parts of a range that may have been written since the medium [grew](Self::grow) to have them, as far as it
+    /// knows, rising. The rest is zeroes.
+    fn written(&self, range: Range<u64>) -> Vec<Range<u64>> {
+        vec![range]
+    }
     /// Reads whole pages from where they are kept, past caches where there is a way: for finding damage. An error is the
     /// medium's, about these bytes.
     fn read_back(&self, offset: u64, buf: &mut [u8]) -> Result<()> {

@@ -27,8 +27,10 @@ use std::sync::Arc as StdArc;
 const MIN_LANE: u64 = 4096;
 /// A log that is searched in a millisecond.
 const SHORT_LOG: u64 = 4 << 20;
-/// Bytes that are searched of each lane of a longer one before it is open.
-const SEARCHED_AT_ONCE: u64 = 32 << 10;
+/// Bytes that are searched of each lane of a longer one before it is open: what has been read of it by then.
+const SEARCHED_AT_ONCE: u64 = 4 << 10;
+/// Bytes of extents that are read before a region is open: in a fraction of a millisecond.
+const CHECKED_AT_ONCE: u64 = 1 << 20;
 
 /// How to open a region.
 #[derive(Debug, Clone)]
@@ -474,10 +476,13 @@ impl Options {
             // The epoch of a replicated stream begins with an append.
             let waits = !self.background || self.read_only || replica || self.replicated.is_some();
             let log_size = header.lane0_size + header.lane_size * (header.lanes - 1);
-            let at_once = match waits || log_size <= SHORT_LOG {
-                true => u64::MAX,
-                false => SEARCHED_AT_ONCE,
-            };
+            let mut at_once = recover::AtOnce::ALL;
+            if !waits {
+                at_once.extents = CHECKED_AT_ONCE;
+                if log_size > SHORT_LOG {
+                    at_once.log = SEARCHED_AT_ONCE;
+                }
+            }
             recover::recover(&*medium, &header, home_size, style, replica, at_once)?
         };
         header.generation += 1;
@@ -506,8 +511,8 @@ impl Options {
             log = log.replicated(Some(as_primary.replication.clone()), seq, end);
             log.open_epoch(recovered.before.1)?;
         }
-        let unsearched = std::mem::take(&mut recovered.unsearched);
-        if !unsearched.is_empty() {
+        let rest = std::mem::take(&mut recovered.rest);
+        if !rest.is_empty() {
             log.wait_for_search();
         }
         let opened = Opened {
@@ -526,6 +531,7 @@ impl Options {
                 checkpoint: header.checkpoint.into(),
                 applied: recovered.committed.0.max(header.checkpoint).into(),
                 changed_pages: 0.into(),
+                bulk: 0.into(),
                 frozen: Default::default(),
             },
             path: medium.path().into(),
@@ -552,7 +558,7 @@ impl Options {
             let shared = shared.clone();
             let thread = std::thread::Builder::new().name("bartender".into());
             let worker = thread.spawn(move || {
-                shared.search(unsearched);
+                shared.search(rest);
                 shared.work();
             });
             Some(os::io(

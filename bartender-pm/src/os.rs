@@ -10,6 +10,7 @@ use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
@@ -35,6 +36,34 @@ pub(crate) fn reopen_direct(file: &File) -> Option<File> {
     counts::syscall();
     let fd = rustix::fs::open(path, flags, Mode::empty()).ok()?;
     Some(fd.into())
+}
+
+/// The parts of a range that the file has data for: pages in memory that were never written are none. Where that
+/// cannot be said, or they are many, the rest as a whole.
+pub(crate) fn written(file: &File, range: Range<u64>) -> Vec<Range<u64>> {
+    use rustix::fs::{SeekFrom, seek};
+    const MANY: usize = 1000;
+    let mut parts = Vec::new();
+    let mut at = range.start;
+    while at < range.end {
+        counts::syscall();
+        let start = match seek(file, SeekFrom::Data(at)) {
+            Ok(start) => start,
+            Err(Errno::NXIO) => break,
+            Err(_) => at,
+        };
+        if start >= range.end {
+            break;
+        }
+        counts::syscall();
+        let end = match seek(file, SeekFrom::Hole(start)) {
+            Ok(end) if end > start && parts.len() < MANY => end.min(range.end),
+            _ => range.end,
+        };
+        parts.push(start..end);
+        at = end;
+    }
+    parts
 }
 
 /// Writes `bytes` at `offset` and waits until they, and the metadata needed to

@@ -19,9 +19,15 @@
 //!
 //! *Searching the rest.* Where a lane ends, the whole rest of its ring has to be
 //! searched for a record that says otherwise, and a large log takes longer to read than
-//! opening may. What is left of it is searched beside the program, which may read
-//! meanwhile; but nothing is appended and nothing taken home before
-//! that is done (`log`): so what it finds is found once more by whoever recovers next.
+//! opening may. The same is true of extents, whose bytes have to read back as they were
+//! written: what was loaded in bulk takes as long to read as it is large. What is left of both ([`Rest`]) is
+//! looked at beside the program, which may read meanwhile; but nothing is appended and nothing
+//! taken home before that is done (`log`), so nothing of an extent changes before, and what is found wrong is
+//! found once more by whoever recovers next. No order depends on the looking: an extent was durable before the
+//! record that names it, or there is no record. It finds what a medium has done to its bytes since.
+//!
+//! *How much there is to do.* The home is not far behind the log (`shared`), so that what opening has to apply
+//! does not depend on the size of the home or of the log.
 
 use crate::checkpoint::{newest, store};
 use crate::error::{Error, Result};
@@ -31,6 +37,7 @@ use crate::medium::{LogStyle, Medium};
 use crate::record::{Change, Parsed};
 use crate::sync::atomic::Ordering;
 use std::mem::size_of;
+use std::ops::{Range, RangeInclusive};
 
 /// What recovery found, and the lanes as they go on.
 #[derive(Debug)]
@@ -44,8 +51,8 @@ pub(crate) struct Recovered {
     /// oldest first: records of the log, whole.
     pub(crate) committed: (u64, u64),
     pub(crate) behind: Vec<u8>,
-    /// What is left to be searched before anything is appended.
-    pub(crate) unsearched: Vec<Unsearched>,
+    /// What is left to be looked at before anything is appended.
+    pub(crate) rest: Rest,
     /// Epoch and checksum of the last record of lane 0, in the log or before it.
     pub(crate) before: (u64, u32),
     /// The same of what `committed` names.
@@ -87,7 +94,7 @@ impl Recovered {
             bytes: 0,
             committed: (header.checkpoint, header.heads[0]),
             behind: Vec::new(),
-            unsearched: Vec::new(),
+            rest: Rest::default(),
             before: before(header),
             committed_before: before(header),
         }
@@ -184,11 +191,7 @@ impl Reader<'_> {
     }
 
     /// The record at `at` (from the head), in one of `epochs`.
-    fn record(
-        &mut self,
-        at: u64,
-        epochs: std::ops::RangeInclusive<u64>,
-    ) -> Result<Option<Parsed<'_>>> {
+    fn record(&mut self, at: u64, epochs: RangeInclusive<u64>) -> Result<Option<Parsed<'_>>> {
         let header_end = at + size_of::<RecordHeader>() as u64;
         self.fill(header_end)?;
         let Some(header) = self
@@ -213,17 +216,26 @@ impl Reader<'_> {
     /// Whether some record of `range` says that `stop`, before it, was durable once.
     ///
     /// The rest of the ring is looked through in pieces that are not kept: it is most of the
-    /// log, and new memory costs more than reading.
+    /// log, and new memory costs more than reading. What was never written, of a log that has not been
+    /// full, is not read.
     fn outlived(
         &mut self,
         stop: u64,
-        range: std::ops::Range<u64>,
-        epochs: std::ops::RangeInclusive<u64>,
+        range: Range<u64>,
+        epochs: RangeInclusive<u64>,
+        written: &Written,
     ) -> Result<bool> {
         let absolute = self.head + stop;
         let mut piece = vec![0; CHUNK.min(range.end.saturating_sub(range.start)) as usize];
         let mut from = range.start;
         while from < range.end {
+            let [(offset, len), _] =
+                ring_pieces(self.start, self.len, self.head + from, range.end - from);
+            let unwritten = written.next(offset).saturating_sub(offset).min(len) / RECORD_ALIGN;
+            if unwritten != 0 {
+                from += unwritten * RECORD_ALIGN;
+                continue;
+            }
             let piece = &mut piece[..CHUNK.min(range.end - from) as usize];
             self.read(from, piece)?;
             for (at, slot) in (from..).step_by(SLOT).zip(piece.chunks_exact(SLOT)) {
@@ -244,6 +256,66 @@ impl Reader<'_> {
     }
 }
 
+/// What of a log recovery looks at before it returns, in bytes; the rest is left.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct AtOnce {
+    /// Behind the end of each lane.
+    pub(crate) log: u64,
+    /// Of all extents together.
+    pub(crate) extents: u64,
+}
+
+impl AtOnce {
+    /// Everything.
+    pub(crate) const ALL: AtOnce = AtOnce {
+        log: u64::MAX,
+        extents: u64::MAX,
+    };
+}
+
+/// The ranges of a file that may have been written, rising.
+struct Written(Vec<Range<u64>>);
+
+impl Written {
+    /// The first offset from `offset` on that may have been.
+    fn next(&self, offset: u64) -> u64 {
+        let after = self.0.partition_point(|range| range.end <= offset);
+        self.0
+            .get(after)
+            .map_or(u64::MAX, |range| range.start.max(offset))
+    }
+}
+
+/// What is left to be looked at.
+#[derive(Debug, Default)]
+pub(crate) struct Rest {
+    lanes: Vec<Unsearched>,
+    /// File offset, length and checksum of extents that nothing else of the log touches.
+    extents: Vec<(u64, u64, u32)>,
+}
+
+impl Rest {
+    /// Whether it is nothing.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.lanes.is_empty() && self.extents.is_empty()
+    }
+
+    /// Looks at all of it.
+    ///
+    /// # Errors
+    ///
+    /// `Damaged` if a lane ended further on once, or an extent fails its checksum; the medium's.
+    pub(crate) fn search(self, medium: &dyn Medium) -> Result<()> {
+        let start = self.lanes.iter().map(|lane| lane.start).min();
+        let end = self.lanes.iter().map(|lane| lane.start + lane.len).max();
+        let written = Written(medium.written(start.unwrap_or(0)..end.unwrap_or(0)));
+        for lane in self.lanes {
+            lane.search(medium, &written)?;
+        }
+        check_extents(medium, &self.extents)
+    }
+}
+
 /// What is left to be searched of a lane.
 #[derive(Debug)]
 pub(crate) struct Unsearched {
@@ -256,17 +328,17 @@ pub(crate) struct Unsearched {
     stop: u64,
     /// Where the search goes on.
     from: u64,
-    epochs: std::ops::RangeInclusive<u64>,
+    epochs: RangeInclusive<u64>,
 }
 
 impl Unsearched {
     /// Searches up to `upto`, counted from the lane's head.
-    fn search_upto(&mut self, upto: u64, reader: &mut Reader<'_>) -> Result<()> {
+    fn search_upto(&mut self, upto: u64, reader: &mut Reader<'_>, written: &Written) -> Result<()> {
         // A lane that is full ends where it begins.
         let range = self.from..upto.min(self.len).max(self.from);
         self.from = range.end;
         if crate::mutant::is("no_outlived")
-            || !reader.outlived(self.stop, range, self.epochs.clone())?
+            || !reader.outlived(self.stop, range, self.epochs.clone(), written)?
         {
             return Ok(());
         }
@@ -282,11 +354,7 @@ impl Unsearched {
     }
 
     /// Searches the rest.
-    ///
-    /// # Errors
-    ///
-    /// `Damaged` if the lane ended further on once.
-    pub(crate) fn search(mut self, medium: &dyn Medium) -> Result<()> {
+    fn search(mut self, medium: &dyn Medium, written: &Written) -> Result<()> {
         let mut reader = Reader {
             medium,
             start: self.start,
@@ -294,12 +362,12 @@ impl Unsearched {
             head: self.head,
             bytes: Vec::new(),
         };
-        self.search_upto(u64::MAX, &mut reader)
+        self.search_upto(u64::MAX, &mut reader, written)
     }
 }
 
-/// Parses the log and stores what is above the checkpoint into the home. Behind the end of each lane `at_once` bytes are
-/// searched for later records, and what follows them is left.
+/// Parses the log and stores what is above the checkpoint into the home. Of what only finds damage, it does so much
+/// as `at_once` says, and leaves the rest.
 ///
 /// Of a `replicated` stream only what its records say to be on every replica goes there: what follows may have to give
 /// way to what another machine, the primary of a later epoch, has at the same offsets.
@@ -309,9 +377,10 @@ pub(crate) fn recover(
     home_size: u64,
     style: LogStyle,
     replicated: bool,
-    at_once: u64,
+    at_once: AtOnce,
 ) -> Result<Recovered> {
-    let mut unsearched = Vec::new();
+    let mut left = Rest::default();
+    let all = Written(std::iter::once(0..u64::MAX).collect());
     let mut readers = Vec::new();
     let mut lanes = Vec::new();
     let mut last_record = before(header);
@@ -355,9 +424,9 @@ pub(crate) fn recover(
                 from: at + RECORD_ALIGN,
                 epochs: epoch..=header.epoch,
             };
-            rest.search_upto(at.saturating_add(at_once), &mut reader)?;
+            rest.search_upto(at.saturating_add(at_once.log), &mut reader, &all)?;
             if rest.from < len {
-                unsearched.push(rest);
+                left.lanes.push(rest);
             }
         }
         lanes.push(Lane::new(start, len, head, head + at));
@@ -422,7 +491,12 @@ pub(crate) fn recover(
         }
     }
     let changes: Vec<Change<'_>> = found.iter().flat_map(|f| record(f).changes()).collect();
-    check_extents(medium, header.home_offset, home_size, &changes)?;
+    let extents = extents(header.home_offset, home_size, &changes);
+    if extents.iter().map(|&(_, len, _)| len).sum::<u64>() <= at_once.extents {
+        check_extents(medium, &extents)?;
+    } else {
+        left.extents = extents;
+    }
     let mut bytes = 0;
     for change in &changes {
         if let Change::Bytes { bytes: b, .. } = change {
@@ -443,7 +517,7 @@ pub(crate) fn recover(
         bytes,
         committed,
         behind,
-        unsearched,
+        rest: left,
         before: last_record,
         committed_before,
     })
@@ -473,9 +547,9 @@ fn check_numbers(
     Ok(())
 }
 
-/// Extents that no other record of the log touches must read back as they were
-/// written. (Of one that another touches, a checkpoint may have changed bytes.)
-fn check_extents(medium: &dyn Medium, home: u64, size: u64, changes: &[Change<'_>]) -> Result<()> {
+/// The extents that no other record of the log touches, as file offset, length and checksum: they must read back as they
+/// were written. (Of one that another touches, a checkpoint may have changed bytes.)
+fn extents(home: u64, size: u64, changes: &[Change<'_>]) -> Vec<(u64, u64, u32)> {
     let mut starts = Vec::new();
     let mut ends = Vec::new();
     if changes.iter().any(|c| matches!(c, Change::Extent { .. })) {
@@ -491,34 +565,38 @@ fn check_extents(medium: &dyn Medium, home: u64, size: u64, changes: &[Change<'_
         starts.sort_unstable();
         ends.sort_unstable();
     }
-    for change in changes {
+    let alone = |change: &Change<'_>| {
         let Change::Extent { offset, len, crc } = *change else {
-            continue;
+            return None;
         };
-        if offset.checked_add(len).is_none_or(|end| end > size) {
-            continue; // `newest` says what is wrong with it.
-        }
+        // `newest` says what is wrong with one beyond the end.
+        let end = offset.checked_add(len).filter(|&end| end <= size)?;
         // Ranges that start before its end, less those that end before its
         // start: those that touch it, itself among them.
-        let begun = starts.partition_point(|&start| start < offset + len);
+        let begun = starts.partition_point(|&start| start < end);
         let over = ends.partition_point(|&end| end <= offset);
-        let touched = begun - over > 1;
-        if touched {
-            continue;
-        }
-        let mut buf = vec![0; len.min(1 << 20) as usize];
+        (begun - over <= 1).then_some((home + offset, len, crc))
+    };
+    changes.iter().filter_map(alone).collect()
+}
+
+/// Extents, as [`extents`] returns them, read back as they were written.
+fn check_extents(medium: &dyn Medium, extents: &[(u64, u64, u32)]) -> Result<()> {
+    let mut buf = Vec::new();
+    for &(offset, len, crc) in extents {
+        buf.resize(len.min(CHUNK) as usize, 0);
         let mut sum = 0;
         let mut at = 0;
         while at < len {
             let n = buf.len().min((len - at) as usize);
-            medium.read(home + offset + at, &mut buf[..n])?;
+            medium.read(offset + at, &mut buf[..n])?;
             sum = crc32c::crc32c_append(sum, &buf[..n]);
             at += n as u64;
         }
         if sum != crc {
             return Err(Error::Damaged {
                 path: medium.path().into(),
-                offset: home + offset,
+                offset,
                 what: format!("an extent of {len} bytes fails its checksum"),
             });
         }

@@ -2,7 +2,7 @@
 //!
 //! Lifetime: [`Options::open`](crate::Options::open) recovers and starts the
 //! background thread; [`Writer`]s append records; the background thread
-//! checkpoints when a lane is a quarter full; [`Region::close`], or dropping
+//! checkpoints (when, `shared` says); [`Region::close`], or dropping
 //! the last handle, waits for the writers, checkpoints, and marks the region
 //! clean.
 //!

@@ -276,7 +276,7 @@ fn empty_log(medium: &dyn Medium, header: &mut Header, size: u64) -> Result<()> 
         return Ok(());
     }
     let style = medium.log_style();
-    let recovered = recover::recover(medium, header, size, style, false, u64::MAX)?;
+    let recovered = recover::recover(medium, header, size, style, false, recover::AtOnce::ALL)?;
     header.epoch += 1;
     header::write(medium, header)?;
     let log = Log::new(style, header.epoch, recovered.lanes, recovered.next);
@@ -287,6 +287,7 @@ fn empty_log(medium: &dyn Medium, header: &mut Header, size: u64) -> Result<()> 
         checkpoint: header.checkpoint.into(),
         applied: header.checkpoint.into(),
         changed_pages: 0.into(),
+        bulk: 0.into(),
         frozen: Default::default(),
     };
     if !mutant::is("relocate_full_log") {

@@ -1,17 +1,23 @@
 //! What the handles of an open region share, and its background thread.
 //!
-//! The thread writes what nobody waits for, checkpoints when a lane is a
-//! quarter full, or when nobody has committed for a while, so that there is little to
-//! replay, and gives the view's pages back. It answers nobody: an error
-//! that it meets poisons the region, and the next commit says so.
+//! The thread writes what nobody waits for, checkpoints, and gives the view's pages back. It
+//! answers nobody: an error that it meets poisons the region, and the next commit says so.
+//!
+//! *When it checkpoints.* When a lane is a quarter full, so that commits find space. When nobody has
+//! committed for a while and a good deal is logged. And when the home is behind, by what
+//! a recovery takes long for: each record may change a page that
+//! nobody has touched since the death, and an extent is read. So what is to be replayed is bounded, whatever the
+//! log's size. It is bounded by what commits in the time of a checkpoint, not by a number: nobody waits for
+//! it. It makes a checkpoint no less safe and none necessary, so no order depends on it. On a stream records do not count: there a
+//! checkpoint is a write of all changed pages, which commits would notice, and they come a hundred times slower.
 
 use crate::checkpoint::Home;
 use crate::error::{Error, Result};
 use crate::gate::Gate;
 use crate::log::Log;
-use crate::medium::{Medium, MediumKind, ViewSource};
+use crate::medium::{LogStyle, Medium, MediumKind, ViewSource};
 use crate::os;
-use crate::recover::Unsearched;
+use crate::recover::Rest;
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{Condvar, Mutex};
 use crate::view::View;
@@ -153,15 +159,26 @@ impl Shared {
         }
     }
 
-    /// Searches what recovery has left of the log. Commits wait for it.
-    pub(crate) fn search(&self, unsearched: Vec<Unsearched>) {
-        let mut rest = unsearched.into_iter();
+    /// Looks at what recovery has left. Commits wait for it.
+    pub(crate) fn search(&self, rest: Rest) {
         // Damage poisons the region; commits then say so.
-        let found = rest.try_for_each(|lane| lane.search(&*self.medium));
-        if let Err(error) = found {
+        if let Err(error) = rest.search(&*self.medium) {
             self.log.poison(error);
         }
         self.log.searched();
+    }
+
+    /// Whether more is above the checkpoint than a recovery replays in a few milliseconds, where `seq` is the last number.
+    #[inline]
+    pub(crate) fn is_behind(&self, seq: u64) -> bool {
+        let bulk = self.home.bulk.load(Ordering::Relaxed);
+        match self.log.style {
+            LogStyle::Lanes => {
+                let records = seq.saturating_sub(self.home.checkpoint.load(Ordering::Relaxed));
+                records > MANY_RECORDS || bulk > MUCH_BULK
+            }
+            LogStyle::Stream => bulk > MUCH_BULK_ON_STREAM,
+        }
     }
 
     /// Tells the background thread to look.
@@ -178,6 +195,8 @@ impl Shared {
     pub(crate) fn work(&self) {
         // What was replayed is taken home once; after that only a filling log counts.
         let mut recovered = self.opened.records > 0;
+        // Bytes appended when free space was last looked at.
+        let mut tidied = self.log.appended();
         loop {
             // Nobody has committed for a while.
             let mut quiet = false;
@@ -204,10 +223,19 @@ impl Shared {
             // Errors poison the region; commits then say so.
             let _ = self.log.wait_durable(&*self.medium, self.log.last_seq());
             let full = self.log.fill() >= CHECKPOINT_FILL;
-            if full || quiet || std::mem::take(&mut recovered) {
+            let calm = quiet || std::mem::take(&mut recovered);
+            if full || calm || self.is_behind(self.log.last_seq()) {
                 self.backlog.store(false, Ordering::Release);
+                let before = self.home.checkpoint.load(Ordering::Relaxed);
                 let done = self.home.checkpoint(&*self.medium, &self.log, true);
-                if done.is_ok() {
+                if !full && self.home.checkpoint.load(Ordering::Relaxed) == before {
+                    // A commit that has its number is not through: it may wait for this processor.
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                let appended = self.log.appended();
+                let much = appended - tidied >= self.log.shortest() / 256 * CHECKPOINT_FILL;
+                if done.is_ok() && (full || calm || much) {
+                    tidied = appended;
                     self.tidy.run(self);
                 }
             }
@@ -273,6 +301,13 @@ impl Shared {
 
 /// A lane this full, in 256ths, wakes the background thread.
 pub(crate) const CHECKPOINT_FILL: u64 = 64;
+/// Records above the checkpoint of a log of lanes that wake it, too: replayed in a millisecond or two where each
+/// changes another page.
+pub(crate) const MANY_RECORDS: u64 = 1000;
+/// Bytes of long records and of extents that wake it.
+const MUCH_BULK: u64 = 1 << 20;
+/// The same on a stream, where it costs a barrier of the whole file.
+const MUCH_BULK_ON_STREAM: u64 = 16 << 20;
 /// Bytes of a lane that are taken home when nobody commits: what a recovery would
 /// replay in a millisecond or two.
 pub(crate) const BACKLOG: u64 = 64 << 10;

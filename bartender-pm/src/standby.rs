@@ -182,7 +182,14 @@ impl Standby {
         let recovered = if header.flags & FLAG_CLEAN != 0 {
             Recovered::of_empty_log(&header)
         } else {
-            recover::recover(&*medium, &header, size, LogStyle::Stream, true, u64::MAX)?
+            recover::recover(
+                &*medium,
+                &header,
+                size,
+                LogStyle::Stream,
+                true,
+                recover::AtOnce::ALL,
+            )?
         };
         if header.flags & FLAG_CATCHING_UP != 0 {
             recover::erase_free(&*medium, &recovered.lanes[0])?;
@@ -216,6 +223,7 @@ impl Standby {
                 checkpoint: header.checkpoint.into(),
                 applied: number.max(header.checkpoint).into(),
                 changed_pages: 0.into(),
+                bulk: 0.into(),
                 frozen: Default::default(),
             },
             log,

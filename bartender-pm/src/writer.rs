@@ -109,14 +109,15 @@ impl Writer<'_> {
                 Err(Refused::Error(error)) => return shared.named(Err(error)),
             }
         };
-        if !self.fresh.is_empty() {
-            self.give_back_fresh();
+        let shipped = !self.fresh.is_empty();
+        if shipped || record.size() > BACKLOG {
+            self.count_bulk(record.size());
         }
         if shared.background {
             let (used, quarter) = shared.log.used(slot, record.size());
-            if used > quarter {
+            if used > quarter || shared.is_behind(seq) {
                 shared.remind();
-            } else if used > BACKLOG {
+            } else if used > BACKLOG || shipped {
                 shared.remind_of_backlog();
             }
         }
@@ -135,6 +136,17 @@ impl Writer<'_> {
                     durable: false,
                 })
             }
+        }
+    }
+
+    /// Counts what was appended in bulk, after a record of `size` bytes.
+    #[cold]
+    fn count_bulk(&mut self, size: u64) {
+        let fresh = self.fresh.iter().map(|&(_, len)| len).sum::<u64>();
+        let bulk = &self.shared.home.bulk;
+        bulk.fetch_add(size + fresh, Ordering::Relaxed);
+        if fresh != 0 {
+            self.give_back_fresh();
         }
     }
 

@@ -1,9 +1,10 @@
-//! A large log is searched beside the program for records that recovery may have missed.
-//! Whatever comes of it, nothing is committed before it is known.
+//! A large log is searched beside the program for records that recovery may have missed, and what was loaded in
+//! bulk is read there. Whatever comes of it, nothing is committed before it is known. And there is little to
+//! replay: the home follows the log.
 
 #![cfg(not(loom))]
 
-use bartender_pm::{Durability, Error, Options, Record, Region};
+use bartender_pm::{Counts, Durability, Error, Options, Record, Region};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -100,6 +101,124 @@ fn nothing_is_left_to_be_replayed_when_nobody_commits() {
             while region.checkpoint_seq() < region.last_seq() {
                 std::thread::yield_now();
             }
+        }
+    }
+}
+
+/// Writes `len` bytes straight to the home, and commits them.
+fn load(region: &Region, len: usize) {
+    let bytes = vec![7; len];
+    region.extend(LOADED + len as u64).expect("room");
+    let mut record = Record::new();
+    record.extent(LOADED, len as u64, crc32c::crc32c(&bytes));
+    let mut writer = region.writer().expect("open");
+    // SAFETY: inside the home, which this test has for itself.
+    unsafe {
+        let to = region.base().add(LOADED as usize);
+        to.copy_from_nonoverlapping(bytes.as_ptr(), len);
+    }
+    writer.write_fresh(LOADED, &bytes).expect("inside");
+    let ticket = writer.append(&mut record, Durability::Immediate);
+    drop(writer);
+    region
+        .wait_durable(ticket.expect("room").seq)
+        .expect("durable");
+}
+
+/// Where that goes.
+const LOADED: u64 = 64 << 10;
+
+/// A file as the death of a process leaves it that has loaded so much.
+fn killed_after_load(folder: &Path, len: usize) -> PathBuf {
+    let (alive, dead) = (folder.join("alive"), folder.join("dead"));
+    let mut options = options();
+    options.max_size(16 << 20).background(false);
+    let region = options.open(&alive).expect("creates");
+    load(&region, len);
+    std::fs::copy(&alive, &dead).expect("copies");
+    dead
+}
+
+#[test]
+fn what_was_loaded_in_bulk_is_read_before_any_commit_and_not_by_opening() {
+    for folder in places::folders() {
+        let dead = killed_after_load(folder.path(), 3 << 20);
+        let bytes = std::fs::read(&dead).expect("reads");
+        let at = bytes.windows(4096).position(|bytes| bytes == [7; 4096]);
+        let damage = |byte: u8| {
+            let file = std::fs::File::options()
+                .write(true)
+                .open(&dead)
+                .expect("opens");
+            file.write_all_at(&[byte], at.expect("in the home") as u64 + (2 << 20))
+                .expect("writes");
+        };
+        damage(8);
+        for _ in 0..2 {
+            let region = options().open(&dead).expect("opens, and can be read");
+            assert_eq!(region.opened().records, 1);
+            let refused = region.writer().expect_err("nothing may be committed");
+            assert!(
+                matches!(&refused, Error::Poisoned { cause, .. } if cause.contains("fails its checksum")),
+                "{refused}"
+            );
+            assert!(region.checkpoint().is_err());
+        }
+        let mut at_once = options();
+        at_once.background(false);
+        let error = at_once.open(&dead).expect_err("read before it is open");
+        assert!(matches!(error, Error::Damaged { .. }), "{error}");
+        damage(7);
+        let region = options().open(&dead).expect("opens");
+        commit(&region, LOADED, &[1; 8]);
+    }
+}
+
+/// A golden count of another kind: what opening does is the same, whatever was loaded.
+#[test]
+fn opening_costs_the_same_whatever_was_loaded() {
+    for parent in [places::shared_memory(), places::disk()] {
+        let folder = parent.region().parent().expect("in a folder");
+        let opening = |len: usize| {
+            let dead = killed_after_load(folder, len);
+            let (region, counts) = Counts::of(|| options().open(&dead).expect("opens"));
+            // Not before the background thread has begun, which closing waits for.
+            region.writer().expect("sound");
+            drop(region);
+            std::fs::remove_file(dead).expect("there");
+            std::fs::remove_file(folder.join("alive")).expect("there");
+            counts
+        };
+        assert_eq!(opening(2 << 20), opening(12 << 20));
+    }
+}
+
+/// On lanes, where a checkpoint costs next to nothing, also while others commit: a thousand records, too few bytes
+/// to be looked at when nobody does.
+#[test]
+fn many_records_go_home_by_themselves() {
+    let place = places::shared_memory();
+    let region = options().open(place.region()).expect("creates");
+    for n in 0..1001u64 {
+        commit(&region, 4096 + n % 512 * 8, &n.to_le_bytes());
+    }
+    while region.checkpoint_seq() == 0 {
+        std::thread::yield_now();
+    }
+}
+
+/// Its record is short, but what it names would be read by whoever opens the region next.
+#[test]
+fn what_was_loaded_in_bulk_goes_home_by_itself() {
+    for folder in places::folders() {
+        let mut options = options();
+        options.max_size(16 << 20);
+        let region = options
+            .open(folder.path().join("a.region"))
+            .expect("creates");
+        load(&region, 100 << 10);
+        while region.checkpoint_seq() < region.last_seq() {
+            std::thread::yield_now();
         }
     }
 }

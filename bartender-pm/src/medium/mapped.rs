@@ -22,6 +22,7 @@ use crate::sync::atomic::{AtomicU64, Ordering};
 use rustix::fs::OFlags;
 use rustix::mm::{MapFlags, ProtFlags};
 use std::fs::File;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -30,9 +31,9 @@ const TMPFS: u64 = 0x0102_1994;
 const HUGETLBFS: u64 = 0x9584_58f6;
 const RAMFS: u64 = 0x8584_58f6;
 
-/// Writes of so many bytes go through `pwrite`: shorter ones cost less as
-/// stores into the mapping, longer ones would fault in page after page.
-const LONG_WRITE: usize = 64 << 10;
+/// So many bytes are written and read by system calls: fewer cost less by way
+/// of the mapping, more would fault in page after page.
+const LONG: usize = 64 << 10;
 
 /// What reading past the page cache is aligned to.
 const PAGE: usize = 4096;
@@ -181,11 +182,19 @@ impl Medium for MappedFile {
     }
 
     fn read(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
-        if self.kind == MediumKind::File || self.map.get().is_none() {
+        let long = buf.len() >= LONG && !self.flush;
+        if self.kind == MediumKind::File || long || self.map.get().is_none() {
             return os::io(&self.path, "read", self.file.read_exact_at(buf, offset));
         }
         self.map(offset, buf.len()).read(offset, buf);
         Ok(())
+    }
+
+    fn written(&self, range: Range<u64>) -> Vec<Range<u64>> {
+        match self.kind {
+            MediumKind::Shared => os::written(&self.file, range),
+            _ => vec![range],
+        }
     }
 
     fn read_back(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
@@ -214,7 +223,7 @@ impl Medium for MappedFile {
 
     fn write(&self, offset: u64, bytes: &[u8]) -> Result<()> {
         let map = self.map(offset, bytes.len());
-        if bytes.len() >= LONG_WRITE && !self.flush {
+        if bytes.len() >= LONG && !self.flush {
             // The page cache is the same memory; it is reached without a fault
             // per page that nobody has touched.
             let written = self.file.write_all_at(bytes, offset);
