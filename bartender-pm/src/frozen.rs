@@ -4,16 +4,22 @@
 //! A private mapping freezes nothing by itself: pages it has not copied follow
 //! the file. So the checkpoint, before it changes a home page, forces a copy
 //! of it in every frozen mapping, and notes there that it changes.
+//!
+//! *What that costs* commits notice, for the log is taken home no faster: so a page is copied once for each picture, all pages
+//! of a checkpoint in one system call, and none that nobody will look at ([`Frozen::forget`]). Two who change pages at the same
+//! time (a checkpoint, and a commit that ships fresh bytes) need no lock for it: that a page needs no copy is
+//! said after it was made, and making it once more changes nothing.
 
 #![allow(unsafe_code)]
 
 use crate::error::Result;
 use crate::medium::{self, Medium};
-use crate::os;
+use crate::os::{self, Populate};
 use crate::sync::Mutex;
 use crate::sync::atomic::AtomicU64;
-use rustix::mm::{Advice, MapFlags, ProtFlags};
+use rustix::mm::{MapFlags, ProtFlags};
 use std::fs::File;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Weak};
@@ -28,6 +34,8 @@ pub struct Frozen {
     mapped: bool,
     /// A bit for each page that has changed in the home since.
     changed: Vec<AtomicU64>,
+    /// A bit for each page that may change in the home without another copy: it has one, or nobody looks at it.
+    settled: Vec<AtomicU64>,
 }
 
 // SAFETY: private memory that is only read, but for the rewriting of single
@@ -55,6 +63,7 @@ impl Frozen {
             len: len as usize,
             mapped: true,
             changed: no_page(len),
+            settled: no_page(len),
         })
     }
 
@@ -68,6 +77,7 @@ impl Frozen {
             len: bytes.len(),
             mapped: false,
             changed: no_page(len),
+            settled: no_page(len),
         })
     }
 
@@ -123,27 +133,58 @@ impl Frozen {
         }
     }
 
-    /// Makes the page at home offset `page` independent of the file.
-    fn protect(&self, page: u64) {
-        if self.mapped && (page as usize) < self.len {
-            // SAFETY: inside the mapping, whose bytes stay what they are: the kernel
-            // copies the page, and the program stores nothing.
-            let copied = unsafe {
-                let page = self.base.add(page as usize).cast();
-                rustix::mm::madvise(page, PAGE as usize, Advice::LinuxPopulateWrite)
-            };
-            if copied.is_ok() {
-                return;
-            }
-            // A kernel before 5.14.
-            // SAFETY: inside the mapping; atomic, so that a reader beside it
-            // sees the same value.
-            let byte = unsafe { AtomicU8::from_ptr(self.base.add(page as usize)) };
-            // A write of the byte by itself makes the kernel copy the page. (A
-            // `fetch_or(0)` would not do: compilers turn it into a load.)
-            let value = byte.load(Ordering::Relaxed);
-            let _ = byte.compare_exchange(value, value, Ordering::Relaxed, Ordering::Relaxed);
+    /// Nobody will read `range` of this picture, of which whole pages then may change with the home: they need no copies.
+    pub fn forget(&self, range: Range<u64>) {
+        self.settle(range);
+    }
+
+    /// The whole pages of `range` need no copy from now on.
+    fn settle(&self, range: Range<u64>) {
+        let end = range.end.min(self.len as u64) / PAGE;
+        let mut page = range.start.div_ceil(PAGE);
+        while page < end {
+            // As much of a word as the range has.
+            let (bit, upto) = (page % 64, (page / 64 * 64 + 64).min(end));
+            let bits = (u64::MAX >> (64 - (upto - page))) << bit;
+            self.settled[(page / 64) as usize].fetch_or(bits, Ordering::Release);
+            page = upto;
         }
+    }
+
+    /// Whether the page at home offset `page` needs no copy.
+    fn is_settled(&self, page: u64) -> bool {
+        let page = page / PAGE;
+        let word = self.settled.get((page / 64) as usize);
+        word.is_none_or(|word| word.load(Ordering::Acquire) >> (page % 64) & 1 != 0)
+    }
+
+    /// Makes pages, by rising home offset, independent of the file.
+    fn protect(&self, pages: &[u64], populate: &Populate) {
+        if !self.mapped {
+            return;
+        }
+        let mut runs: Vec<Range<u64>> = Vec::new();
+        for &page in pages.iter().filter(|&&page| !self.is_settled(page)) {
+            match runs.last_mut() {
+                Some(last) if last.end == page => last.end += PAGE,
+                _ => runs.push(page..page + PAGE),
+            }
+        }
+        // SAFETY: inside the mapping, beyond whose last page none is asked for, and whose bytes stay what they are: the
+        // kernel copies pages, and the program stores nothing.
+        if !unsafe { populate.for_writing(self.base, &runs) } {
+            // A kernel before 5.14.
+            for page in runs.iter().cloned().flatten().step_by(PAGE as usize) {
+                // SAFETY: inside the mapping; atomic, so that a reader beside it
+                // sees the same value.
+                let byte = unsafe { AtomicU8::from_ptr(self.base.add(page as usize)) };
+                // A write of the byte by itself makes the kernel copy the page. (A
+                // `fetch_or(0)` would not do: compilers turn it into a load.)
+                let value = byte.load(Ordering::Relaxed);
+                let _ = byte.compare_exchange(value, value, Ordering::Relaxed, Ordering::Relaxed);
+            }
+        }
+        runs.into_iter().for_each(|run| self.settle(run));
     }
 }
 
@@ -167,41 +208,134 @@ fn no_page(len: u64) -> Vec<AtomicU64> {
 
 /// The frozen pictures that are alive.
 #[derive(Debug, Default)]
-pub(crate) struct FrozenSet(Mutex<Vec<Weak<Frozen>>>);
+pub(crate) struct FrozenSet {
+    pictures: Mutex<Vec<Weak<Frozen>>>,
+    populate: Populate,
+}
 
 impl FrozenSet {
     pub(crate) fn add(&self, frozen: &Arc<Frozen>) {
-        self.0.lock().push(Arc::downgrade(frozen));
+        self.pictures.lock().push(Arc::downgrade(frozen));
     }
 
     /// Whether any is alive.
     pub(crate) fn any(&self) -> bool {
-        let set = self.0.lock();
+        let set = self.pictures.lock();
         set.iter().any(|frozen| frozen.strong_count() > 0)
+    }
+
+    fn alive(&self) -> Vec<Arc<Frozen>> {
+        let mut set = self.pictures.lock();
+        set.retain(|frozen| frozen.strong_count() > 0);
+        set.iter().filter_map(Weak::upgrade).collect()
     }
 
     /// The home's `pages` (offsets) are made what they were to be all along: pictures follow, and whoever copied them before has to know.
     pub(crate) fn repaired(&self, pages: impl Iterator<Item = u64>) {
-        let alive: Vec<_> = {
-            let set = self.0.lock();
-            set.iter().filter_map(Weak::upgrade).collect()
-        };
+        let alive = self.alive();
         pages.for_each(|page| alive.iter().for_each(|frozen| frozen.note(page)));
     }
 
     /// The home's `pages` (offsets) are about to change.
     pub(crate) fn before_change(&self, pages: impl Iterator<Item = u64>) {
-        let mut set = self.0.lock();
-        set.retain(|frozen| frozen.strong_count() > 0);
-        if set.is_empty() || crate::mutant::is("no_freeze") {
+        let alive = self.alive();
+        if alive.is_empty() || crate::mutant::is("no_freeze") {
             return;
         }
-        let alive: Vec<_> = set.iter().filter_map(Weak::upgrade).collect();
-        for page in pages {
-            for frozen in &alive {
-                frozen.note(page);
-                frozen.protect(page);
-            }
+        let mut pages: Vec<u64> = pages.collect();
+        pages.sort_unstable();
+        for frozen in &alive {
+            pages.iter().for_each(|&page| frozen.note(page));
+            frozen.protect(&pages, &self.populate);
         }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use crate::{Counts, Durability, Options, Record, Region};
+
+    fn change(region: &Region, pages: impl Iterator<Item = u64>) {
+        let mut record = Record::new();
+        pages.for_each(|page| record.change(page * 4096, &[9]));
+        let mut writer = region.writer().expect("open");
+        writer
+            .append(&mut record, Durability::Immediate)
+            .expect("room");
+        drop(writer);
+        region.sync().expect("durable");
+    }
+
+    /// Golden counts: system calls of a checkpoint beside a picture, on a file that needs none otherwise.
+    #[test]
+    #[cfg_attr(miri, ignore = "maps a file")]
+    fn a_checkpoint_asks_the_kernel_once_for_pages_that_have_no_copy() {
+        let shm = std::path::Path::new("/dev/shm");
+        let folder = match shm.is_dir() {
+            true => tempfile::tempdir_in(shm),
+            false => return,
+        };
+        let folder = folder.expect("a folder");
+        let mut options = Options::new();
+        options
+            .max_size(16 << 20)
+            .log_size(1 << 20)
+            .background(false);
+        let region = options
+            .open(folder.path().join("a.region"))
+            .expect("creates");
+        region.extend(16 << 20).expect("room");
+        let checkpoint = |pages: &mut dyn Iterator<Item = u64>| {
+            change(&region, pages);
+            let (done, counts) = Counts::of(|| region.checkpoint());
+            done.expect("no I/O error");
+            counts.syscalls
+        };
+        assert_eq!(checkpoint(&mut (16..32)), 0, "without a picture");
+        let picture = region.freeze().expect("maps");
+        picture.forget(4 << 20..8 << 20);
+        assert_eq!(checkpoint(&mut (16..32)), 1, "in a row");
+        assert_eq!(checkpoint(&mut (16..32)), 0, "copied before");
+        let scattered = checkpoint(&mut (32..1024).step_by(2));
+        // The first time, what names the process is opened as well.
+        match region.shared.home.frozen.populate.takes_many() {
+            true => assert_eq!(scattered, 2),
+            false => assert!(scattered >= 496),
+        }
+        assert_eq!(checkpoint(&mut (1024..2048)), 0, "nobody looks at them");
+        assert_eq!(checkpoint(&mut (2047..2049)), 1, "at the edge");
+        let fresh = |at: u64| {
+            let mut writer = region.writer().expect("open");
+            let (done, counts) = Counts::of(|| writer.write_fresh(at, &[7; 64 << 10]));
+            done.expect("inside");
+            counts.syscalls
+        };
+        assert_eq!((fresh(4 << 20), fresh(12 << 20)), (1, 2));
+        let mut shown = vec![1; 16 << 20];
+        picture.read(0, &mut shown);
+        for page in (16..1024).chain(2048..4096) {
+            let expected = if page < 32 { 9 } else { 0 };
+            assert_eq!(shown[page * 4096], expected, "page {page}");
+        }
+    }
+
+    #[test]
+    fn what_is_forgotten_is_whole_pages_of_the_range() {
+        let frozen = super::Frozen {
+            base: std::ptr::null_mut(),
+            len: 200 * 4096,
+            mapped: true,
+            changed: Vec::new(),
+            settled: super::no_page(200 * 4096),
+        };
+        frozen.forget(4095..4097 + 4096);
+        frozen.forget(60 * 4096..130 * 4096);
+        frozen.forget(195 * 4096 - 1..1 << 40);
+        for page in 0..200 {
+            let expected = page == 1 || (60..130).contains(&page) || page >= 195;
+            assert_eq!(frozen.is_settled(page * 4096), expected, "page {page}");
+        }
+        // Nothing is mapped there.
+        std::mem::forget(frozen);
     }
 }

@@ -183,6 +183,97 @@ pub(crate) fn write_back(file: &File, path: &Path, ranges: &[(u64, u64)]) -> Res
     Ok(())
 }
 
+/// Making the kernel copy pages of private mappings, many in one call where it takes that (Linux 6.13, for the
+/// process's own memory).
+#[derive(Debug, Default)]
+pub(crate) struct Populate {
+    /// What names this process to the kernel, once it was asked for; none where it does not take many.
+    process: std::sync::OnceLock<Option<rustix::fd::OwnedFd>>,
+    refused: std::sync::atomic::AtomicBool,
+}
+
+impl Populate {
+    /// Ranges that one call takes.
+    const MANY: usize = 1024;
+
+    /// Whether the kernel has taken many ranges, as far as it was asked.
+    #[cfg(test)]
+    pub(crate) fn takes_many(&self) -> bool {
+        !self.refused.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    /// Gives the process pages of its own at the ranges of a private mapping that starts at `base`: what they hold
+    /// stays. `false` if that failed somewhere.
+    ///
+    /// # Safety
+    ///
+    /// The ranges lie inside the mapping.
+    pub(crate) unsafe fn for_writing(&self, base: *mut u8, ranges: &[Range<u64>]) -> bool {
+        let done = |ranges: &[Range<u64>]| {
+            // SAFETY: inside the mapping, as the caller says.
+            if ranges.len() > 1 && unsafe { self.all_at_once(base, ranges) } {
+                return true;
+            }
+            ranges.iter().all(|range| {
+                counts::syscall();
+                let len = (range.end - range.start) as usize;
+                // SAFETY: inside the mapping, as the caller says.
+                let result = unsafe {
+                    let start = base.add(range.start as usize).cast();
+                    rustix::mm::madvise(start, len, rustix::mm::Advice::LinuxPopulateWrite)
+                };
+                result.is_ok()
+            })
+        };
+        ranges.chunks(Self::MANY).all(done)
+    }
+
+    /// In one call. `false` if it was refused, or did not do all.
+    ///
+    /// # Safety
+    ///
+    /// As there.
+    unsafe fn all_at_once(&self, base: *mut u8, ranges: &[Range<u64>]) -> bool {
+        use std::sync::atomic::Ordering::Relaxed;
+        if self.refused.load(Relaxed) {
+            return false;
+        }
+        let process = self.process.get_or_init(|| {
+            counts::syscall();
+            let flags = rustix::process::PidfdFlags::empty();
+            rustix::process::pidfd_open(rustix::process::getpid(), flags).ok()
+        });
+        let vectors: Vec<libc::iovec> = ranges
+            .iter()
+            .map(|range| libc::iovec {
+                iov_base: base.wrapping_add(range.start as usize).cast(),
+                iov_len: (range.end - range.start) as usize,
+            })
+            .collect();
+        let all: usize = vectors.iter().map(|vector| vector.iov_len).sum();
+        let Some(process) = process else {
+            self.refused.store(true, Relaxed);
+            return false;
+        };
+        counts::syscall();
+        // SAFETY: as many vectors as it says, which outlive the call, of memory that is mapped, as the caller says, and
+        // whose bytes it does not change.
+        let done = unsafe {
+            libc::syscall(
+                libc::SYS_process_madvise,
+                process.as_raw_fd(),
+                vectors.as_ptr(),
+                vectors.len(),
+                libc::MADV_POPULATE_WRITE,
+                0,
+            )
+        };
+        let refused = usize::try_from(done) != Ok(all);
+        self.refused.store(refused, Relaxed);
+        !refused
+    }
+}
+
 /// An open file, locked for this process until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Locked {

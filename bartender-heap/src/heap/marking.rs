@@ -4,7 +4,8 @@
 //! *What is marked* is the heap as it was at opening: a frozen picture of the
 //! home ([`bartender_pm::Frozen`]), and a copy of the superblock table. Before
 //! any transaction begins the picture shows all that was committed, or the heap
-//! is marked before it is opened. Later checkpoints do not change it.
+//! is marked before it is opened. Later checkpoints do not change it where an entry of the
+//! table claims the units; what lies elsewhere nobody reads in it.
 //!
 //! *The invariant.* A superblock of the table is *unmarked* from opening until
 //! the whole walk has succeeded: it is the global heap's, in no list, so nobody

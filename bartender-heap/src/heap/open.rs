@@ -18,7 +18,7 @@ use crate::stats::OpenReport;
 use crate::table::{self, Extent, entry_offset};
 use crate::types::Schema;
 use bartender_pm::sync::Mutex;
-use bartender_pm::{Durability, Record, Region, Writer};
+use bartender_pm::{Durability, Frozen, Record, Region, Writer};
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
@@ -134,8 +134,10 @@ impl Heap {
                 if table.is_marked_beside(&region, &schema, when) {
                     let (arena, over) = Self::unmarked(&region, &header, &table)?;
                     let arena = Arc::new(arena);
+                    let frozen = region.freeze()?;
+                    table.forget_rest(&frozen);
                     let walk = Walk {
-                        frozen: region.freeze()?,
+                        frozen,
                         region: region.clone(),
                         arena: arena.clone(),
                         schema: schema.clone(),
@@ -411,6 +413,20 @@ impl Heap {
 }
 
 impl Table {
+    /// The marker reads blocks, and these lie in what an entry claims. New blocks do not, so storing them
+    /// needs no copy of what the picture has there.
+    fn forget_rest(&self, picture: &Frozen) {
+        let mut at = 0;
+        for extent in &self.extents {
+            picture.forget(at * UNIT..extent.unit * UNIT);
+            at = extent.end();
+        }
+        picture.forget(at * UNIT..picture.size());
+        if bartender_pm::mutant::is("forget_claimed") {
+            picture.forget(0..picture.size());
+        }
+    }
+
     /// Whether the heap is used before it is marked.
     fn is_marked_beside(&self, region: &Region, schema: &Schema, when: Marking) -> bool {
         let bytes = |extent: &Extent| u64::from(extent.entry.units) * UNIT;

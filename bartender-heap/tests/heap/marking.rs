@@ -180,8 +180,10 @@ fn mark_what_is_gone() -> Result<u64, Error> {
 fn marking_sees_the_home_as_it_was_at_opening() {
     assert_eq!(mark_what_is_gone().expect("sound"), 9);
     if mutant::ON {
-        let error = mutant::with("no_freeze", mark_what_is_gone).expect_err("a picture that moves");
-        assert!(matches!(error, Error::DoubleFree { .. }), "{error}");
+        for rule in ["no_freeze", "forget_claimed"] {
+            let error = mutant::with(rule, mark_what_is_gone).expect_err("a picture that moves");
+            assert!(matches!(error, Error::DoubleFree { .. }), "{error}");
+        }
     }
 }
 
