@@ -60,6 +60,8 @@ extern crate self as bartender;
 // Modules in dependency order: each uses only those above it.
 mod error;
 
+mod ending;
+
 mod changes;
 
 mod detached;

@@ -3,13 +3,12 @@
 //! Owned, it is std's `Box`. Stored, its block lies in the region. The pointer is an integer: what the
 //! log restores has lost its provenance, so it is exposed on the way in and taken up on the way out.
 //! What such a box holds besides the pointer, and how its contents move, says the sealed trait [`Boxed`]: `value` is the
-//! one of sized types, `slice` those of slices and texts. Owned boxes inside of boxes end by turns (`ending`), not by
-//! recursion.
+//! one of sized types, `slice` those of slices and texts.
 
-pub(crate) mod ending;
 mod slice;
 mod value;
 
+use crate::ending::{self, Owner};
 use crate::error::Result;
 use crate::persist::{Adopt, Evict, Import, Match, Persist, Release};
 use bartender_heap::types::{SchemaBuilder, Type, TypeRef};
@@ -21,7 +20,7 @@ use std::ops::{Deref, DerefMut};
 /// A box that can be stored. `Option<PBox<T>>` takes 8 bytes; one of a slice, `Option<PBox<[T]>>`, or of a text,
 /// `Option<PBox<str>>`, 16.
 ///
-/// A list or a tree of owned boxes of any depth is dropped in constant stack. Deriving `Clone`, `PartialEq` or `Debug` for its
+/// A list or a tree of owned boxes of any depth is dropped in constant stack, with collections between them, too. Deriving `Clone`, `PartialEq` or `Debug` for its
 /// nodes gives code that recurses, as with std's boxes.
 ///
 /// ```
@@ -97,7 +96,11 @@ pub unsafe trait Boxed: Send + Sync + 'static + sealed::Sealed {
     #[doc(hidden)]
     unsafe fn release_box(raw: Self::Raw, r: &mut Release<'_>);
 
-    /// Ends an owned block.
+    /// Whether the contents have anything to be dropped.
+    #[doc(hidden)]
+    const DEEP: bool;
+
+    /// Drops the contents of an owned block, and gives it back.
     ///
     /// # Safety
     ///
@@ -197,7 +200,23 @@ impl<T: ?Sized + Boxed> Drop for PBox<T> {
     #[inline]
     fn drop(&mut self) {
         // SAFETY: only owned boxes are dropped (stored ones are released), see `into_raw`.
-        unsafe { T::end(self.raw) }
+        unsafe { ending::end(self) }
+    }
+}
+
+impl<T: ?Sized + Boxed> Owner for PBox<T> {
+    const DEEP: bool = T::DEEP;
+
+    unsafe fn end(&mut self) {
+        let this: *mut T = self.ptr();
+        // SAFETY: the block holds a value.
+        let len = unsafe { size_of_val(&*this) };
+        // SAFETY: the caller's promise.
+        let end = || unsafe { T::end(self.raw) };
+        match T::DEEP {
+            true => ending::inside(this.cast(), len, end),
+            false => end(),
+        }
     }
 }
 

@@ -16,6 +16,7 @@
 //! *The place* that a transaction has for itself (it moves it, has just made it, or projects it) has no readers: there the word
 //! gets its value at once.
 
+use crate::ending::{self, Owner};
 use crate::error::{Error, Result};
 use crate::late::Step;
 use crate::leased;
@@ -29,7 +30,7 @@ use crossbeam_epoch::{self as epoch, Guard};
 use std::alloc::Layout;
 use std::fmt;
 use std::marker::PhantomData;
-use std::mem::ManuallyDrop;
+use std::mem::{ManuallyDrop, needs_drop};
 use std::ops::Deref;
 use std::ptr::{self, NonNull};
 // Not the one of `sync`: this word is in the region.
@@ -301,7 +302,18 @@ unsafe impl<T: Persist> Project for PRcu<T> {
 impl<T: Persist> Drop for PRcu<T> {
     fn drop(&mut self) {
         // SAFETY: only owned ones are dropped (stored ones are released), see `into_inner`.
-        drop(unsafe { Box::from_raw(self.block()) });
+        unsafe { ending::end(self) }
+    }
+}
+
+impl<T: Persist> Owner for PRcu<T> {
+    const DEEP: bool = needs_drop::<T>();
+
+    unsafe fn end(&mut self) {
+        // SAFETY: an owned block, made by `Box`, or with the same allocator and layout.
+        let block = unsafe { Box::from_raw(self.block()) };
+        let (start, len) = (ptr::from_ref(&*block).cast(), size_of::<T>());
+        ending::inside(start, len, || drop(block));
     }
 }
 

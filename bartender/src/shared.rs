@@ -12,10 +12,10 @@
 //! shared in turn, and their locks could not be taken any more in order. Between the two the block is nobody's: after a crash it
 //! is not reached, and is free.
 
+use crate::ending::{self, Owner};
 use crate::error::Result;
 use crate::late::Step;
 use crate::moved::Moved;
-use crate::pbox::ending;
 use crate::persist::{Adopt, Evict, Persist, Release};
 use crate::transaction::Tx;
 use crate::tx::TxRef;
@@ -25,7 +25,7 @@ use std::cmp::Ordering;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::marker::PhantomData;
-use std::mem::{ManuallyDrop, offset_of};
+use std::mem::{ManuallyDrop, needs_drop, offset_of};
 use std::num::NonZeroU64;
 use std::ops::Deref;
 use std::ptr::{self, NonNull};
@@ -267,15 +267,20 @@ unsafe fn leave<T: Persist>(tx: TxRef<'_>, block: *mut Counted<T>) {
 
 impl<T: Persist> Drop for PShared<T> {
     fn drop(&mut self) {
-        /// # Safety
-        ///
-        /// An owned block, which nobody uses after.
-        unsafe fn end_owned<T: Persist>(block: *mut u8, _len: usize) {
-            // SAFETY: made by `Box`, or with the same allocator and layout.
-            drop(unsafe { Box::from_raw(block.cast::<Counted<T>>()) });
-        }
         // SAFETY: only owned ones are dropped (stored ones are released), see `into_inner`.
-        unsafe { ending::end(self.block().cast(), 1, end_owned::<T>) }
+        unsafe { ending::end(self) }
+    }
+}
+
+impl<T: Persist> Owner for PShared<T> {
+    const DEEP: bool = needs_drop::<T>();
+
+    unsafe fn end(&mut self) {
+        let block: *mut Counted<T> = self.block();
+        // SAFETY: an owned block, made by `Box`, or with the same allocator and layout.
+        let block = unsafe { Box::from_raw(block) };
+        let (start, len) = (ptr::from_ref(&*block).cast(), size_of::<Counted<T>>());
+        ending::inside(start, len, || drop(block));
     }
 }
 

@@ -11,12 +11,14 @@ mod slices;
 mod stored;
 mod traits;
 
+use crate::ending::{self, Owner};
 use crate::error::Result;
 use crate::persist::{Adopt, Evict, Import, Match, Persist, Release, matches};
 use crate::raw::array::Array;
 use bartender_heap::layout::RawVec;
 use bartender_heap::types::{Kind, SchemaBuilder, Type, TypeRef};
 use std::fmt;
+use std::mem::needs_drop;
 use std::ops::RangeBounds;
 use std::ptr::{self, NonNull};
 
@@ -290,7 +292,21 @@ impl<T> Drop for PVec<T> {
     #[inline]
     fn drop(&mut self) {
         // SAFETY: only an owned value can be dropped, and it is not used after.
-        drop(unsafe { self.array.to_vec() });
+        unsafe { ending::end(self) }
+    }
+}
+
+impl<T> Owner for PVec<T> {
+    const DEEP: bool = needs_drop::<T>();
+
+    #[inline]
+    unsafe fn end(&mut self) {
+        // SAFETY: the caller's promise.
+        let vec = unsafe { self.array.to_vec() };
+        if Self::DEEP {
+            let (start, len) = (vec.as_ptr().cast(), size_of_val(&vec[..]));
+            ending::inside(start, len, || drop(vec));
+        }
     }
 }
 

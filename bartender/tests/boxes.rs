@@ -1,7 +1,9 @@
 //! Boxes of slices and of texts, owned and stored; and lists and trees of boxes so deep that recursion would not do.
 #![cfg(not(loom))]
 
-use bartender::{Error, Heap, Mut, PBox, PHashMap, PMutex, PString, PVec, PVecDeque, Persist};
+use bartender::{
+    Error, Heap, Mut, PBTreeMap, PBox, PHashMap, PMutex, PShared, PString, PVec, PVecDeque, Persist,
+};
 use std::collections::HashMap;
 
 #[path = "../../bartender-pm/tests/places/mod.rs"]
@@ -187,6 +189,101 @@ fn with_little_stack(body: impl FnOnce() + Send + 'static) {
         .expect("a thread")
         .join()
         .expect("enough stack");
+}
+
+/// Values that lie in each other by every collection in turns, and by each alone.
+#[derive(Persist, Default)]
+#[repr(C)]
+struct Nest {
+    list: PVec<Nest>,
+    ring: PVecDeque<Nest>,
+    map: PHashMap<u8, Nest>,
+    tree: PBTreeMap<u8, Nest>,
+    boxed: Option<PBox<Nest>>,
+    slice: PBox<[Nest]>,
+    shared: Option<PShared<PMutex<Nest>>>,
+    pair: (u8, Option<(PString, PVec<Nest>)>),
+}
+
+const WAYS: u64 = 8;
+
+#[derive(Persist, Default)]
+#[repr(C)]
+struct Twig {
+    twigs: PVec<Twig>,
+}
+
+/// A value around another one.
+fn around(way: u64, inner: Nest) -> Nest {
+    let mut nest = Nest::default();
+    match way {
+        0 => nest.list.push(inner),
+        1 => nest.ring.push_front(inner),
+        2 => drop(nest.map.insert(1, inner)),
+        3 => drop(nest.tree.insert(1, inner)),
+        4 => nest.boxed = Some(PBox::new(inner)),
+        5 => nest.slice = [inner].into_iter().collect(),
+        6 => nest.shared = Some(PShared::new(PMutex::new(inner))),
+        _ => nest.pair.1 = Some(("text".into(), [inner].into())),
+    }
+    nest
+}
+
+#[test]
+fn deep_values_of_all_collections_are_dropped_in_little_stack() {
+    let depth = if cfg!(miri) { 200 } else { 100_000 };
+    with_little_stack(move || {
+        drop((0..10 * depth).fold(Twig::default(), |inner, _| Twig {
+            twigs: [inner].into(),
+        }));
+        for way in 0..WAYS {
+            drop((0..depth).fold(Nest::default(), |inner, _| around(way, inner)));
+        }
+        // In turns, and with something beside it.
+        let mixed = (0..2 * depth).fold(Nest::default(), |inner, n| {
+            let mut nest = around(n * 7 % WAYS, inner);
+            if n % 5 == 0 {
+                nest.list.push(around(n % WAYS, Nest::default()));
+            }
+            nest
+        });
+        drop(mixed);
+        // Among many that are not deep.
+        let deep = (0..depth).fold(Nest::default(), |inner, _| around(0, inner));
+        let mut wide: PVec<Nest> = (0..2000)
+            .map(|n| around(n % WAYS, Nest::default()))
+            .collect();
+        wide.insert(1000, deep);
+        drop(wide);
+    });
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "takes too long")]
+fn deep_values_of_all_collections_live_long_in_little_stack() {
+    let depth = 60_000;
+    with_little_stack(move || {
+        let place = places::place();
+        let options = Heap::<PMutex<Nest>>::options();
+        let options = options.max_size(256 << 20).log_size(128 << 20);
+        let heap = options.open(place.region()).unwrap();
+        let empty = heap.stats().live_blocks;
+        for _ in 0..2 {
+            // What is shared and changes cannot be taken out.
+            let ways = [0, 1, 2, 3, 4, 5, 7];
+            let way = |n: u64| ways[(n % 7) as usize];
+            let deep = (0..depth).fold(Nest::default(), |inner, n| around(way(n), inner));
+            heap.update(|mut root| root.set(deep)).unwrap();
+            assert!(heap.check().unwrap().blocks > depth);
+            let out = heap.update(|mut root| Mut::take(&mut root)).unwrap();
+            drop(out);
+            let deep = (0..depth).fold(Nest::default(), |inner, n| around(n % WAYS, inner));
+            heap.update(|mut root| root.set(deep)).unwrap();
+            heap.update(|mut root| root.set(Nest::default())).unwrap();
+            heap.check().unwrap();
+            assert_eq!(heap.stats().live_blocks, empty);
+        }
+    });
 }
 
 /// A list goes in, is looked at, marked, taken out and dropped; another one is freed where it is.

@@ -3,8 +3,9 @@
 //! Each leaves the map whole when a key's `Ord` or `Drop`, or a callback, panics.
 
 use super::extract::ExtractIf;
-use super::iter::{IntoIter, IntoKeys, IntoValues, IterMut, RangeMut, ValuesMut};
+use super::iter::{IntoKeys, IntoValues, IterMut, RangeMut, ValuesMut};
 use super::{Entry, OccupiedEntry, PBTreeMap, VacantEntry};
+use crate::ending::{self, Owner};
 use crate::raw::tree::{Cursor, Tree};
 use crate::raw::{Ordinary, sure};
 use std::borrow::Borrow;
@@ -288,7 +289,21 @@ impl<K: Ord, V> PBTreeMap<K, V> {
 /// Drops the entries and gives the blocks back. A stored map is never dropped.
 impl<K, V> Drop for PBTreeMap<K, V> {
     fn drop(&mut self) {
-        // Only an owned value can be dropped.
-        drop(IntoIter::new(self.take_tree()));
+        // SAFETY: only an owned value can be dropped, and it is not used after.
+        unsafe { ending::end(self) }
+    }
+}
+
+impl<K, V> Owner for PBTreeMap<K, V> {
+    const DEEP: bool = mem::needs_drop::<(K, V)>();
+
+    unsafe fn end(&mut self) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match Self::DEEP {
+                true => self.tree.end_owned(),
+                false => self.tree.free_owned(),
+            }
+        }
     }
 }

@@ -6,6 +6,7 @@ use super::{
     Drain, Entry, Extract, ExtractIf, IntoIter, IntoKeys, IntoValues, Iter, IterMut, PHashMap,
     Slot, ValuesMut, entry,
 };
+use crate::ending::{self, Owner};
 use crate::raw::table::Table;
 use crate::raw::{Ordinary, sure};
 use std::borrow::Borrow;
@@ -228,19 +229,32 @@ impl<K: Hash + Eq, V> PHashMap<K, V> {
 /// Drops the entries and gives the block back. A stored map is never dropped.
 impl<K, V> Drop for PHashMap<K, V> {
     fn drop(&mut self) {
+        // SAFETY: only an owned value can be dropped, and it is not used after.
+        unsafe { ending::end(self) }
+    }
+}
+
+impl<K, V> Owner for PHashMap<K, V> {
+    const DEEP: bool = mem::needs_drop::<Slot<K, V>>();
+
+    unsafe fn end(&mut self) {
         struct Block<'a, K, V>(&'a mut Table<Slot<K, V>>);
         impl<K, V> Drop for Block<'_, K, V> {
             fn drop(&mut self) {
-                // SAFETY: only an owned value can be dropped, and it is not used after.
+                // SAFETY: the map is owned, and is not used after.
                 unsafe { self.0.free_owned() }
             }
         }
-        let block = Block(&mut self.table);
-        if mem::needs_drop::<Slot<K, V>>() {
-            for slot in block.0.full() {
-                // SAFETY: the bucket is full, and dropped once.
-                unsafe { slot.drop_in_place() }
-            }
+        let table = Block(&mut self.table);
+        if Self::DEEP
+            && let Some((block, layout)) = table.0.block()
+        {
+            ending::inside(block.as_ptr(), layout.size(), || {
+                for slot in table.0.full() {
+                    // SAFETY: the bucket is full, and dropped once.
+                    unsafe { slot.drop_in_place() }
+                }
+            });
         }
     }
 }

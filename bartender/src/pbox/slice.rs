@@ -1,6 +1,6 @@
 //! Boxes of slices and of texts: a block that the elements fill, without room for more.
 
-use super::{Boxed, PBox, ending};
+use super::{Boxed, PBox};
 use crate::error::Result;
 use crate::mutref::Mut;
 use crate::persist::{Adopt, Evict, Import, Match, Persist, Project, Release, matches};
@@ -68,19 +68,12 @@ unsafe impl<T: Persist> Boxed for [T] {
         unsafe { r.block(start::<T>(this), len, len) };
     }
 
+    const DEEP: bool = mem::needs_drop::<T>();
+
     unsafe fn end(this: RawSlice) {
-        unsafe fn end<T>(block: *mut u8, len: usize) {
-            // SAFETY: who owns a box owns an ordinary block, made by `Box` or by `Evict::move_out` with the same allocator
-            // and layout; or there is none, and the pointer dangles.
-            drop(unsafe { Box::from_raw(ptr::slice_from_raw_parts_mut(block.cast::<T>(), len)) });
-        }
-        // SAFETY: the caller's promise; persistent data have no code of their own to be dropped.
-        unsafe {
-            match mem::needs_drop::<T>() {
-                true => ending::end(start(this), this.len as usize, end::<T>),
-                false => end::<T>(start(this), this.len as usize),
-            }
-        }
+        // SAFETY: who owns a box owns an ordinary block, made by `Box` or by `Evict::move_out` with the same allocator
+        // and layout; or there is none, and the pointer dangles.
+        drop(unsafe { Box::from_raw(<[T]>::place(this)) });
     }
 
     fn box_matches(m: &mut Match<'_>, ty: TypeRef) -> bool {
@@ -137,6 +130,8 @@ unsafe impl Boxed for str {
         // SAFETY: passed on.
         unsafe { <[u8]>::release_box(this, r) }
     }
+
+    const DEEP: bool = false;
 
     unsafe fn end(this: RawSlice) {
         // SAFETY: passed on.

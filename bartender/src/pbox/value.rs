@@ -1,6 +1,6 @@
 //! Boxes of one value.
 
-use super::{Boxed, PBox, ending};
+use super::{Boxed, PBox};
 use crate::error::Result;
 use crate::mutref::Mut;
 use crate::persist::{Adopt, Evict, Import, Match, Persist, Project, Release, matches};
@@ -47,21 +47,13 @@ unsafe impl<T: Persist> Boxed for T {
         unsafe { r.block(T::place(this), 1, 1) };
     }
 
+    const DEEP: bool = mem::needs_drop::<T>();
+
     #[inline]
     unsafe fn end(this: NonZeroU64) {
-        unsafe fn end<T>(block: *mut u8, _len: usize) {
-            // SAFETY: who owns a box owns an ordinary block, made by `Box` or by `Evict::move_out` with the same allocator
-            // and layout.
-            drop(unsafe { Box::from_raw(block.cast::<T>()) });
-        }
-        let block = T::place(this).cast();
-        // SAFETY: the caller's promise; persistent data have no code of their own to be dropped.
-        unsafe {
-            match mem::needs_drop::<T>() {
-                true => ending::end(block, 1, end::<T>),
-                false => end::<T>(block, 1),
-            }
-        }
+        // SAFETY: who owns a box owns an ordinary block, made by `Box` or by `Evict::move_out` with the same allocator
+        // and layout.
+        drop(unsafe { Box::from_raw(T::place(this)) });
     }
 
     fn box_matches(m: &mut Match<'_>, ty: TypeRef) -> bool {

@@ -20,10 +20,12 @@ pub(crate) use cursor::{Cursor, Range};
 pub(crate) use node::Node;
 
 use super::{Ordinary, Store};
+use crate::ending;
 use bartender_heap::layout::{RawNode, RawTree};
 use bartender_heap::types::NodeLayout;
 use std::borrow::Borrow;
 use std::marker::PhantomData;
+use std::ptr;
 
 /// Levels of a tree, at most: nodes that are a third full hold all address space in so many.
 pub(crate) const LEVELS: usize = RawNode::LEVELS;
@@ -247,6 +249,26 @@ impl<K, V> Tree<K, V> {
             let root = unsafe { below(root, f) };
             self.raw.root = root.to_raw();
         }
+    }
+
+    /// Drops the entries of an owned tree, and frees its nodes. What a drop that panics leaves is leaked.
+    ///
+    /// # Safety
+    ///
+    /// As [`free_owned`](Self::free_owned), for an owner that is being ended.
+    pub(crate) unsafe fn end_owned(&mut self) {
+        // SAFETY: the caller's promise; each entry is dropped once, before its node goes.
+        unsafe {
+            self.each_node(&mut |node| {
+                let (block, layout, len) = (node.block(), node.layout(), node.len());
+                ending::inside(block.as_ptr(), layout.size(), || {
+                    ptr::slice_from_raw_parts_mut(node.keys(), len).drop_in_place();
+                    ptr::slice_from_raw_parts_mut(node.values(), len).drop_in_place();
+                });
+                Ordinary.free(block, layout);
+            });
+        }
+        *self = Tree::new();
     }
 
     /// Frees the nodes of an owned tree, whatever their entries are.

@@ -3,8 +3,10 @@
 //! Each leaves the deque whole when a callback or an element's `Drop` or `Clone` panics.
 
 use super::{IterMut, PVecDeque};
+use crate::ending::{self, Owner};
 use crate::raw::ring::Ring;
 use crate::raw::{Ordinary, Store, bounds, sure};
+use std::mem::needs_drop;
 use std::ops::RangeBounds;
 use std::ptr;
 
@@ -354,19 +356,34 @@ impl<T> Drop for Elements<T> {
 /// Drops the elements and gives the block back. A stored deque is never dropped.
 impl<T> Drop for PVecDeque<T> {
     fn drop(&mut self) {
+        // SAFETY: only an owned value can be dropped, and it is not used after.
+        unsafe { ending::end(self) }
+    }
+}
+
+impl<T> Owner for PVecDeque<T> {
+    const DEEP: bool = needs_drop::<T>();
+
+    unsafe fn end(&mut self) {
         struct Block<'a, T>(&'a mut Ring<T>);
         impl<T> Drop for Block<'_, T> {
             fn drop(&mut self) {
                 if let Some((block, layout)) = self.0.block() {
-                    // SAFETY: only an owned value can be dropped, and it is not used after.
+                    // SAFETY: the deque is owned, and is not used after.
                     unsafe { Ordinary.free(block, layout) }
                 }
             }
         }
         let block = Block(&mut self.ring);
-        let (front, back) = block.0.as_mut_slices();
-        let (front, back) = (ptr::from_mut(front), ptr::from_mut(back));
-        let _back = Elements(back);
-        let _front = Elements(front);
+        if Self::DEEP {
+            let len = block.0.capacity() * size_of::<T>();
+            let start = block.0.as_ptr().cast_const().cast();
+            let (front, back) = block.0.as_mut_slices();
+            let (front, back) = (ptr::from_mut(front), ptr::from_mut(back));
+            ending::inside(start, len, || {
+                let _back = Elements(back);
+                let _front = Elements(front);
+            });
+        }
     }
 }
