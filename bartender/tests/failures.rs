@@ -1,14 +1,14 @@
 //! Whatever fails inside of a transaction, nothing is left of it: contents, allocator, locks and ordinary memory are as
 //! they were, and the same transaction succeeds next.
 //!
-//! [`PROGRAMS`] has a line for each method that changes something. Each program is run with its first allocation failing,
+//! [`PROGRAMS`] and [`BESIDE`] have a line for each method that changes something. Each program is run with its first allocation failing,
 //! its second, and so on until it gets through; with its record refused by the log; with an error and with a panic at
 //! its end; as a savepoint; and with each step of the medium failing. A new method gets a line there.
 #![cfg(not(loom))]
 
 use bartender::{
-    Error, Heap, Mut, PBTreeMap, PBox, PHashMap, PHashSet, PMutex, PString, PVec, PVecDeque,
-    Persist, Result,
+    Error, Heap, Mut, PAtomicI64, PAtomicU64, PBTreeMap, PBox, PHashMap, PHashSet, PMutex, PRcu,
+    PShared, PString, PVec, PVecDeque, Persist, Result, Tx,
 };
 use bartender_pm::medium::sim::{Image, SimKind, SimMedium, SimMemory};
 use bartender_pm::{LogStyle, Medium, MediumKind, ViewSource, fault, mutant};
@@ -67,6 +67,21 @@ struct Root {
     numbers: PVec<u64>,
     tree: PBTreeMap<u64, PString>,
     above: PBTreeMap<u64, PString>,
+    slice: PBox<[PString]>,
+    name: PBox<str>,
+    shared: PVec<PShared<PString>>,
+    versions: PVec<PRcu<PString>>,
+    counts: PVec<PAtomicU64>,
+}
+
+/// The root behind its lock, and what has none.
+#[derive(Persist, Default)]
+#[repr(C)]
+struct All {
+    root: PMutex<Root>,
+    version: PRcu<PVec<PString>>,
+    number: PAtomicU64,
+    signed: PAtomicI64,
 }
 
 /// A node, and what hangs on it.
@@ -90,6 +105,13 @@ fn fill(mut root: Mut<'_, Root>) -> Result<()> {
     let (mut ring, mut numbers) = (root.ring, root.numbers);
     // Two levels, of which the last leaf is full.
     let (mut tree, mut above) = (root.tree, root.above);
+    let (mut slice, mut name, mut shared) = (root.slice, root.name, root.shared);
+    let (mut versions, mut counts) = (root.versions, root.counts);
+    slice.set((0..4).map(string).collect())?;
+    name.set("a name".into())?;
+    shared.extend((0..3).map(|n| PShared::new(string(n))))?;
+    versions.extend((0..2).map(|n| PRcu::new(string(n))))?;
+    counts.extend((0..3).map(PAtomicU64::new))?;
     tree.extend((0..31).map(|n| (2 * n, string(n))))?;
     above.extend((30..34).map(|n| (n, string(n))))?;
     ring.extend((0..5).map(string))?;
@@ -106,7 +128,8 @@ fn fill(mut root: Mut<'_, Root>) -> Result<()> {
 }
 
 /// Everything that there is, as text.
-fn state(root: &Root) -> String {
+fn state(all: &All) -> String {
+    let root = &*all.root.read();
     let nodes = |mut node: &Node| {
         let mut names = vec![node.name.to_string()];
         while let Some(next) = &node.next {
@@ -122,8 +145,20 @@ fn state(root: &Root) -> String {
         .map(|(k, v)| (k.to_string(), v.to_vec()))
         .collect();
     let set: BTreeSet<_> = root.set.iter().map(|v| v.to_string()).collect();
+    let owners = |shared: &PShared<PString>| (shared.to_string(), PShared::owners(shared));
+    let shared: Vec<_> = root.shared.iter().map(owners).collect();
+    let versions: Vec<_> = root.versions.iter().map(|v| v.read().to_string()).collect();
+    let counts: Vec<_> = root.counts.iter().map(PAtomicU64::load).collect();
+    let words = format!(
+        "{:?} {} {} {:?} {:?} {shared:?} {versions:?} {counts:?}",
+        &all.version.read()[..],
+        all.number.load(),
+        all.signed.load(),
+        root.slice,
+        root.name,
+    );
     format!(
-        "{} {:?} {:?} {:?} {:?} {:?} {map:?} {names:?} {set:?} {:?} {:?} {:?} {:?}",
+        "{words} {} {:?} {:?} {:?} {:?} {:?} {map:?} {names:?} {set:?} {:?} {:?} {:?} {:?}",
         root.number,
         nodes(&root.node),
         nodes(&root.other),
@@ -137,21 +172,133 @@ fn state(root: &Root) -> String {
     )
 }
 
-type Program = fn(Mut<'_, Root>) -> Result<()>;
+type Program = fn(&mut Tx<'_>, &All) -> Result<()>;
 
-/// A line for each method: its name, and what uses it on the parts of the root.
+/// A line for each method: its name, and what uses it on the parts of the root behind its lock, or (with `tx`) on these
+/// and the transaction.
 macro_rules! programs {
-    ($($name:literal: $root:ident => $body:expr;)*) => {
-        const PROGRAMS: &[(&str, Program)] = &[$(($name, |mut root| {
+    ($($name:literal: $root:ident $(, $tx:ident, $all:ident)? => $body:expr;)*) => {
+        const PROGRAMS: &[(&str, Program)] = &[$(($name, |tx, all| {
+            let tx: &Tx<'_> = tx;
+            let mut root = tx.lock(&all.root)?;
             #[allow(unused_mut)]
             let mut $root = root.project();
+            $(let ($tx, $all) = (tx, all);)?
             $body;
             Ok(())
         })),*];
     };
 }
 
+/// The same for what takes the whole transaction.
+macro_rules! beside {
+    ($($name:literal: $tx:ident, $all:ident => $body:expr;)*) => {
+        const BESIDE: &[(&str, Program)] = &[$(($name, |$tx, $all| {
+            $body;
+            Ok(())
+        })),*];
+    };
+}
+
+beside! {
+    "PRcu::replace": tx, all => all.version.replace(tx, [string(7)].into())?;
+    "PRcu::replace, again": tx, all => {
+        all.version.replace(tx, (5..9).map(string).collect())?;
+        all.version.replace(tx, PVec::new())?;
+        let now = all.version.get(tx)?.clone();
+        all.version.replace(tx, now.into_iter().chain([string(1)]).collect())?
+    };
+    "PRcu::update": tx, all => all.version.update(tx, |old| {
+        old.iter().cloned().chain([string(3)]).collect()
+    })?;
+    "all words at once": tx, all => {
+        all.number.add(tx, 1)?;
+        all.version.replace(tx, PVec::new())?;
+        all.signed.sub(tx, 1)?;
+        let root = tx.lock(&all.root)?;
+        root.counts[1].add(tx, 5)?
+    };
+}
+
 programs! {
+    "PBox::project": r => {
+        let mut node = r.node.project();
+        let mut next = node.next.project().expect("is there");
+        next.project().project().name.push_str(" and more than fits")?
+    };
+    "PBox<[T]>, Mut::set": r => r.slice.set((5..15).map(string).collect())?;
+    "PBox<[T]>, Mut::take": r => assert_eq!(Mut::take(&mut r.slice)?.into_vec().len(), 4);
+    "PBox<[T]>::project": r => {
+        let mut slice = r.slice.project();
+        slice.reverse()?;
+        slice.iter_mut().try_for_each(|mut text| text.push_str(" and more than fits"))?
+    };
+    "PBox<[T]>, moved": r => {
+        let moved = Mut::take_moved(&mut r.slice)?;
+        r.slice.set([string(0)].into_iter().collect())?;
+        let _dropped = Mut::replace_moved(&mut r.slice, PBox::default())?;
+        r.slice.set_moved(moved)?
+    };
+    "PBox<str>, Mut::set": r => r.name.set("another name, not the same".into())?;
+    "PBox<str>, Mut::take": r => assert_eq!(*Mut::take(&mut r.name)?, *"a name");
+
+    "PShared::new": r => r.shared.push(PShared::new(string(9)))?;
+    "PShared::share": r, tx, _all => {
+        let again = r.shared[0].share(tx)?;
+        r.shared.push_moved(again)?
+    };
+    "PShared::share, dropped": r, tx, _all => {
+        drop(r.shared[0].share(tx)?);
+        r.shared.pop()?
+    };
+    "PShared, the last owner goes": r => r.shared.clear()?;
+    "PShared, Mut::take": r => assert_eq!(Mut::take(&mut r.shared)?.len(), 3);
+    "PShared, one owner is taken out": r => assert_eq!(**r.shared.remove(0)?, *string(0));
+    "PShared, moved": r, tx, _all => {
+        let again = r.shared[1].share(tx)?;
+        let moved = Mut::take_moved(&mut r.shared)?;
+        r.shared.set_moved(moved)?;
+        r.shared.insert_moved(0, again)?;
+        r.shared.truncate(1)?
+    };
+
+    "PRcu::project": r => r.versions.get_mut(0).expect("is there").project().push_str(" and more than fits")?;
+    "PRcu, Mut::set": r => r.versions.get_mut(0).expect("is there").set(PRcu::new(string(7)))?;
+    "PRcu, Mut::take": r => assert_eq!(Mut::take(&mut r.versions)?.len(), 2);
+    "PRcu, moved": r => {
+        r.versions.push(PRcu::new(string(1)))?;
+        r.versions.swap_elements(0, 2)?;
+        let moved = r.versions.remove_moved(1)?;
+        r.versions.push_moved(moved)?
+    };
+    "PRcu, released": r => r.versions.clear()?;
+
+    "PAtomicU64::add": _r, tx, all => all.number.add(tx, 3)?;
+    "PAtomicU64::sub": _r, tx, all => all.number.sub(tx, 3)?;
+    "PAtomicU64::max": _r, tx, all => all.number.max(tx, 99)?;
+    "PAtomicU64::min": _r, tx, all => all.number.min(tx, 9)?;
+    "PAtomicU64::and": _r, tx, all => all.number.and(tx, 8)?;
+    "PAtomicU64::or": _r, tx, all => all.number.or(tx, 7)?;
+    "PAtomicU64::xor": _r, tx, all => all.number.xor(tx, 12)?;
+    "PAtomicU64::store": _r, tx, all => all.number.store(tx, 12)?;
+    "PAtomicI64::add": _r, tx, all => all.signed.add(tx, -3)?;
+    "PAtomicI64::sub": _r, tx, all => all.signed.sub(tx, 3)?;
+    "PAtomicI64::max": _r, tx, all => all.signed.max(tx, -1)?;
+    "PAtomicI64::min": _r, tx, all => all.signed.min(tx, -9)?;
+    "PAtomicI64::and": _r, tx, all => all.signed.and(tx, 8)?;
+    "PAtomicI64::or": _r, tx, all => all.signed.or(tx, 1)?;
+    "PAtomicI64::xor": _r, tx, all => all.signed.xor(tx, 12)?;
+    "PAtomicI64::store": _r, tx, all => all.signed.store(tx, 12)?;
+    "an atomic, Mut::set": r => r.counts.get_mut(1).expect("is there").set(PAtomicU64::new(5))?;
+    "steps on what moves": r, tx, _all => {
+        r.counts[0].add(tx, 5)?;
+        r.counts[2].store(tx, 7)?;
+        r.counts.reserve(100)?;
+        r.counts[1].max(tx, 70)?;
+        r.counts.remove(1)?;
+        r.counts[1].add(tx, 1)?
+    };
+
     "DerefMut": r => *r.number += 1;
     "Mut::set": r => r.node.set(node(&["a", "b"]))?;
     "Mut::replace": r => assert_eq!(*Mut::replace(&mut r.node, node(&["a"]))?.name, *"one");
@@ -435,7 +582,11 @@ const SIZE: u64 = 4 << 20;
 const KINDS: [SimKind; 2] = [SimKind::Disk, SimKind::Dax];
 const NEVER: u64 = u64::MAX / 2;
 
-type Bank = Heap<PMutex<Root>>;
+type Bank = Heap<All>;
+
+fn run(heap: &Bank, program: Program) -> Result<()> {
+    heap.transaction(|tx| program(tx, heap.root()))
+}
 
 fn open(
     memory: &Arc<SimMemory>,
@@ -460,7 +611,13 @@ fn open(
 fn filled(kind: SimKind) -> (Arc<SimMemory>, Image) {
     let memory = SimMemory::new(SIZE);
     let (heap, medium) = open(&memory, kind, Image::default(), false);
-    heap.update(fill).expect("commits");
+    run(&heap, |tx, all| {
+        fill(tx.lock(&all.root)?)?;
+        all.number.store(tx, 40)?;
+        all.signed.store(tx, -4)?;
+        all.version.replace(tx, (0..3).map(string).collect())
+    })
+    .expect("commits");
     let image = medium.inner.image();
     drop(heap);
     (memory, image)
@@ -469,7 +626,7 @@ fn filled(kind: SimKind) -> (Arc<SimMemory>, Image) {
 fn now(heap: &Bank) -> String {
     // On another thread: the lock is free.
     std::thread::scope(|scope| {
-        let read = scope.spawn(|| state(&heap.read()));
+        let read = scope.spawn(|| state(heap.root()));
         read.join().expect("no panic")
     })
 }
@@ -500,7 +657,7 @@ fn leaves_no_trace(heap: &Bank, what: &str, fail: impl Fn() -> Result<()>) {
 /// How the state of the heap is after an undisturbed run.
 fn expected(memory: &Arc<SimMemory>, kind: SimKind, image: &Image, program: Program) -> String {
     let (heap, _medium) = open(memory, kind, image.clone(), false);
-    heap.update(program).expect("commits");
+    run(&heap, program).expect("commits");
     heap.check().expect("passes");
     now(&heap)
 }
@@ -514,32 +671,32 @@ fn what_fails_inside_of_a_transaction_leaves_no_trace() {
     let mut allocations = 0;
     for kind in KINDS {
         let (memory, image) = filled(kind);
-        for &(name, program) in PROGRAMS {
+        for &(name, program) in PROGRAMS.iter().chain(BESIDE) {
             let expected = expected(&memory, kind, &image, program);
             let (heap, _medium) = open(&memory, kind, image.clone(), false);
             let what = |how: &str| format!("{name}, {kind:?}: {how}");
 
             leaves_no_trace(&heap, &what("an error"), || {
-                heap.update(|root| {
-                    program(root)?;
+                heap.transaction(|tx| {
+                    program(tx, heap.root())?;
                     Err(Error::abort("on purpose"))
                 })
             });
             leaves_no_trace(&heap, &what("a panic"), || {
                 let panicking = AssertUnwindSafe(|| {
-                    heap.update(|root| {
-                        program(root)?;
+                    heap.transaction(|tx| {
+                        program(tx, heap.root())?;
                         resume_unwind(Box::new("on purpose"))
                     })
                 });
                 catch_unwind(panicking).unwrap_or(Err(Error::Busy))
             });
             leaves_no_trace(&heap, &what("a full log"), || {
-                fault::with("append", 0, || heap.update(program)).0
+                fault::with("append", 0, || run(&heap, program)).0
             });
             // Each allocation in turn, until there are no more.
             for nth in 0.. {
-                let run = || fault::with("alloc", nth, || heap.update(program));
+                let run = || fault::with("alloc", nth, || run(&heap, program));
                 let before = traces(&heap);
                 let (ended, struck) = run();
                 if !struck {
@@ -553,7 +710,7 @@ fn what_fails_inside_of_a_transaction_leaves_no_trace() {
                 // The same as a part of a transaction that goes on.
                 let goes_on = fault::with("alloc", nth, || {
                     heap.transaction(|tx| {
-                        let part = tx.savepoint(|tx| program(tx.lock(heap.root())?));
+                        let part = tx.savepoint(|tx| program(tx, heap.root()));
                         assert!(part.is_err(), "{how}");
                         Ok(())
                     })
@@ -568,7 +725,7 @@ fn what_fails_inside_of_a_transaction_leaves_no_trace() {
     }
     println!(
         "{} programs, {allocations} allocations failed",
-        PROGRAMS.len()
+        PROGRAMS.len() + BESIDE.len()
     );
 }
 
@@ -578,7 +735,7 @@ fn after_an_error_of_the_medium_exactly_what_was_committed_is_there() {
     let mut steps = 0;
     for kind in KINDS {
         let (memory, image) = filled(kind);
-        for (i, &(name, program)) in PROGRAMS.iter().enumerate() {
+        for (i, &(name, program)) in PROGRAMS.iter().chain(BESIDE).enumerate() {
             let expected = expected(&memory, kind, &image, program);
             // All steps of the commit, and some of the checkpoint's many.
             let steps_to_try = std::iter::successors(Some(0), |nth| Some(nth + 1 + nth / 4));
@@ -588,7 +745,7 @@ fn after_an_error_of_the_medium_exactly_what_was_committed_is_there() {
                 let before = now(&heap);
                 medium.arm(nth);
                 // With a checkpoint, whose steps fail too.
-                let ended = heap.update(program);
+                let ended = run(&heap, program);
                 let committed = ended.is_ok();
                 let ended = ended.and_then(|()| heap.checkpoint());
                 let struck = medium.has_struck();
@@ -598,8 +755,8 @@ fn after_an_error_of_the_medium_exactly_what_was_committed_is_there() {
                     assert!(ended.is_err(), "{what}");
                     steps += 1;
                     // It may be poisoned by now, and then says so. It shows nothing else than what is committed.
-                    let again = heap.update(|mut root| {
-                        *root.project().number += 0;
+                    let again = heap.transaction(|tx| {
+                        *tx.lock(&heap.root().root)?.project().number += 0;
                         Ok(())
                     });
                     if again.is_ok() {
@@ -618,7 +775,7 @@ fn after_an_error_of_the_medium_exactly_what_was_committed_is_there() {
                 assert!(is_before || found == expected, "{what}: {found}");
                 // Where nobody was told and it is not there, it can be run again.
                 if is_before && before != expected {
-                    heap.update(program).expect("commits");
+                    run(&heap, program).expect("commits");
                     assert_eq!(now(&heap), expected, "{what}");
                 }
                 if !struck {
@@ -627,5 +784,8 @@ fn after_an_error_of_the_medium_exactly_what_was_committed_is_there() {
             }
         }
     }
-    println!("{} programs, {steps} steps failed", PROGRAMS.len());
+    println!(
+        "{} programs, {steps} steps failed",
+        PROGRAMS.len() + BESIDE.len()
+    );
 }
