@@ -5,14 +5,15 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::Arc;
 
 const PAGE: usize = 4096;
 
-/// A file; pages that are not there are zeroes.
+/// A file; pages that are not there are zeroes, and clones share what they have not changed.
 #[derive(Clone)]
 pub(crate) struct Image {
     len: u64,
-    pages: BTreeMap<usize, Box<[u8; PAGE]>>,
+    pages: BTreeMap<usize, Arc<[u8; PAGE]>>,
     /// Home offset 0 in the file.
     home: usize,
 }
@@ -40,6 +41,16 @@ impl Choices for Seeded {
     }
 }
 
+/// The pages of a range: which, from where in it, and which part of the range that is.
+fn parts(range: Range<usize>) -> impl Iterator<Item = (usize, usize, Range<usize>)> {
+    let pages = range.start / PAGE..range.end.div_ceil(PAGE);
+    pages.map(move |page| {
+        let start = range.start.max(page * PAGE);
+        let end = range.end.min((page + 1) * PAGE);
+        (page, start % PAGE, start - range.start..end - range.start)
+    })
+}
+
 impl Image {
     pub(crate) fn read(path: &Path) -> Image {
         let bytes = std::fs::read(path).expect("read");
@@ -47,7 +58,7 @@ impl Image {
         let pages = pages.filter(|(_, page)| page.iter().any(|byte| *byte != 0));
         let mut image = Image {
             len: bytes.len() as u64,
-            pages: pages.map(|(at, page)| (at, Box::new(*page))).collect(),
+            pages: pages.map(|(at, page)| (at, Arc::new(*page))).collect(),
             home: 0,
         };
         image.home = image.word(48) as usize;
@@ -67,12 +78,13 @@ impl Image {
     }
 
     fn bytes(&self, range: Range<usize>) -> Vec<u8> {
-        let byte = |at: usize| {
-            self.pages
-                .get(&(at / PAGE))
-                .map_or(0, |page| page[at % PAGE])
-        };
-        range.map(byte).collect()
+        let mut bytes = vec![0; range.len()];
+        for (page, at, part) in parts(range) {
+            if let Some(page) = self.pages.get(&page) {
+                bytes[part.clone()].copy_from_slice(&page[at..at + part.len()]);
+            }
+        }
+        bytes
     }
 
     fn word(&self, at: usize) -> u64 {
@@ -80,9 +92,10 @@ impl Image {
     }
 
     fn put(&mut self, at: usize, bytes: &[u8]) {
-        for (at, byte) in (at..).zip(bytes) {
-            let page = self.pages.entry(at / PAGE);
-            page.or_insert_with(|| Box::new([0; PAGE]))[at % PAGE] = *byte;
+        for (page, at, part) in parts(at..at + bytes.len()) {
+            let page = self.pages.entry(page);
+            let page = Arc::make_mut(page.or_insert_with(|| Arc::new([0; PAGE])));
+            page[at..at + part.len()].copy_from_slice(&bytes[part]);
         }
     }
 
