@@ -7,8 +7,8 @@
 #![cfg(not(loom))]
 
 use bartender::{
-    Error, Heap, Mut, PAtomicI64, PAtomicU64, PBTreeMap, PBox, PHashMap, PHashSet, PMutex, PRcu,
-    PShared, PString, PVec, PVecDeque, Persist, Result, Tx,
+    Error, Heap, Mut, PAtomicI64, PAtomicU64, PBTreeMap, PBTreeSet, PBox, PHashMap, PHashSet,
+    PMutex, PRcu, PShared, PString, PVec, PVecDeque, Persist, Result, Tx,
 };
 use bartender_pm::medium::sim::{Image, SimKind, SimMedium, SimMemory};
 use bartender_pm::{LogStyle, Medium, MediumKind, ViewSource, fault, mutant};
@@ -67,6 +67,7 @@ struct Root {
     numbers: PVec<u64>,
     tree: PBTreeMap<u64, PString>,
     above: PBTreeMap<u64, PString>,
+    order: PBTreeSet<PString>,
     slice: PBox<[PString]>,
     name: PBox<str>,
     shared: PVec<PShared<PString>>,
@@ -114,6 +115,8 @@ fn fill(mut root: Mut<'_, Root>) -> Result<()> {
     counts.extend((0..3).map(PAtomicU64::new))?;
     tree.extend((0..31).map(|n| (2 * n, string(n))))?;
     above.extend((30..34).map(|n| (n, string(n))))?;
+    let mut order = root.order;
+    order.extend((10..70).map(string))?;
     ring.extend((0..5).map(string))?;
     (5..7).try_for_each(|n| ring.push_front(string(n)))?;
     numbers.extend([3, 1, 1, 2, 2, 2, 9])?;
@@ -158,7 +161,7 @@ fn state(all: &All) -> String {
         root.name,
     );
     format!(
-        "{words} {} {:?} {:?} {:?} {:?} {:?} {map:?} {names:?} {set:?} {:?} {:?} {:?} {:?}",
+        "{words} {} {:?} {:?} {:?} {:?} {:?} {map:?} {names:?} {set:?} {:?} {:?} {:?} {:?} {:?}",
         root.number,
         nodes(&root.node),
         nodes(&root.other),
@@ -169,6 +172,7 @@ fn state(all: &All) -> String {
         root.numbers,
         root.tree,
         root.above,
+        root.order,
     )
 }
 
@@ -477,6 +481,9 @@ programs! {
         r.set.insert_moved(moved)?
     };
     "PHashSet::retain": r => r.set.retain(|text| text.contains('2'))?;
+    "PHashSet::extract_if": r => {
+        assert_eq!(r.set.extract_if(|text| text.contains('2'))?.count(), 1)
+    };
     "PHashSet::drain": r => assert_eq!(r.set.drain()?.count(), 3);
     "PHashSet::extend": r => r.set.extend((2..20).map(string))?;
 
@@ -500,11 +507,44 @@ programs! {
         let moved = r.tree.split_off_moved(&20)?;
         r.above.set_moved(moved)?
     };
+    "PBTreeMap::extract_if": r => {
+        assert_eq!(r.tree.extract_if(10..40, |n, _| n % 3 == 0)?.count(), 5)
+    };
     "PBTreeMap::remove_moved, insert_moved": r => {
         let moved = r.tree.remove_moved(&4)?.expect("is there");
         r.above.insert_moved(99, moved)?;
         let moved = r.tree.pop_last_moved()?.expect("is there");
         let _replaced = r.above.insert_moved(30, moved)?;
+    };
+
+    "PBTreeSet::insert, extend": r => {
+        r.order.insert(string(5))?;
+        r.order.extend((60..100).map(string))?
+    };
+    "PBTreeSet::replace_value": r => r.order.replace_value(string(20))?;
+    "PBTreeSet::remove, take_value": r => {
+        r.order.remove(&*string(20))?;
+        r.order.take_value(&*string(21))?
+    };
+    "PBTreeSet::pop_first, pop_last": r => { r.order.pop_first()?; r.order.pop_last()? };
+    "PBTreeSet::clear": r => r.order.clear()?;
+    "PBTreeSet::retain": r => r.order.retain(|text| text.contains('2'))?;
+    "PBTreeSet::extract_if": r => {
+        assert_eq!(r.order.extract_if(string(20).., |text| text.contains('3'))?.count(), 14)
+    };
+    "PBTreeSet::remove_moved, insert_moved": r => {
+        let moved = r.order.remove_moved(&*string(20))?.expect("is there");
+        r.order.remove(&*string(21))?;
+        r.order.insert_moved(moved)?;
+        let moved = r.order.pop_first_moved()?.expect("is there");
+        r.order.insert_moved(moved)?;
+        let moved = r.order.pop_last_moved()?.expect("is there");
+        r.order.insert(string(69))?;
+        assert!(!r.order.insert_moved(moved)?)
+    };
+    "PBTreeSet::split_off_moved": r => {
+        let moved = r.order.split_off_moved(&*string(40))?;
+        r.order.set_moved(moved)?
     };
 }
 

@@ -149,6 +149,9 @@ fn apply(op: &Op, root: &mut Mut<'_, Root>, twin: &mut HashSet<String>) -> Resul
         7 if m < 40 => {
             set.retain(|value| value.len() % 2 == 0)?;
             twin.retain(|value| value.len() % 2 == 0);
+            let gone = set.extract_if(|value| value.ends_with('1'))?;
+            let twins: Vec<_> = twin.extract_if(|value| value.ends_with('1')).collect();
+            assert_eq!(sorted(gone), sorted(twins));
         }
         8 if m < 30 => assert_eq!(sorted(set.drain()?), sorted(twin.drain())),
         9 => {

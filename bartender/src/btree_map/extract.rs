@@ -1,6 +1,10 @@
-//! Taking entries of an owned [`PBTreeMap`] out while going through it.
+//! Taking entries of a [`PBTreeMap`] out while going through it.
 
 use super::PBTreeMap;
+use crate::__private::mut_at;
+use crate::error::Result;
+use crate::mutref::Mut;
+use crate::persist::Persist;
 use crate::raw::tree::{self, Cursor};
 use std::fmt;
 use std::iter::FusedIterator;
@@ -83,5 +87,50 @@ impl<K: Ord, V, R: RangeBounds<K>, F: FnMut(&K, &mut V) -> bool> FusedIterator
 impl<K, V, R, F> fmt::Debug for ExtractIf<'_, K, V, R, F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ExtractIf").finish_non_exhaustive()
+    }
+}
+
+impl<K: Persist + Ord, V: Persist> Mut<'_, PBTreeMap<K, V>> {
+    /// Takes the entries in `range` of which `leaves` says so out, by rising keys, as owned values. All questions come
+    /// before the first change.
+    ///
+    /// # Errors
+    ///
+    /// A lock inside an entry that leaves or is moved is held by an older transaction; the transaction can only abort then.
+    ///
+    /// # Panics
+    ///
+    /// As [`PBTreeMap::range`].
+    pub fn extract_if<R: RangeBounds<K>>(
+        &mut self,
+        range: R,
+        mut leaves: impl FnMut(&K, Mut<'_, V>) -> bool,
+    ) -> Result<std::vec::IntoIter<(K, V)>> {
+        let tx = Mut::tx(self);
+        let mut between = self.between(&range);
+        let mut cursor = between.clone().into_front();
+        let (mut answers, mut count) = (Vec::new(), 0);
+        // SAFETY: the places are of this map, which is borrowed for changing by this transaction, and changed through the
+        // cursor only; `leaves` gets no other way to it. There are as many entries behind the cursor as were asked of.
+        unsafe {
+            while let Some((key, value)) = between.next() {
+                let leaves = leaves(&*key, mut_at(value, tx));
+                answers.push(leaves);
+                count += usize::from(leaves);
+            }
+            let mut entries = Vec::with_capacity(count);
+            for leaves in answers {
+                let Some(level) = cursor.next_level() else {
+                    break;
+                };
+                if leaves {
+                    entries.push(self.remove_at(&mut cursor, level)?);
+                    cursor.settle(level);
+                } else {
+                    cursor.pass(level);
+                }
+            }
+            Ok(entries.into_iter())
+        }
     }
 }

@@ -164,6 +164,69 @@ impl<K: Persist + Ord, V: Persist> Mut<'_, PBTreeMap<K, V>> {
     }
 }
 
+/// Keys that move: what [`PBTreeSet`](crate::PBTreeSet) needs.
+impl<K: Persist + Ord> Mut<'_, PBTreeMap<K, ()>> {
+    /// Takes the key that equals `key`, to be attached somewhere else.
+    pub(crate) fn remove_key_moved<Q: Ord + ?Sized>(&mut self, key: &Q) -> Result<Option<Moved<K>>>
+    where
+        K: Borrow<Q>,
+    {
+        let (mut cursor, Some(level)) = self.tree.place(key) else {
+            return Ok(None);
+        };
+        // SAFETY: the key was found.
+        unsafe { self.key_moved_at(&mut cursor, level) }.map(Some)
+    }
+
+    /// Takes the lowest key, or the highest one.
+    pub(crate) fn pop_key_moved(&mut self, lowest: bool) -> Result<Option<Moved<K>>> {
+        let place = match lowest {
+            true => self.first_place(),
+            false => self.last_place(),
+        };
+        match place {
+            // SAFETY: there is an entry.
+            Some(mut cursor) => unsafe { self.key_moved_at(&mut cursor, 0) }.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Removes the entry at a place and takes its key.
+    ///
+    /// # Safety
+    ///
+    /// As [`remove_moved_at`](Self::remove_moved_at).
+    unsafe fn key_moved_at(
+        &mut self,
+        cursor: &mut Cursor<K, ()>,
+        level: usize,
+    ) -> Result<Moved<K>> {
+        // SAFETY: the key is there once, and its place is given up.
+        unsafe { self.remove_with(cursor, level, |tx, key, _| moved::detach(tx, key)) }
+    }
+
+    /// Attaches a key of this transaction; whether an equal one was not there. If one was, the new one ends.
+    pub(crate) fn insert_key_moved(&mut self, moved: Moved<K>) -> Result<bool> {
+        let tx = Mut::tx(self);
+        moved.attach(tx, |key| {
+            // SAFETY: a copy of the value's bytes, to be read until it has a place. It gets one, or nothing refers to the
+            // value, which is held.
+            unsafe {
+                match self.tree.place(&*key) {
+                    (mut cursor, None) => {
+                        self.insert_stored(&mut cursor, key, &())?;
+                        Ok(true)
+                    }
+                    (_, Some(_)) => {
+                        tx.release(key)?;
+                        Ok(false)
+                    }
+                }
+            }
+        })
+    }
+}
+
 impl<K: Persist + Ord, V: Persist> StoredOccupied<'_, K, V> {
     /// Takes the value, to be attached somewhere else. The key goes.
     ///

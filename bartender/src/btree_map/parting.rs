@@ -157,8 +157,21 @@ impl<K: Persist + Ord, V: Persist> Mut<'_, PBTreeMap<K, V>> {
     where
         K: Borrow<Q>,
     {
+        // SAFETY: the map is nobody's but this one's.
+        self.split_off_with(key, |tx, above| unsafe { moved::detach(tx, above) })
+    }
+
+    /// Takes the entries from `key` on out, as a map that is nobody's; `keep` sees to that.
+    pub(crate) fn split_off_with<Q: Ord + ?Sized, T>(
+        &mut self,
+        key: &Q,
+        keep: impl FnOnce(TxRef<'_>, *mut PBTreeMap<K, V>) -> Result<T>,
+    ) -> Result<T>
+    where
+        K: Borrow<Q>,
+    {
         let cursor = self.tree.edge(key, false);
-        // Made of blocks of the region, and nobody's until it is detached.
+        // Made of blocks of the region, and so never dropped.
         let mut above = ManuallyDrop::new(PBTreeMap::<K, V>::new());
         let tx = Mut::tx(self);
         let unfinished = Unfinished(tx);
@@ -175,10 +188,10 @@ impl<K: Persist + Ord, V: Persist> Mut<'_, PBTreeMap<K, V>> {
                 tree.write(below);
                 above.tree = rest;
             }
-            let moved = moved::detach(tx, &raw mut *above)?;
-            std::mem::forget(unfinished);
-            Ok(moved)
         }
+        let kept = keep(tx, &raw mut *above)?;
+        std::mem::forget(unfinished);
+        Ok(kept)
     }
 
     /// Moves the entries behind a place to the end of another tree, and holds the locks in them.

@@ -7,9 +7,11 @@ use super::PBTreeSet;
 use crate::__private::{mut_at, parts};
 use crate::btree_map::PBTreeMap;
 use crate::error::Result;
+use crate::moved::{self, Moved};
 use crate::mutref::Mut;
 use crate::persist::Persist;
 use std::borrow::Borrow;
+use std::ops::RangeBounds;
 
 /// Stored sets. Each method that changes something has effect when the transaction commits;
 /// none has a barrier of its own.
@@ -121,5 +123,86 @@ impl<T: Persist + Ord> Mut<'_, PBTreeSet<T>> {
     /// As `Mut<'_, PBTreeMap<K, V>>::append`.
     pub fn append(&mut self, other: &mut Mut<'_, PBTreeSet<T>>) -> Result<()> {
         self.map().append(&mut other.map())
+    }
+
+    /// Takes the values in `range` of which `leaves` says so out, rising, as owned values. All questions come before the
+    /// first change.
+    ///
+    /// # Errors
+    ///
+    /// As [`remove`](Self::remove).
+    ///
+    /// # Panics
+    ///
+    /// As [`PBTreeSet::range`].
+    pub fn extract_if<R: RangeBounds<T>>(
+        &mut self,
+        range: R,
+        mut leaves: impl FnMut(&T) -> bool,
+    ) -> Result<std::vec::IntoIter<T>> {
+        let entries = self.map().extract_if(range, |value, _| leaves(value))?;
+        Ok(entries
+            .map(|(value, ())| value)
+            .collect::<Vec<_>>()
+            .into_iter())
+    }
+}
+
+/// Moving inside the region. What values own is not copied.
+impl<T: Persist + Ord> Mut<'_, PBTreeSet<T>> {
+    /// Takes the value that equals `value`, to be attached somewhere else.
+    ///
+    /// # Errors
+    ///
+    /// A lock inside a value that is moved is held by an older transaction; the transaction can only abort then.
+    pub fn remove_moved<Q: Ord + ?Sized>(&mut self, value: &Q) -> Result<Option<Moved<T>>>
+    where
+        T: Borrow<Q>,
+    {
+        self.map().remove_key_moved(value)
+    }
+
+    /// Takes the lowest value, to be attached somewhere else.
+    ///
+    /// # Errors
+    ///
+    /// As [`remove_moved`](Self::remove_moved).
+    pub fn pop_first_moved(&mut self) -> Result<Option<Moved<T>>> {
+        self.map().pop_key_moved(true)
+    }
+
+    /// Takes the highest value, to be attached somewhere else.
+    ///
+    /// # Errors
+    ///
+    /// As [`remove_moved`](Self::remove_moved).
+    pub fn pop_last_moved(&mut self) -> Result<Option<Moved<T>>> {
+        self.map().pop_key_moved(false)
+    }
+
+    /// Attaches a value of this transaction; whether an equal one was not there. One that was there stays, and the
+    /// new one is freed when the transaction is durable.
+    ///
+    /// # Errors
+    ///
+    /// The region is full, or the value is not of this transaction: the transaction that the value is of can only abort
+    /// then.
+    pub fn insert_moved(&mut self, moved: Moved<T>) -> Result<bool> {
+        self.map().insert_key_moved(moved)
+    }
+
+    /// Takes the values from `value` on out, as a set that can be attached somewhere else.
+    ///
+    /// # Errors
+    ///
+    /// As `Mut<'_, PBTreeMap<K, V>>::split_off_moved`, which says what it costs.
+    pub fn split_off_moved<Q: Ord + ?Sized>(&mut self, value: &Q) -> Result<Moved<PBTreeSet<T>>>
+    where
+        T: Borrow<Q>,
+    {
+        self.map().split_off_with(value, |tx, above| {
+            // SAFETY: a set is its map, and this one is nobody's.
+            unsafe { moved::detach(tx, above.cast::<PBTreeSet<T>>()) }
+        })
     }
 }

@@ -135,6 +135,22 @@ impl<T: Persist + Hash + Eq> Mut<'_, PHashSet<T>> {
         Ok(Mut::take(self)?.into_iter())
     }
 
+    /// Takes the values out of which `leaves` says so, as owned values. All questions come before the first change.
+    ///
+    /// # Errors
+    ///
+    /// A lock inside a value is held by an older transaction.
+    pub fn extract_if(
+        &mut self,
+        mut leaves: impl FnMut(&T) -> bool,
+    ) -> Result<std::vec::IntoIter<T>> {
+        let entries = self.map().extract_if(|value, _| leaves(value))?;
+        Ok(entries
+            .map(|(value, ())| value)
+            .collect::<Vec<_>>()
+            .into_iter())
+    }
+
     /// Puts all values of an iterator in.
     ///
     /// # Errors

@@ -74,7 +74,7 @@ pub(crate) const KINDS: [(&str, std::ops::Range<u8>); 8] = [
     ("a map of maps", 38..45),
     ("a tree", 45..58),
     ("two trees of numbers", 58..70),
-    ("an ordered set", 70..76),
+    ("an ordered set", 70..80),
 ];
 
 fn words(op: &Op, words: &mut Mut<'_, PVec<PString>>, twin: &mut Vec<String>) -> Result<()> {

@@ -54,8 +54,20 @@ pub(super) fn tree(
         8 => {
             let keep =
                 |v: &[u32]| v.iter().fold(0, |a: u32, n| a.wrapping_add(*n)) % 3 != number % 3;
-            ours.retain(|_, v| keep(&v))?;
-            twin.retain(|_, v| keep(v));
+            if number % 2 == 0 {
+                ours.retain(|_, v| keep(&v))?;
+                twin.retain(|_, v| keep(v));
+                return Ok(());
+            }
+            let gone = ours.extract_if(ours_key().., |_, v| !keep(&v))?;
+            let plain = |(k, v): (PString, PVec<u32>)| (k.into_string(), v.into_vec());
+            let gone: BTreeMap<_, _> = gone.map(plain).collect();
+            assert!(
+                twin.range(key.clone()..)
+                    .filter(|(_, v)| !keep(v))
+                    .eq(&gone)
+            );
+            twin.retain(|k, v| *k < key || keep(v));
         }
         9 if text.is_empty() => {
             ours.clear()?;
@@ -158,7 +170,7 @@ pub(super) fn set(
 ) -> Result<()> {
     let (which, at, number, _) = op;
     let key = key(*at);
-    match (which - 70) % 6 {
+    match (which - 70) % 10 {
         0 | 1 => assert_eq!(ours.insert(key.as_str().into())?, twin.insert(key)),
         2 => assert_eq!(ours.remove(key.as_str())?, twin.remove(&key)),
         3 => {
@@ -169,6 +181,41 @@ pub(super) fn set(
         4 => {
             ours.retain(|value| value.len() % 2 == usize::from(number.is_multiple_of(2)))?;
             twin.retain(|value| value.len() % 2 == usize::from(number.is_multiple_of(2)));
+        }
+        5 => {
+            let many = |value: &str| value.len() % 3 == *at % 3;
+            let gone = ours.extract_if(.., |value| many(value))?;
+            let gone: Vec<_> = gone.map(PString::into_string).collect();
+            assert!(twin.iter().filter(|value| many(value)).eq(&gone));
+            twin.retain(|value| !many(value));
+        }
+        6 => {
+            let above = ours.split_off_moved(key.as_str())?;
+            let twins = twin.split_off(&key);
+            let above = above.into_owned()?;
+            assert!(
+                above
+                    .iter()
+                    .map(|value| &**value)
+                    .eq(twins.iter().map(String::as_str))
+            );
+            ours.extend(above.into_iter().skip(1))?;
+            twin.extend(twins.into_iter().skip(1));
+        }
+        7 => {
+            // Out, and in again: once more, it is there already.
+            if let Some(moved) = ours.remove_moved(key.as_str())? {
+                assert!(ours.insert_moved(moved)?);
+            }
+            if let Some(first) = ours.pop_first_moved()? {
+                ours.insert(twin.first().expect("is there").as_str().into())?;
+                assert!(!ours.insert_moved(first)?);
+            }
+        }
+        8 => {
+            let last = ours.pop_last_moved()?;
+            let last = last.map(|last| last.into_owned()).transpose()?;
+            assert_eq!(last.map(PString::into_string), twin.pop_last());
         }
         _ => {
             assert_eq!(
