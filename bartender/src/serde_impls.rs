@@ -1,8 +1,14 @@
-//! Feature `serde`: collections, boxes and locks are written as their `std` twins are, and read from the same forms.
+//! Feature `serde`: collections, boxes, locks and numbers are written as their `std` twins are, and read from the same forms.
+//!
+//! What is shared is written as what it is, wherever it is met, as an `Arc`: what is read has an owner for each place. A
+//! `PRcu` is written as its version of now.
 //!
 //! What is stored is written where it is; what is read is an owned value. Lengths that an input claims are not
 //! believed: room is made as elements come.
 
+use crate::atomic::{PAtomicI64, PAtomicU64};
+#[cfg(target_pointer_width = "64")]
+use crate::atomic::{PAtomicIsize, PAtomicUsize};
 use crate::btree_map::PBTreeMap;
 use crate::btree_set::PBTreeSet;
 use crate::hash_map::PHashMap;
@@ -10,6 +16,8 @@ use crate::hash_set::PHashSet;
 use crate::lock::{PMutex, PRwLock};
 use crate::pbox::{Boxed, PBox};
 use crate::persist::Persist;
+use crate::rcu::PRcu;
+use crate::shared::PShared;
 use crate::string::PString;
 use crate::vec::PVec;
 use crate::vec_deque::PVecDeque;
@@ -137,8 +145,20 @@ impl<'de> Deserialize<'de> for PBox<str> {
     }
 }
 
-/// As std's: the value inside, read under the lock.
-macro_rules! lock {
+impl<T: Persist + Serialize> Serialize for PShared<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        (**self).serialize(serializer)
+    }
+}
+
+impl<'de, T: Persist + Deserialize<'de>> Deserialize<'de> for PShared<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        T::deserialize(deserializer).map(PShared::new)
+    }
+}
+
+/// The value inside, read under the lock, as std's; or the version that was committed last.
+macro_rules! read {
     ($($name:ident)*) => {$(
         impl<T: Persist + Serialize> Serialize for $name<T> {
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -155,4 +175,32 @@ macro_rules! lock {
     )*};
 }
 
-lock!(PMutex PRwLock);
+read!(PMutex PRwLock PRcu);
+
+/// A number, as the last durable commit left it.
+macro_rules! number {
+    ($($name:ident $type:ident;)*) => {$(
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                self.try_load().map_err(S::Error::custom)?.serialize(serializer)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                $type::deserialize(deserializer).map($name::new)
+            }
+        }
+    )*};
+}
+
+number! {
+    PAtomicU64 u64;
+    PAtomicI64 i64;
+}
+
+#[cfg(target_pointer_width = "64")]
+number! {
+    PAtomicUsize usize;
+    PAtomicIsize isize;
+}

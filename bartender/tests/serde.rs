@@ -2,13 +2,15 @@
 //! back from either.
 
 use bartender::{
-    PBTreeMap, PBTreeSet, PBox, PHashMap, PHashSet, PMutex, PRwLock, PString, PVec, PVecDeque,
+    Heap, PAtomicI64, PAtomicIsize, PAtomicU64, PAtomicUsize, PBTreeMap, PBTreeSet, PBox, PHashMap,
+    PHashSet, PMutex, PRcu, PRwLock, PShared, PString, PVec, PVecDeque, Persist,
 };
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::fmt::Debug;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicI64, AtomicIsize, AtomicU64, AtomicUsize};
 
 #[track_caller]
 fn same<P, S>(ours: P, twin: S)
@@ -79,6 +81,73 @@ fn locks_are_what_they_guard() {
     );
     let read: PRwLock<PVec<i32>> = serde_json::from_str(&twin).unwrap();
     assert_eq!(read.into_inner(), [1]);
+}
+
+#[test]
+fn what_is_shared_replaced_or_counted_is_written_by_its_value() {
+    same(PShared::new(PString::from("x")), "x".to_owned());
+    same(
+        PVec::from([PShared::new(1u8), PShared::new(2)]),
+        vec![1u8, 2],
+    );
+    fn number<P: Serialize + DeserializeOwned, S: Serialize>(ours: P, twin: S) {
+        let json = serde_json::to_string(&twin).unwrap();
+        assert_eq!(serde_json::to_string(&ours).unwrap(), json);
+        let read: P = serde_json::from_str(&json).unwrap();
+        let bytes = bincode::serialize(&twin).unwrap();
+        assert_eq!(bincode::serialize(&read).unwrap(), bytes);
+        let read: P = bincode::deserialize(&bytes).unwrap();
+        assert_eq!(serde_json::to_string(&read).unwrap(), json);
+        assert!(serde_json::from_str::<P>("\"text\"").is_err());
+    }
+    number(PAtomicU64::new(u64::MAX), AtomicU64::new(u64::MAX));
+    number(PAtomicI64::new(i64::MIN), AtomicI64::new(i64::MIN));
+    number(PAtomicUsize::new(7), AtomicUsize::new(7));
+    number(PAtomicIsize::new(-7), AtomicIsize::new(-7));
+    number(PRcu::new((1u8, -1i64)), (1u8, -1i64));
+}
+
+#[derive(Persist, Default, Serialize, Deserialize)]
+#[repr(C)]
+struct Site {
+    hits: PAtomicU64,
+    config: PRcu<PString>,
+    pages: PMutex<PVec<PShared<PString>>>,
+}
+
+#[test]
+fn what_is_stored_is_written_as_it_was_committed() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = Heap::<Site>::options().max_size(8 << 20);
+    let heap = options.open(folder.path().join("r")).unwrap();
+    let text = || serde_json::to_string(heap.root()).unwrap();
+    assert_eq!(text(), r#"{"hits":0,"config":"","pages":[]}"#);
+    heap.transaction(|tx| {
+        let site = heap.root();
+        site.hits.add(tx, 3)?;
+        site.config.replace(tx, "new".into())?;
+        // Not before it is committed.
+        let both = serde_json::to_string(&(&site.hits, &site.config));
+        assert_eq!(both.unwrap(), r#"[0,""]"#);
+        let mut pages = tx.lock(&site.pages)?;
+        pages.push(PShared::new("page".into()))?;
+        let again = pages[0].share(tx)?;
+        pages.push_moved(again)
+    })
+    .unwrap();
+    assert_eq!(
+        text(),
+        r#"{"hits":3,"config":"new","pages":["page","page"]}"#
+    );
+    let read: Site = serde_json::from_str(&text()).unwrap();
+    assert_eq!(serde_json::to_string(&read).unwrap(), text());
+    // Each place has an owner of its own, as with `Arc`.
+    assert!(
+        read.pages
+            .read()
+            .iter()
+            .all(|page| PShared::owners(page) == 1)
+    );
 }
 
 #[test]
