@@ -485,6 +485,9 @@ impl Options {
             }
             recover::recover(&*medium, &header, home_size, style, replica, at_once)?
         };
+        if style == LogStyle::Lanes && !self.read_only {
+            recovered.take_home(&*medium, &mut header)?;
+        }
         header.generation += 1;
         if self.replicated.is_some() && replica && !crate::mutant::is("keep_links") {
             recovered.drop_links();

@@ -8,9 +8,13 @@
 //! acknowledged, and no other depended on it, because locks are released when a
 //! record is durable; on a stream nothing may be missing). Older bytes are not:
 //! the home may be further than the header that counts, whose newer copy was
-//! torn, and must not be taken back. The log stays as it is until the next
-//! checkpoint has made the home durable, so a crash during or after recovery
+//! torn, and must not be taken back. The log stays as it is until the
+//! home was made durable, so a crash during or after recovery
 //! is recovered the same way: the pass is idempotent.
+//!
+//! On lanes that is at once ([`Recovered::take_home`]): the lines that were replayed are made durable, and the header,
+//! which has to be written anyhow, says that the log is empty. Whoever dies soon after leaves nothing to be replayed once
+//! more. On a stream it would cost a barrier of the whole file: there the first checkpoint does it.
 //!
 //! Before anybody is answered, two things are made durable: the last records
 //! (found in a cache that a dead process left, they might otherwise be lost
@@ -22,8 +26,10 @@
 //! opening may. The same is true of extents, whose bytes have to read back as they were
 //! written: what was loaded in bulk takes as long to read as it is large. What is left of both ([`Rest`]) is
 //! looked at beside the program, which may read meanwhile; but nothing is appended and nothing
-//! taken home before that is done (`log`), so nothing of an extent changes before, and what is found wrong is
-//! found once more by whoever recovers next. No order depends on the looking: an extent was durable before the
+//! more taken home before that is done (`log`), so nothing of an extent changes before, and what is found wrong is
+//! found once more by whoever recovers next: behind the end of a lane it stays where it is, also when
+//! the log was truncated up to there, and a log that names extents which were not read is not
+//! truncated. No order depends on the looking: an extent was durable before the
 //! record that names it, or there is no record. It finds what a medium has done to its bytes since.
 //!
 //! *How much there is to do.* The home is not far behind the log (`shared`), so that what opening has to apply
@@ -34,6 +40,7 @@ use crate::error::{Error, Result};
 use crate::layout::{FLAG_CATCHING_UP, Header, LOG_OFFSET, RECORD_ALIGN, RecordHeader, read_from};
 use crate::log::{Lane, ring_pieces};
 use crate::medium::{LogStyle, Medium};
+use crate::newest::Lines;
 use crate::record::{Change, Parsed};
 use crate::sync::atomic::Ordering;
 use std::mem::size_of;
@@ -53,6 +60,8 @@ pub(crate) struct Recovered {
     pub(crate) behind: Vec<u8>,
     /// What is left to be looked at before anything is appended.
     pub(crate) rest: Rest,
+    /// On lanes, the lines of the home that were replayed.
+    lines: Lines,
     /// Epoch and checksum of the last record of lane 0, in the log or before it.
     pub(crate) before: (u64, u32),
     /// The same of what `committed` names.
@@ -80,6 +89,24 @@ impl Recovered {
         self.before = before;
     }
 
+    /// Makes durable what was replayed, and truncates the log in a header that the caller writes then. Does nothing
+    /// where the log names an extent that has still to be read.
+    pub(crate) fn take_home(&mut self, medium: &dyn Medium, header: &mut Header) -> Result<()> {
+        if self.records == 0 || !self.rest.extents.is_empty() {
+            return Ok(());
+        }
+        if !crate::mutant::is("no_replay_barrier") {
+            medium.persist(&self.lines.ranges(header.home_offset))?;
+        }
+        header.checkpoint = self.next - 1;
+        for (lane, head) in self.lanes.iter().zip(&mut header.heads) {
+            *head = lane.tail.load(Ordering::Relaxed);
+            lane.head.store(*head, Ordering::Relaxed);
+        }
+        (header.before_epoch, header.before_crc) = (self.before.0 as u32, self.before.1);
+        Ok(())
+    }
+
     /// Of a region that was closed.
     pub(crate) fn of_empty_log(header: &Header) -> Recovered {
         let lane = |i| {
@@ -95,6 +122,7 @@ impl Recovered {
             committed: (header.checkpoint, header.heads[0]),
             behind: Vec::new(),
             rest: Rest::default(),
+            lines: Lines::default(),
             before: before(header),
             committed_before: before(header),
         }
@@ -518,6 +546,10 @@ pub(crate) fn recover(
         committed,
         behind,
         rest: left,
+        lines: match style {
+            LogStyle::Lanes => newest.lines(),
+            LogStyle::Stream => Lines::default(),
+        },
         before: last_record,
         committed_before,
     })

@@ -1,7 +1,7 @@
 //! Rules of DESIGN that are about the system around a region: addresses,
 //! space, child processes.
 
-use bartender_pm::{Durability, Error, Options, Record, Region};
+use bartender_pm::{Durability, Error, LogStyle, Options, Record, Region};
 use std::os::unix::fs::MetadataExt;
 
 mod places;
@@ -239,7 +239,12 @@ fn a_death_right_after_recovery_is_recovered_again() {
         drop(region);
         for generation in 2..6 {
             let region = options.open(&crashed).expect("recovers");
-            assert_eq!(region.opened().records, 100 + generation - 2);
+            // On lanes the recovery before has taken home what it replayed.
+            let replayed = match region.log_style() {
+                LogStyle::Lanes if generation > 2 => 1,
+                _ => 100 + generation - 2,
+            };
+            assert_eq!(region.opened().records, replayed);
             for i in 0..100 {
                 // SAFETY: inside the first 2 MiB; one thread.
                 let word = unsafe { region.base().add(4096 + i * 64).cast::<u64>().read() };
