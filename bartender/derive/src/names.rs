@@ -112,6 +112,10 @@ fn advice(path: &Path) -> Option<String> {
             "changes behind a shared reference, where no transaction sees it",
             "use the plain number and change it through `Mut`, or `PAtomicU64` or one of its kin",
         ),
+        "Result" if generic => (
+            "is laid out as the compiler likes, and nothing tells how",
+            "use an enum with `#[repr(C, u8)]`",
+        ),
         "NonNull" if generic => (
             "is a raw pointer, and nothing would keep it valid after the next opening",
             "use `PBox`, or store a key",

@@ -24,6 +24,7 @@ struct Account {
     raw: *const u64,
     call: fn(u64) -> u64,
     since: std::time::Instant,
+    outcome: Result<u64, u32>,
 }
 
 #[derive(Persist)]
