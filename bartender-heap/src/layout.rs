@@ -38,7 +38,7 @@ pub const FIRST_PIECE: u64 = 64 << 20;
 /// First bytes of a heap.
 pub const MAGIC: [u8; 8] = *b"BTHEAP\r\n";
 /// Version of everything in this file.
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
 /// Home offset of the header.
 pub const HEADER: u64 = 0;
 /// Home offset of the table's first piece.
@@ -175,7 +175,7 @@ pub struct RawBox {
 
 const _: () = assert!(size_of::<RawBox>() == 8 && size_of::<Option<RawBox>>() == 8);
 
-/// A stored vector or string: `cap == 0` means no block, and `ptr` dangles (it
+/// A stored vector: `cap == 0` means no block, and `ptr` dangles (it
 /// is the alignment of an element). Else `len` elements stand at `ptr`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -190,6 +190,29 @@ pub struct RawVec {
 
 const _: () = assert!(size_of::<RawVec>() == 24 && align_of::<RawVec>() == 8);
 const _: () = assert!(offset_of!(RawVec, cap) == 8 && offset_of!(RawVec, len) == 16);
+
+/// A stored text. One of at most [`ROOM`](Self::ROOM) bytes may stand in the value itself, from its first byte on; its last
+/// byte is [`SHORT`](Self::SHORT) plus the length then, and what is between is zero. Any other is a [`RawVec`] of bytes, whose
+/// length is below 2⁵⁶.
+#[repr(C, align(8))]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RawStr {
+    /// The text, or a `RawVec`.
+    pub bytes: [u8; RawStr::ROOM],
+    /// Which of the two: see above.
+    pub tag: u8,
+}
+
+impl RawStr {
+    /// Bytes of the longest text that stands in the value itself.
+    pub const ROOM: usize = 23;
+    /// The bit of the tag that is set if the text stands there.
+    pub const SHORT: u8 = 0x80;
+}
+
+const _: () = assert!(size_of::<RawStr>() == size_of::<RawVec>() && align_of::<RawStr>() == 8);
+const _: () = assert!(offset_of!(RawStr, tag) == 23 && offset_of!(RawVec, len) + 7 == 23);
+const _: () = assert!(cfg!(target_endian = "little"));
 
 /// A stored ring of elements: `cap == 0` means no block, `ptr` dangles (it is the alignment of an element) and `head` is 0.
 /// Else the element `i` of `len` stands at place `(head + i) mod cap` of the block, and `head < cap`.

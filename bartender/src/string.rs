@@ -1,9 +1,10 @@
 //! [`PString`]: a string that can be stored.
 //!
-//! A [`PVec`] of bytes that are UTF-8. Owned, it has `String`'s methods; stored, it is read as
+//! Bytes that are UTF-8: up to 23 of them stand in the value itself, more in a [`PVec`] (`text` knows which). Owned, it has `String`'s methods; stored, it is read as
 //! `&str` and changed through the methods of `Mut<'_, PString>`.
 
 mod stored;
+mod text;
 mod traits;
 
 use crate::persist::{Adopt, Evict, Persist, Release};
@@ -12,11 +13,14 @@ use bartender_heap::types::{Kind, SchemaBuilder, Type, TypeRef};
 use std::mem::ManuallyDrop;
 use std::ops::{Deref, DerefMut, RangeBounds};
 use std::string::FromUtf8Error;
+use text::{Short, Text};
 
 /// A growing string, [`String`]'s persistent twin.
 ///
-/// A `PString` that the program owns lives in ordinary memory and behaves like a `String`; both
-/// can be turned into each other without copying a byte. Stored in a region, it is only ever
+/// A text of up to 23 bytes stands in the value itself, which has the 24 bytes of a `String`, and needs no block. A longer
+/// one has a block, and is turned into a `String` and back without copying a byte.
+///
+/// A `PString` that the program owns lives in ordinary memory and behaves like a `String`. Stored in a region, it is only ever
 /// borrowed: `&PString` is a `&str`, and [`Mut<'_, PString>`](crate::Mut) has the methods that
 /// change it, which return `Result`.
 ///
@@ -27,67 +31,91 @@ use std::string::FromUtf8Error;
 /// name.push_str(" Lovelace");
 /// assert_eq!(name, "Ada Lovelace");
 /// ```
-#[derive(Clone, Default)]
 #[repr(transparent)]
 pub struct PString {
     /// Invariant: UTF-8.
-    bytes: PVec<u8>,
+    text: Text,
 }
 
 impl PString {
     /// An empty string. Allocates nothing.
     pub const fn new() -> Self {
-        PString { bytes: PVec::new() }
+        PString {
+            text: Text::short(Short::EMPTY),
+        }
     }
 
     /// An empty string with room for `capacity` bytes.
     pub fn with_capacity(capacity: usize) -> Self {
+        if capacity <= Short::ROOM {
+            return PString::new();
+        }
         PString {
-            bytes: PVec::with_capacity(capacity),
+            text: Text::long(PVec::with_capacity(capacity)),
+        }
+    }
+
+    /// A copy of a text, in the value itself if it is short.
+    #[inline]
+    fn copied(text: &str) -> Self {
+        match Short::of(&[text.as_bytes()]) {
+            Some(short) => PString {
+                text: Text::short(short),
+            },
+            None => String::from(text).into(),
         }
     }
 
     /// Bytes that fit without a new block.
     pub fn capacity(&self) -> usize {
-        self.bytes.capacity()
+        self.text.as_long().map_or(Short::ROOM, PVec::capacity)
     }
 
     /// The text.
     #[inline]
     pub fn as_str(&self) -> &str {
         // SAFETY: the bytes are UTF-8, by the invariant.
-        unsafe { std::str::from_utf8_unchecked(&self.bytes) }
+        unsafe { std::str::from_utf8_unchecked(self.text.bytes()) }
     }
 
     /// The text, to be changed within its length.
     pub fn as_mut_str(&mut self) -> &mut str {
+        let bytes = if self.text.is_short() {
+            self.text.as_short_mut().map(Short::bytes_mut)
+        } else {
+            self.text.as_long_mut().map(PVec::as_mut_slice)
+        };
         // SAFETY: the bytes are UTF-8, and `str` keeps them so.
-        unsafe { std::str::from_utf8_unchecked_mut(&mut self.bytes) }
+        unsafe { std::str::from_utf8_unchecked_mut(bytes.unwrap_or_default()) }
     }
 
-    /// The same text as a `String`; nothing is copied.
+    /// The same text as a `String`; nothing is copied but a short one.
     pub fn into_string(self) -> String {
         // SAFETY: the bytes are UTF-8, by the invariant.
-        unsafe { String::from_utf8_unchecked(self.bytes.into_vec()) }
+        unsafe { String::from_utf8_unchecked(self.into_bytes()) }
     }
 
     /// Lends it as a `String`.
     fn standard(&mut self) -> Standard<'_> {
+        let short = self.text.is_short();
         let string = std::mem::take(self).into_string();
         Standard {
             owner: self,
             string: ManuallyDrop::new(string),
+            short,
         }
     }
 
     /// Makes room for `additional` bytes.
     pub fn reserve(&mut self, additional: usize) {
-        self.bytes.reserve(additional);
+        if self.capacity() - self.len() < additional {
+            self.standard().reserve(additional);
+        }
     }
 
     /// Gives room that is not used back.
     pub fn shrink_to_fit(&mut self) {
-        self.bytes.shrink_to_fit();
+        self.shrink_to(0);
     }
 
     /// Adds a character at the end.
@@ -97,12 +125,20 @@ impl PString {
 
     /// Adds a text at the end.
     pub fn push_str(&mut self, text: &str) {
-        self.bytes.extend_from_slice(text.as_bytes());
+        if let Some(long) = self.text.as_long_mut() {
+            long.extend_from_slice(text.as_bytes());
+        } else if let Some(short) = Short::of(&[self.as_bytes(), text.as_bytes()]) {
+            self.text = Text::short(short);
+        } else {
+            self.standard().push_str(text);
+        }
     }
 
     /// Takes the last character off.
     pub fn pop(&mut self) -> Option<char> {
-        self.standard().pop()
+        let last = self.chars().next_back()?;
+        self.truncate(self.len() - last.len_utf8());
+        Some(last)
     }
 
     /// Puts a character before byte `index`.
@@ -138,12 +174,26 @@ impl PString {
     ///
     /// If `len` lies within a character.
     pub fn truncate(&mut self, len: usize) {
-        self.standard().truncate(len);
+        if len >= self.len() {
+            return;
+        }
+        assert!(
+            self.is_char_boundary(len),
+            "byte {len} is within a character"
+        );
+        if let Some(long) = self.text.as_long_mut() {
+            long.truncate(len);
+        } else if let Some(short) = Short::of(&[&self.as_bytes()[..len]]) {
+            self.text = Text::short(short);
+        }
     }
 
     /// Makes the text empty and keeps the room.
     pub fn clear(&mut self) {
-        self.bytes.clear();
+        match self.text.as_long_mut() {
+            Some(long) => long.clear(),
+            None => self.text = Text::short(Short::EMPTY),
+        }
     }
 
     /// Keeps the characters of which `keep` says so.
@@ -165,9 +215,17 @@ impl PString {
         String::from_utf8_lossy(bytes).into_owned().into()
     }
 
-    /// The bytes of the text; nothing is copied.
+    /// The bytes of the text; nothing is copied but a short one.
     pub fn into_bytes(self) -> Vec<u8> {
-        self.bytes.into_vec()
+        self.into_vector().into_vec()
+    }
+
+    /// The bytes, in a vector.
+    fn into_vector(mut self) -> PVec<u8> {
+        match self.text.as_long_mut() {
+            Some(long) => std::mem::take(long),
+            None => self.as_bytes().into(),
+        }
     }
 
     /// The same text in a box of std's; nothing is copied if there is no room for more.
@@ -177,12 +235,23 @@ impl PString {
 
     /// Makes room for `additional` bytes and no more.
     pub fn reserve_exact(&mut self, additional: usize) {
-        self.bytes.reserve_exact(additional);
+        if self.capacity() - self.len() < additional {
+            self.standard().reserve_exact(additional);
+        }
     }
 
     /// Gives room back that is neither used nor below `capacity`.
     pub fn shrink_to(&mut self, capacity: usize) {
-        self.bytes.shrink_to(capacity);
+        let Some(long) = self.text.as_long_mut() else {
+            return;
+        };
+        match Short::of(&[long]) {
+            Some(short) if capacity <= Short::ROOM => {
+                drop(std::mem::take(long));
+                self.text = Text::short(short);
+            }
+            _ => long.shrink_to(capacity),
+        }
     }
 
     /// Takes the text of `range` out, and returns it.
@@ -222,10 +291,33 @@ impl PString {
     }
 }
 
-/// An owned string as a `String`. The owner gets it back in the end.
+/// Gives the block back. A stored string is never dropped.
+impl Drop for PString {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(long) = self.text.as_long_mut() {
+            drop(std::mem::take(long));
+        }
+    }
+}
+
+impl Clone for PString {
+    fn clone(&self) -> Self {
+        PString::copied(self)
+    }
+}
+
+impl Default for PString {
+    fn default() -> Self {
+        PString::new()
+    }
+}
+
+/// An owned string as a `String`. The owner gets it back in the end; what was short and still is gets no block.
 struct Standard<'a> {
     owner: &'a mut PString,
     string: ManuallyDrop<String>,
+    short: bool,
 }
 
 impl Deref for Standard<'_> {
@@ -245,11 +337,15 @@ impl DerefMut for Standard<'_> {
 impl Drop for Standard<'_> {
     fn drop(&mut self) {
         let string = std::mem::take(&mut *self.string);
-        *self.owner = string.into();
+        *self.owner = if self.short && string.capacity() <= Short::ROOM {
+            PString::copied(&string)
+        } else {
+            string.into()
+        };
     }
 }
 
-// SAFETY: it is its bytes.
+// SAFETY: the layout is that of `RawStr`; a block is that of the vector that has it.
 unsafe impl Persist for PString {
     const HAS_POINTERS: bool = true;
     const HAS_LOCKS: bool = false;
@@ -259,18 +355,31 @@ unsafe impl Persist for PString {
     }
 
     unsafe fn adopt(this: *mut Self, a: &mut Adopt<'_>) {
-        // SAFETY: passed on.
-        unsafe { PVec::adopt(&raw mut (*this).bytes, a) }
+        // SAFETY: an owned string. A short one needs no block in the region.
+        unsafe {
+            (*this).shrink_to_fit();
+            if let Some(long) = (*this).text.as_long_mut() {
+                PVec::adopt(long, a);
+            }
+        }
     }
 
     unsafe fn evict(this: *mut Self, e: &mut Evict<'_>) {
         // SAFETY: passed on.
-        unsafe { PVec::evict(&raw mut (*this).bytes, e) }
+        unsafe {
+            if let Some(long) = (*this).text.as_long_mut() {
+                PVec::evict(long, e);
+            }
+        }
     }
 
     unsafe fn release(this: *const Self, r: &mut Release<'_>) {
         // SAFETY: passed on.
-        unsafe { PVec::release(&raw const (*this).bytes, r) }
+        unsafe {
+            if let Some(long) = (*this).text.as_long() {
+                PVec::release(long, r);
+            }
+        }
     }
 
     unsafe fn for_each_lock(_this: *const Self, _f: &mut dyn FnMut(usize)) {}

@@ -46,7 +46,9 @@ fn vec_op() -> impl Strategy<Value = VecOp> {
 
 /// An element that owns memory, so that a double drop or a leak shows under Miri and valgrind.
 fn element(v: u8) -> PString {
-    PString::from(format!("element number {v}"))
+    // Every third has a block.
+    let rest = [" of some", "", " of more than fit without a block"];
+    PString::from(format!("element number {v}{}", rest[usize::from(v % 3)]))
 }
 
 proptest! {
@@ -114,7 +116,7 @@ proptest! {
     }
 
     #[test]
-    fn a_string_is_like_its_twin(ops in prop::collection::vec((0..9u8, any::<char>(), 0..12usize, ".{0,6}"), 0..40)) {
+    fn a_string_is_like_its_twin(ops in prop::collection::vec((0..11u8, any::<char>(), 0..12usize, ".{0,6}"), 0..40)) {
         let mut ours = PString::new();
         let mut twin = String::new();
         for (op, c, i, text) in ops {
@@ -149,6 +151,14 @@ proptest! {
                 8 => {
                     ours.retain(|x| x < c);
                     twin.retain(|x| x < c);
+                }
+                9 => ours.shrink_to_fit(),
+                10 => {
+                    ours.reserve(i);
+                    prop_assert!(ours.capacity() - ours.len() >= i);
+                    ours.make_ascii_uppercase();
+                    twin.make_ascii_uppercase();
+                    prop_assert_eq!(&ours.clone(), &twin);
                 }
                 _ => {
                     ours.clear();

@@ -21,7 +21,8 @@ fn options() -> Options<Root> {
 }
 
 fn name(i: u64) -> PString {
-    PString::from(format!("name {i}").as_str())
+    // With a block of its own.
+    PString::from(format!("the name of number {i:05}").as_str())
 }
 
 fn insert(mut world: Mut<'_, World>, from: u64, to: u64) -> Result<(), Error> {
@@ -36,8 +37,10 @@ fn insert(mut world: Mut<'_, World>, from: u64, to: u64) -> Result<(), Error> {
 /// A heap of `entries` entries as the death of its process leaves it.
 fn leave(path: &Path, entries: u64) {
     let heap = options().open(path).expect("creates");
-    heap.update(|world| insert(world, 0, entries))
-        .expect("commits");
+    for (from, to) in [(0, entries / 2), (entries / 2, entries)] {
+        heap.update(|world| insert(world, from, to))
+            .expect("commits");
+    }
     drop(heap);
     // What the close saved is out of date for the next but one.
     let folder = bartender_pm::Options::new().open(path).expect("opens");
@@ -55,7 +58,7 @@ fn a_large_heap_is_opened_before_it_is_marked_and_loses_nothing() {
     heap.update(|mut world| {
         let mut world = world.project();
         for i in 0..5000 {
-            world.names.remove(format!("name {i}").as_str())?;
+            world.names.remove(&name(i))?;
         }
         world.bulk.truncate(10_000)
     })
@@ -89,7 +92,9 @@ fn a_small_heap_is_marked_before_anybody_sees_it() {
 fn damage(path: &Path) {
     let bytes = std::fs::read(path).expect("reads");
     // The log comes first.
-    let at = bytes.windows(10).rposition(|bytes| bytes == b"name 19999");
+    let at = bytes
+        .windows(12)
+        .rposition(|bytes| bytes == b"number 19999");
     let at = at.expect("it is there") as u64;
     let file = std::fs::File::options()
         .write(true)
@@ -117,7 +122,7 @@ fn damage_is_an_error_of_opening_or_ends_commits() {
         "{refused}"
     );
     assert!(heap.check().is_err());
-    assert!(heap.read().names.contains_key("name 30000"));
+    assert!(heap.read().names.contains_key(&name(30_000)));
     assert!(heap.close().is_err());
     for before in [options().marking(Marking::Before), options().verify(true)] {
         let error = before.open(&path).expect_err("damage").to_string();

@@ -47,12 +47,16 @@ fn boxed(text: &str) -> Boxed {
     Some(PBox::new(text.into()))
 }
 
+/// Texts with a block each.
+const ONE: &str = "one, which needs a block";
+const TWO: &str = "two, which needs a block";
+
 /// A heap with "one" in `a` and "two" in `b`.
 fn filled(folder: &TempDir) -> Heap<Root> {
     let heap = open(folder);
     heap.transaction(|tx| {
-        tx.lock(&heap.root().a)?.set(boxed("one"))?;
-        tx.lock(&heap.root().b)?.set(boxed("two"))
+        tx.lock(&heap.root().a)?.set(boxed(ONE))?;
+        tx.lock(&heap.root().b)?.set(boxed(TWO))
     })
     .unwrap();
     heap
@@ -82,13 +86,13 @@ fn a_moved_value_keeps_its_blocks() {
         b.set_moved(Mut::take_moved(&mut a)?)
     })
     .unwrap();
-    assert_eq!(state(&heap), texts(None, Some("one")));
+    assert_eq!(state(&heap), texts(None, Some(ONE)));
     assert_eq!(place(&heap.root().b), before);
     // "two" was freed: a box and a text.
     assert_eq!(heap.stats().live_blocks, blocks - 2);
     heap.close().unwrap();
     let heap = open(&folder);
-    assert_eq!(state(&heap), texts(None, Some("one")));
+    assert_eq!(state(&heap), texts(None, Some(ONE)));
 }
 
 #[test]
@@ -103,7 +107,7 @@ fn what_is_never_attached_is_freed_at_the_commit() {
         Ok(())
     })
     .unwrap();
-    assert_eq!(state(&heap), texts(None, Some("two")));
+    assert_eq!(state(&heap), texts(None, Some(TWO)));
     heap.transaction(|tx| {
         std::mem::forget(Mut::take_moved(&mut tx.lock(&heap.root().b)?)?);
         Ok(())
@@ -128,7 +132,7 @@ fn an_abort_puts_moved_values_back() {
             Err(Error::abort("on purpose"))
         });
         failed.unwrap_err();
-        assert_eq!(state(&heap), texts(Some("one"), Some("two")));
+        assert_eq!(state(&heap), texts(Some(ONE), Some(TWO)));
         assert_eq!(heap.stats().live_blocks, blocks);
     }
 }
@@ -145,7 +149,7 @@ fn swapped_tickets_are_swapped_values() {
         b.set_moved(two)
     })
     .unwrap();
-    assert_eq!(state(&heap), texts(Some("two"), Some("one")));
+    assert_eq!(state(&heap), texts(Some(TWO), Some(ONE)));
 }
 
 #[test]
@@ -159,7 +163,7 @@ fn a_ticket_that_a_panic_drops_frees_at_the_commit_or_puts_back_at_the_abort() {
         })
     }));
     panicked.unwrap_err();
-    assert_eq!(state(&heap), texts(Some("one"), Some("two")));
+    assert_eq!(state(&heap), texts(Some(ONE), Some(TWO)));
     heap.transaction(|tx| {
         let moved = Mut::take_moved(&mut tx.lock(&heap.root().a)?)?;
         let _ = catch_unwind(AssertUnwindSafe(|| {
@@ -191,7 +195,7 @@ fn a_ticket_is_worthless_after_its_transaction() {
                 let mut a = tx.lock(&heap.root().a)?;
                 kept.push(Mut::replace_moved(&mut a, boxed("new"))?);
                 kept.push(Mut::take_moved(&mut a)?);
-                a.set(boxed("one"))?;
+                a.set(boxed(ONE))?;
                 if abort {
                     return Err(Error::abort("on purpose"));
                 }
@@ -216,7 +220,7 @@ fn a_ticket_is_worthless_after_its_transaction() {
         Ok(())
     })
     .unwrap();
-    assert_eq!(state(&heap), texts(None, Some("two")));
+    assert_eq!(state(&heap), texts(None, Some(TWO)));
 }
 
 #[test]
@@ -253,8 +257,8 @@ fn a_ticket_is_refused_by_another_heap_and_its_value_is_not_lost() {
         Ok(())
     });
     assert!(matches!(doomed, Err(Error::Doomed { .. })), "{doomed:?}");
-    assert_eq!(state(&one), texts(Some("one"), Some("two")));
-    assert_eq!(state(&two), texts(Some("two"), None));
+    assert_eq!(state(&one), texts(Some(ONE), Some(TWO)));
+    assert_eq!(state(&two), texts(Some(TWO), None));
     // The other way round: from the inner one out.
     one.transaction(|tx| {
         let mut a = tx.lock(&one.root().a)?;
@@ -264,7 +268,7 @@ fn a_ticket_is_refused_by_another_heap_and_its_value_is_not_lost() {
         Ok(())
     })
     .unwrap();
-    assert_eq!(state(&one), texts(Some("one"), Some("two")));
+    assert_eq!(state(&one), texts(Some(ONE), Some(TWO)));
     assert_eq!(state(&two), texts(None, None));
 }
 
@@ -280,7 +284,7 @@ fn an_inner_call_is_of_the_same_transaction() {
         })
     })
     .unwrap();
-    assert_eq!(state(&heap), texts(None, Some("one")));
+    assert_eq!(state(&heap), texts(None, Some(ONE)));
 }
 
 #[test]
@@ -290,7 +294,7 @@ fn a_failed_attachment_that_is_swallowed_loses_nothing() {
     heap.transaction(|tx| {
         let mut list = tx.lock(&heap.root().list)?;
         list.push(PBox::new("kept".into()))?;
-        tx.lock(&heap.root().a)?.set(boxed("one"))
+        tx.lock(&heap.root().a)?.set(boxed(ONE))
     })
     .unwrap();
     let full = heap.transaction(|tx| {
@@ -313,7 +317,7 @@ fn a_failed_attachment_that_is_swallowed_loses_nothing() {
         Ok(())
     });
     assert!(full.is_err(), "{full:?}");
-    assert_eq!(state(&heap), texts(Some("one"), None));
+    assert_eq!(state(&heap), texts(Some(ONE), None));
     assert_eq!(heap.root().list.read().len(), 1);
 }
 

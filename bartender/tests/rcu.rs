@@ -28,6 +28,11 @@ fn texts<'a>(list: impl IntoIterator<Item = &'a PString>) -> Vec<String> {
     list.into_iter().map(|text| text.to_string()).collect()
 }
 
+/// A text with a block of its own.
+fn number(n: usize) -> String {
+    format!("number {n}, which needs a block")
+}
+
 #[test]
 fn a_reader_keeps_its_version_and_the_next_one_sees_what_was_committed() {
     let place = places::place();
@@ -40,20 +45,17 @@ fn a_reader_keeps_its_version_and_the_next_one_sees_what_was_committed() {
         heap.transaction(|tx| {
             root.update(tx, |old| {
                 let mut new = old.clone();
-                new.push(n.to_string().into());
+                new.push(number(n).into());
                 new
             })?;
             assert_eq!((root.read().len(), root.get(tx)?.len()), (n, n + 1));
             Ok(())
         })
         .unwrap();
-        assert_eq!(texts(root.read().iter()).last(), Some(&n.to_string()));
+        assert_eq!(texts(root.read().iter()).last(), Some(&number(n)));
     }
     for (n, guard) in guards.iter().enumerate() {
-        assert_eq!(
-            texts(guard.iter()),
-            (0..n).map(|n| n.to_string()).collect::<Vec<_>>()
-        );
+        assert_eq!(texts(guard.iter()), (0..n).map(number).collect::<Vec<_>>());
     }
     drop(guards);
     // The block of the vector, and one for each text.

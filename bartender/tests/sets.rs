@@ -278,10 +278,14 @@ fn what_leaves_an_owned_map_is_dropped_once() {
 
 #[test]
 fn moved_values_go_from_a_list_to_a_set_and_back() {
+    const A: &str = "a, which needs a block of its own";
     let place = places::place();
     let heap = open(place.region());
-    heap.update(|mut root| root.list_mut().extend(["a", "b", "a"].map(PString::from)))
-        .unwrap();
+    heap.update(|mut root| {
+        root.list_mut()
+            .extend([A, "b, which needs a block of its own", A].map(PString::from))
+    })
+    .unwrap();
     let blocks = heap.stats().live_blocks;
     heap.update(|mut root| {
         let fields = root.project();
@@ -290,11 +294,11 @@ fn moved_values_go_from_a_list_to_a_set_and_back() {
             .map(|moved| set.insert_moved(moved?))
             .collect::<Result<_>>()?;
         assert_eq!(new, [true, true, false]);
-        let a = set.remove_moved("a")?.expect("there");
+        let a = set.remove_moved(A)?.expect("there");
         list.push_moved(a)
     })
     .unwrap();
-    assert_eq!((&heap.read().list[0][..], heap.read().set.len()), ("a", 1));
+    assert_eq!((&heap.read().list[0][..], heap.read().set.len()), (A, 1));
     heap.check().unwrap();
     // One of the two "a" is gone, and the set has a table.
     assert_eq!(heap.stats().live_blocks, blocks);

@@ -31,7 +31,7 @@ fn a_value_lives_as_long_as_one_owner_does() {
     let empty = blocks(&heap);
     heap.update(|mut list| {
         list.reserve(10)?;
-        list.push(PShared::new("gin".into()))
+        list.push(PShared::new("gin, which needs a block".into()))
     })
     .unwrap();
     let one = blocks(&heap);
@@ -51,7 +51,10 @@ fn a_value_lives_as_long_as_one_owner_does() {
     assert_eq!(PShared::owners(&list[0]), 5);
     drop(list);
     heap.update(|mut list| list.truncate(1)).unwrap();
-    assert_eq!((heap.read()[0].as_str(), blocks(&heap)), ("gin", one));
+    assert_eq!(
+        (heap.read()[0].as_str(), blocks(&heap)),
+        ("gin, which needs a block", one)
+    );
     heap.update(|mut list| list.clear()).unwrap();
     assert_eq!(blocks(&heap), empty + 1);
     heap.close().unwrap();
@@ -63,7 +66,7 @@ fn a_value_lives_as_long_as_one_owner_does() {
 fn owners_that_were_not_committed_never_were() {
     let place = places::place();
     let heap = options::<Texts>().open(place.region()).unwrap();
-    heap.update(|mut list| list.push(PShared::new("gin".into())))
+    heap.update(|mut list| list.push(PShared::new("gin, which needs a block".into())))
         .unwrap();
     let before = blocks(&heap);
     let failed: Result<()> = heap.transaction(|tx| {

@@ -9,6 +9,7 @@ mod trees;
 use super::run;
 use super::trace::{self, Damage};
 use crate::error::Error;
+use crate::layout::RawStr;
 use crate::mark::program::Program;
 use crate::mark::{Progress, View, mark};
 use crate::types::sample::{
@@ -479,6 +480,32 @@ fn values_are_checked() {
             image.write(home(ptr) + 1, 0xffu8);
         },
     );
+    let short = |text: [u8; 2], len: u8| {
+        move |image: &mut Image, _: u64, bank: &Bank| {
+            let mut bytes = [0; RawStr::ROOM];
+            bytes[..2].copy_from_slice(&text);
+            let tag = RawStr::SHORT + len;
+            image.write(field(bank, 0, 0), RawStr { bytes, tag });
+        }
+    };
+    damaged(
+        "accounts[0].owner",
+        "the text is not UTF-8 from byte 1 on",
+        short([b'a', 0xff], 2),
+    );
+    damaged(
+        "accounts[0].owner",
+        "length 24 is over the capacity 23",
+        short(*b"ab", 24),
+    );
+    let Sampled {
+        mut image,
+        root,
+        bank,
+    } = bank();
+    short(*b"ab", 2)(&mut image, root, &bank);
+    let found = both(&image, root, &schema_of::<Bank>());
+    found.expect("a short text leads nowhere");
 }
 
 #[test]

@@ -13,8 +13,8 @@ use super::counted::Counted;
 use super::entries::Entries;
 use super::fault::Fault;
 use super::view::{
-    self, Ring, View, check_below, check_bool, check_char, check_lock, check_nonzero, check_text,
-    is_full, u64_at, uint_at,
+    self, Ring, Text, View, check_below, check_bool, check_char, check_lock, check_nonzero,
+    check_text, is_full, u64_at, uint_at,
 };
 use crate::block::Blocks;
 use crate::layout::{HEADER, HeapHeader};
@@ -472,17 +472,18 @@ impl<'a, B: Blocks> Trace<'a, B> {
                 Some(format!("{letter:?}"))
             }
             Kind::Str => {
-                let text = match self.view.vec(value, 1, 1).ok()? {
+                let text = match self.view.text(value).ok()? {
+                    Text::Short(text) => text,
                     // A key that its block could not hold will be reported; here it is only not
                     // shown.
-                    Some(target) if target.count <= 80 => {
+                    Text::Long(Some(target)) if target.count <= 80 => {
                         self.view
                             .locate(self.blocks, target.offset, target.need)
                             .ok()?;
                         self.view.range(target.offset, target.count).ok()?
                     }
-                    Some(_) => return None,
-                    None => &[],
+                    Text::Long(Some(_)) => return None,
+                    Text::Long(None) => &[],
                 };
                 Some(format!("{:?}", std::str::from_utf8(text).ok()?))
             }
@@ -631,8 +632,12 @@ impl<'a, B: Blocks> Trace<'a, B> {
                 Ok(())
             }
             Kind::Str => {
-                if let Some(target) = self.view.vec(value, 1, 1).map_err(wrong)? {
-                    self.block(target, Holds::Text(target.count), node, base);
+                match self.view.text(value).map_err(wrong)? {
+                    Text::Short(text) => check_text(text).map_err(wrong)?,
+                    Text::Long(Some(target)) => {
+                        self.block(target, Holds::Text(target.count), node, base);
+                    }
+                    Text::Long(None) => {}
                 }
                 Ok(())
             }

@@ -5,7 +5,7 @@
 //! | reader | trusts | checked by |
 //! |---|---|---|
 //! | every pointer | not null, aligned, the start of a block that is live, has room, and that nothing else owns | `follow`, `locate`, the marks (`run`); `counted` where several own it |
-//! | `PVec`, `PString` | `len ≤ cap`, a block of `cap` elements; text is UTF-8 | `vec`, `check_text` |
+//! | `PVec`, `PString` | `len ≤ cap`, a block of `cap` elements, or a short text that fits; text is UTF-8 | `vec`, `text`, `check_text` |
 //! | `PHashMap`, `PHashSet` | a power of two of buckets, the block's size; control bytes that are full, empty or deleted, the first group mirrored; `items` are full; an eighth at least is empty, or a search would not end | `table`, `Table::check` |
 //! | `PVecDeque` | the same, and a first place within the ring | `deque` |
 //! | `PBox<[T]>` | a length that its block has room for | `slice` |
@@ -15,14 +15,14 @@
 //! | all of it | nothing nests deeper, overlaps, or is longer than the description says | `types/check` when that is read |
 //!
 //! Not checked, since nobody's safety rests on it: that keys stand in buckets of their hash, and are different; that trees are
-//! in the order of their keys. Such a collection gives wrong answers, and no others.
+//! in the order of their keys; that zeros stand behind a short text. Such a collection gives wrong answers, and no others.
 //!
 //! Every read is bounds-checked, so no bytes can lead out of the view; what comes back are
 //! numbers, never values of a program's types.
 
 use super::fault::Fault;
 use crate::block::{BlockRef, Blocks, Row};
-use crate::layout::{RawDeque, RawNode, RawSlice, RawTable, RawTree, RawVec};
+use crate::layout::{RawDeque, RawNode, RawSlice, RawStr, RawTable, RawTree, RawVec};
 use crate::types::{EntryLayout, NodeLayout};
 use std::mem::offset_of;
 
@@ -50,6 +50,14 @@ impl<'a> View<'a> {
             bytes,
         }
     }
+}
+
+/// Where a stored text stands.
+pub(super) enum Text<'a> {
+    /// In the value.
+    Short(&'a [u8]),
+    /// In a block, or nowhere.
+    Long(Option<Target>),
 }
 
 /// A block that a raw struct points to.
@@ -244,6 +252,23 @@ impl<'a> View<'a> {
             need,
             count: len,
         }))
+    }
+
+    /// The text of the `RawStr` in `raw`, or its block, if it has one.
+    #[inline]
+    pub(super) fn text<'r>(&self, raw: &'r [u8]) -> Result<Text<'r>, Fault> {
+        let tag = raw[offset_of!(RawStr, tag)];
+        if tag & RawStr::SHORT == 0 {
+            return Ok(Text::Long(self.vec(raw, 1, 1)?));
+        }
+        let len = usize::from(tag & !RawStr::SHORT);
+        if len > RawStr::ROOM {
+            return Err(Fault::LenOverCap {
+                len: len as u64,
+                cap: RawStr::ROOM as u64,
+            });
+        }
+        Ok(Text::Short(&raw[..len]))
     }
 
     /// The block of the `RawSlice` in `raw`, if it has one.

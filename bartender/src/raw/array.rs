@@ -93,15 +93,15 @@ impl<T> Array<T> {
         self.raw.ptr = block.as_ptr().expose_provenance() as u64;
     }
 
-    /// An array of all that a block holds.
+    /// An array in a block.
     ///
     /// # Safety
     ///
-    /// There are `len` elements, not none, which fill it.
-    pub(crate) unsafe fn from_block(block: NonNull<u8>, len: usize) -> Self {
+    /// It has room for `capacity` elements, not none, of which the first `len` are there.
+    pub(crate) unsafe fn from_block(block: NonNull<u8>, len: usize, capacity: usize) -> Self {
         let mut array = Array::new();
         array.raw.ptr = block.as_ptr().expose_provenance() as u64;
-        (array.raw.cap, array.raw.len) = (len as u64, len as u64);
+        (array.raw.cap, array.raw.len) = (capacity as u64, len as u64);
         array
     }
 
@@ -229,7 +229,7 @@ impl<T> Array<T> {
                 let from = NonNull::new_unchecked(old.as_ptr().cast());
                 block.copy_from_nonoverlapping(from, layout.size());
                 store.wrote(block.as_ptr(), layout.size());
-                new = Array::from_block(block, old.len());
+                new = Array::from_block(block, old.len(), old.len());
             }
         }
         let freed = old.block();

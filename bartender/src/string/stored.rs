@@ -1,24 +1,109 @@
 //! Changing a stored [`PString`]: the methods of `Mut<'_, PString>`. They keep the bytes UTF-8.
 
 use super::PString;
+use super::text::{Short, Text};
 use crate::__private::{mut_at, parts};
 use crate::error::Result;
 use crate::moved::Moved;
 use crate::mutref::Mut;
-use crate::raw::bounds;
+use crate::raw::array::Array;
+use crate::raw::{Store, bounds};
 use crate::vec::PVec;
+use std::alloc::Layout;
 use std::fmt;
 use std::mem::ManuallyDrop;
 use std::ops::RangeBounds;
 
+/// Bytes of the first block of a text that grows beyond a short one.
+const FIRST_BLOCK: usize = 2 * Short::ROOM;
+
 /// Stored strings. Each method that changes something has effect when the transaction commits.
 impl Mut<'_, PString> {
-    /// The bytes; whoever changes them keeps them UTF-8.
+    /// The vector of a text that is not short; whoever changes the bytes keeps them UTF-8.
     #[inline]
-    fn bytes(&mut self) -> Mut<'_, PVec<u8>> {
+    fn long(&mut self) -> Option<Mut<'_, PVec<u8>>> {
         let (this, tx) = parts(self);
-        // SAFETY: the bytes lie in the string, which is borrowed for as long.
-        unsafe { mut_at(&raw mut (*this).bytes, tx) }
+        // SAFETY: the vector lies in the string, which is borrowed for as long.
+        unsafe {
+            let long: *mut PVec<u8> = (*this).text.as_long_mut()?;
+            Some(mut_at(long, tx))
+        }
+    }
+
+    /// Makes it another text. A block that it has is the caller's.
+    fn put(&mut self, text: Text) {
+        let (this, tx) = parts(self);
+        // SAFETY: the string is borrowed for changing by this transaction; what stood there is not dropped.
+        unsafe {
+            tx.change(this.cast(), size_of::<PString>());
+            (&raw mut (*this).text).write(text);
+        }
+    }
+
+    /// Makes a short text one with a block of `capacity` bytes, in which these parts stand.
+    fn spill(&mut self, capacity: usize, texts: &[&[u8]]) -> Result<()> {
+        let tx = Mut::tx(self);
+        let capacity = capacity.max(FIRST_BLOCK);
+        let layout = Layout::array::<u8>(capacity).map_err(|_| Store::too_large(tx))?;
+        let block = tx.alloc(layout)?;
+        let mut len = 0;
+        for text in texts {
+            // SAFETY: the block is new and has room for them.
+            unsafe {
+                let to = block.as_ptr().add(len);
+                to.copy_from_nonoverlapping(text.as_ptr(), text.len());
+            }
+            len += text.len();
+        }
+        // SAFETY: so many bytes of the block were written.
+        let array = unsafe {
+            tx.wrote(block.as_ptr(), len);
+            Array::from_block(block, len, capacity)
+        };
+        self.put(Text::long(PVec { array }));
+        Ok(())
+    }
+
+    /// Puts `text` in the place of the bytes `start..end`, which begin and end between characters.
+    fn splice(&mut self, start: usize, end: usize, text: &str) -> Result<()> {
+        let text = text.as_bytes();
+        if let Some(mut bytes) = self.long() {
+            let len = bytes.len();
+            // The new one first: it may not find room.
+            match text.len() {
+                0 => {}
+                _ if end == len => bytes.extend_from_slice(text)?,
+                _ => bytes.insert_slice(end, text)?,
+            }
+            return match end - start {
+                0 => Ok(()),
+                _ if end == len && text.is_empty() => bytes.truncate(start),
+                gone => {
+                    bytes.remove_range(start, gone);
+                    Ok(())
+                }
+            };
+        }
+        let old = PString::copied(self);
+        let parts = [&old.as_bytes()[..start], text, &old.as_bytes()[end..]];
+        match Short::of(&parts) {
+            Some(short) => self.put(Text::short(short)),
+            None => self.spill(old.len() - (end - start) + text.len(), &parts)?,
+        }
+        Ok(())
+    }
+
+    /// Changes the bytes from `start` on in place; they stay UTF-8.
+    fn edit(&mut self, start: usize, edit: impl FnOnce(&mut [u8])) {
+        if let Some(mut bytes) = self.long() {
+            return edit(bytes.split_at_mut(start).1.as_mut_slice());
+        }
+        let mut copy = PString::copied(self);
+        if let Some(short) = copy.text.as_short_mut() {
+            edit(&mut short.bytes_mut()[start..]);
+            let short = *short;
+            self.put(Text::short(short));
+        }
     }
 
     /// Makes room for `additional` bytes.
@@ -27,7 +112,17 @@ impl Mut<'_, PString> {
     ///
     /// The region is full; nothing changed.
     pub fn reserve(&mut self, additional: usize) -> Result<()> {
-        self.bytes().reserve(additional)
+        if let Some(mut bytes) = self.long() {
+            return bytes.reserve(additional);
+        }
+        match self.len().checked_add(additional) {
+            Some(..=Short::ROOM) => Ok(()),
+            Some(capacity) => {
+                let old = PString::copied(self);
+                self.spill(capacity, &[old.as_bytes()])
+            }
+            None => Err(Store::too_large(Mut::tx(self))),
+        }
     }
 
     /// Adds a character at the end.
@@ -45,7 +140,8 @@ impl Mut<'_, PString> {
     ///
     /// The region is full; nothing changed.
     pub fn push_str(&mut self, text: &str) -> Result<()> {
-        self.bytes().extend_from_slice(text.as_bytes())
+        let len = self.len();
+        self.splice(len, len, text)
     }
 
     /// Takes the last character off.
@@ -88,7 +184,7 @@ impl Mut<'_, PString> {
             self.is_char_boundary(index),
             "byte {index} is within a character or beyond the end"
         );
-        self.bytes().insert_slice(index, text.as_bytes())
+        self.splice(index, index, text)
     }
 
     /// Takes the character at byte `index` out.
@@ -105,7 +201,7 @@ impl Mut<'_, PString> {
             .chars()
             .next()
             .expect("a character begins there");
-        self.bytes().remove_range(index, c.len_utf8());
+        self.splice(index, index + c.len_utf8(), "")?;
         Ok(c)
     }
 
@@ -126,7 +222,7 @@ impl Mut<'_, PString> {
             self.is_char_boundary(len),
             "byte {len} is within a character"
         );
-        self.bytes().truncate(len)
+        self.splice(len, self.len(), "")
     }
 
     /// Makes the text empty and keeps the room.
@@ -144,7 +240,19 @@ impl Mut<'_, PString> {
     ///
     /// The region is full; nothing changed.
     pub fn shrink_to_fit(&mut self) -> Result<()> {
-        self.bytes().shrink_to_fit()
+        let Some(mut bytes) = self.long() else {
+            return Ok(());
+        };
+        let Some(short) = Short::of(&[&bytes]) else {
+            return bytes.shrink_to_fit();
+        };
+        let block = bytes.array.block();
+        self.put(Text::short(short));
+        if let Some((block, _)) = block {
+            // SAFETY: no text has the block any more.
+            unsafe { Mut::tx(self).free(block) };
+        }
+        Ok(())
     }
 
     /// Adds texts at the end.
@@ -180,7 +288,7 @@ impl Mut<'_, PString> {
     pub fn drain(&mut self, range: impl RangeBounds<usize>) -> Result<PString> {
         let (start, end) = self.range_of(range);
         let gone = PString::from(&self[start..end]);
-        self.bytes().remove_range(start, end - start);
+        self.splice(start, end, "")?;
         Ok(gone)
     }
 
@@ -195,11 +303,7 @@ impl Mut<'_, PString> {
     /// As [`drain`](Self::drain).
     pub fn replace_range(&mut self, range: impl RangeBounds<usize>, text: &str) -> Result<()> {
         let (start, end) = self.range_of(range);
-        let mut bytes = self.bytes();
-        // The new one first: it may not find room.
-        bytes.insert_slice(end, text.as_bytes())?;
-        bytes.remove_range(start, end - start);
-        Ok(())
+        self.splice(start, end, text)
     }
 
     /// Keeps the characters of which `keep` says so. All questions come before the first change.
@@ -214,21 +318,21 @@ impl Mut<'_, PString> {
         if same == self.len() {
             return Ok(());
         }
-        let mut bytes = self.bytes();
-        bytes.truncate(kept.len())?;
-        let (_, mut behind) = bytes.split_at_mut(same);
-        behind.copy_from_slice(&kept.as_bytes()[same..]);
+        self.splice(kept.len(), self.len(), "")?;
+        self.edit(same, |bytes| {
+            bytes.copy_from_slice(&kept.as_bytes()[same..]);
+        });
         Ok(())
     }
 
     /// Turns the letters `a` to `z` into capital ones. All bytes go into the transaction's record.
     pub fn make_ascii_uppercase(&mut self) {
-        self.bytes().as_mut_slice().make_ascii_uppercase();
+        self.edit(0, <[u8]>::make_ascii_uppercase);
     }
 
     /// Turns the letters `A` to `Z` into small ones. All bytes go into the transaction's record.
     pub fn make_ascii_lowercase(&mut self) {
-        self.bytes().as_mut_slice().make_ascii_lowercase();
+        self.edit(0, <[u8]>::make_ascii_lowercase);
     }
 
     /// Cuts the text in two before byte `at`. The second part lies in a new block of the region, to be attached somewhere.
@@ -245,8 +349,15 @@ impl Mut<'_, PString> {
             self.is_char_boundary(at),
             "byte {at} is within a character or beyond the end"
         );
-        let bytes = ManuallyDrop::into_inner(self.bytes().cut_off(at)?);
-        let part = ManuallyDrop::new(PString { bytes });
+        let part = if let Some(mut bytes) = self.long() {
+            let text = Text::long(ManuallyDrop::into_inner(bytes.cut_off(at)?));
+            PString { text }
+        } else {
+            let part = PString::copied(&self[at..]);
+            self.splice(at, self.len(), "")?;
+            part
+        };
+        let part = ManuallyDrop::new(part);
         // SAFETY: the part is stored, UTF-8, and belongs to the transaction from now on.
         Ok(unsafe { Moved::keep(Mut::tx(self), &raw const *part) })
     }

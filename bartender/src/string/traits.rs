@@ -2,6 +2,7 @@
 //! Nothing here knows of regions.
 
 use super::PString;
+use super::text::Text;
 use crate::vec::PVec;
 use std::borrow::{Borrow, BorrowMut, Cow};
 use std::cmp::Ordering;
@@ -71,22 +72,22 @@ impl From<String> for PString {
     /// Copies nothing.
     fn from(string: String) -> Self {
         PString {
-            bytes: PVec::from(string.into_bytes()),
+            text: Text::long(PVec::from(string.into_bytes())),
         }
     }
 }
 
 impl From<PString> for String {
-    /// Copies nothing.
+    /// Copies nothing but a short text.
     fn from(string: PString) -> Self {
         string.into_string()
     }
 }
 
 impl From<PString> for PVec<u8> {
-    /// Copies nothing.
+    /// Copies nothing but a short text.
     fn from(string: PString) -> Self {
-        string.bytes
+        string.into_vector()
     }
 }
 
@@ -95,13 +96,36 @@ macro_rules! from {
     ($($other:ty)*) => {$(
         impl From<$other> for PString {
             fn from(text: $other) -> Self {
-                String::from(text).into()
+                PString::copied(text)
             }
         }
     )*};
 }
 
-from!(&str &mut str &String char Box<str> Cow<'_, str>);
+from!(&str &mut str &String);
+
+impl From<char> for PString {
+    fn from(c: char) -> Self {
+        PString::copied(c.encode_utf8(&mut [0; 4]))
+    }
+}
+
+impl From<Box<str>> for PString {
+    /// Copies nothing.
+    fn from(text: Box<str>) -> Self {
+        String::from(text).into()
+    }
+}
+
+impl From<Cow<'_, str>> for PString {
+    /// Copies what is borrowed.
+    fn from(text: Cow<'_, str>) -> Self {
+        match text {
+            Cow::Borrowed(text) => PString::copied(text),
+            Cow::Owned(text) => text.into(),
+        }
+    }
+}
 
 impl FromStr for PString {
     type Err = Infallible;
@@ -179,7 +203,8 @@ impl AddAssign<&str> for PString {
 impl PartialEq for PString {
     #[inline]
     fn eq(&self, other: &Self) -> bool {
-        self.as_str() == other.as_str()
+        let short = self.text.eq_short(&other.text);
+        short.unwrap_or_else(|| self.as_str() == other.as_str())
     }
 }
 
@@ -211,8 +236,10 @@ impl PartialOrd for PString {
 }
 
 impl Ord for PString {
+    #[inline]
     fn cmp(&self, other: &Self) -> Ordering {
-        self.as_str().cmp(other.as_str())
+        let short = self.text.cmp_short(&other.text);
+        short.unwrap_or_else(|| self.as_str().cmp(other.as_str()))
     }
 }
 

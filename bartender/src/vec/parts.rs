@@ -244,7 +244,7 @@ impl<T: Persist> Mut<'_, PVec<T>> {
                 tx.wrote(block.as_ptr(), layout.size());
                 // A reference to what is in the new block may get to another thread.
                 hold_all(tx, block.as_ptr().cast::<T>(), count)?;
-                part = Array::from_block(block, count);
+                part = Array::from_block(block, count, count);
                 Array::set_len(array, at, tx);
             }
         }

@@ -85,6 +85,14 @@ pub(crate) fn options() -> Options<Root> {
     Heap::options().max_size(16 << 20).log_size(256 << 10)
 }
 
+/// A text: every third one is too long to stand in the value itself.
+fn text(mut text: String, i: u64) -> PString {
+    if i.is_multiple_of(3) {
+        text.push_str(", and more than fits");
+    }
+    text.into()
+}
+
 /// Adds `from..to` to everything, a transaction each.
 pub(crate) fn fill(heap: &Heap<Root>, from: u64, to: u64) -> Result<(), Error> {
     for i in from..to {
@@ -112,7 +120,7 @@ pub(crate) fn fill(heap: &Heap<Root>, from: u64, to: u64) -> Result<(), Error> {
                 inside.insert(n as u16, PBox::new(PString::from(format!("{n}"))));
             }
             world.tables.insert(i as u8, inside)?;
-            world.set.insert(PString::from(format!("in {i}")))?;
+            world.set.insert(text(format!("in {i}"), i))?;
             world.numbers.push(NonZeroU32::new(i as u32 % 3))?;
             world.prefixed.project()[i as usize % 3]
                 .set(Prefixed::Some(PBox::new(i), i % 2 == 0))?;
@@ -120,22 +128,21 @@ pub(crate) fn fill(heap: &Heap<Root>, from: u64, to: u64) -> Result<(), Error> {
             let mut inner = world.inner.project();
             inner.insert(i, PRwLock::new(list))?;
             world.flags.push(i % 2 == 0)?;
-            world.ring.push_back(PString::from(format!("ring {i}")))?;
+            world.ring.push_back(text(format!("ring {i}"), i))?;
             world.ring.push_front(PString::from("front"))?;
-            if i % 3 == 0 {
+            if i.is_multiple_of(3) {
                 world.ring.pop_front()?;
                 world.ring.pop_front()?;
             }
             world.bytes.push_front(i as u8)?;
             world.balances.insert(i as u16, PAtomicI64::new(-3))?;
             world.shared.push(PShared::new(Common {
-                text: PString::from(format!("common {i}")),
+                text: text(format!("common {i}"), i),
                 inner: (i % 2 == 0).then(|| PShared::new("inside".into())),
             }))?;
-            world.tree.insert(
-                PString::from(format!("leaf {i}")),
-                (0..i as u32 % 9).collect(),
-            )?;
+            world
+                .tree
+                .insert(text(format!("leaf {i}"), i), (0..i as u32 % 9).collect())?;
             for n in 0..20 {
                 world.numbered.insert(i * 37 % 64 * 20 + n, n as u8)?;
             }
@@ -161,7 +168,7 @@ pub(crate) fn fill(heap: &Heap<Root>, from: u64, to: u64) -> Result<(), Error> {
         heap.transaction(|tx| {
             world.version.update(tx, |old| {
                 let mut new: PVec<PString> = old.iter().skip(old.len() / 9).cloned().collect();
-                new.push(PString::from(format!("version {i}")));
+                new.push(text(format!("version {i}"), i));
                 new
             })
         })?;

@@ -6,8 +6,8 @@ use crate::block::Blocks;
 use crate::mark::fault::Fault;
 use crate::mark::program::{Body, Elem, Form, NOT_LINKED, Op, PLAIN};
 use crate::mark::view::{
-    self, Target, check_below, check_bool, check_char, check_lock, check_nonzero, is_full, u64_at,
-    uint_at,
+    self, Target, Text, check_below, check_bool, check_char, check_lock, check_nonzero, check_text,
+    is_full, u64_at, uint_at,
 };
 use crate::types::NoneForm;
 
@@ -120,10 +120,10 @@ impl<'s, B: Blocks> Worker<'s, B> {
                         }
                     }
                 }
-                Op::Text { at } => {
-                    let target = self.view.vec(&value[at as usize..], 1, 1)?;
-                    self.text(target, base + at);
-                }
+                Op::Text { at } => match self.view.text(&value[at as usize..])? {
+                    Text::Short(text) => check_text(text)?,
+                    Text::Long(target) => self.text(target, base + at),
+                },
                 Op::TextSlice { at } => {
                     let target = self.view.slice(&value[at as usize..], 1, 1)?;
                     self.text(target, base + at);
