@@ -4,6 +4,7 @@
 use bartender::{
     Error, Heap, Mut, PBTreeMap, PBox, PHashMap, PMutex, PShared, PString, PVec, PVecDeque, Persist,
 };
+use std::cell::Cell;
 use std::collections::HashMap;
 
 #[path = "../../bartender-pm/tests/places/mod.rs"]
@@ -256,6 +257,55 @@ fn deep_values_of_all_collections_are_dropped_in_little_stack() {
         wide.insert(1000, deep);
         drop(wide);
     });
+}
+
+/// Counts its drops in what it borrows.
+struct Counted<'a>(&'a Cell<u64>);
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() + 1);
+    }
+}
+
+/// Ordinary values, too, have a drop of their own, which makes others.
+struct Busy<'a> {
+    _inner: PVec<Busy<'a>>,
+    count: Counted<'a>,
+    spare: PVecDeque<Counted<'a>>,
+}
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        // What it takes out of itself, and what it makes and borrows, is dropped when it says so.
+        let before = self.count.0.get();
+        drop(std::mem::take(&mut self.spare));
+        assert_eq!(self.count.0.get(), before + 1);
+        let here = Cell::new(0);
+        let list: PVec<PBTreeMap<u8, PVec<Counted<'_>>>> =
+            [[(1, [Counted(&here)].into())].into()].into();
+        drop(list);
+        assert_eq!(here.get(), 1);
+    }
+}
+
+#[test]
+fn what_a_drop_makes_does_not_wait_for_what_is_around_it() {
+    let count = Cell::new(0);
+    let depth = 100;
+    let mut busy: PVec<Busy<'_>> = PVec::new();
+    for _ in 0..depth {
+        let inner = std::mem::take(&mut busy);
+        let spare = [Counted(&count)].into();
+        let count = Counted(&count);
+        busy.push(Busy {
+            _inner: inner,
+            count,
+            spare,
+        });
+    }
+    drop(busy);
+    assert_eq!(count.get(), 2 * depth);
 }
 
 #[test]
