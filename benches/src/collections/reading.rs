@@ -56,9 +56,9 @@ pub(super) fn run(report: &mut Report, extent: Extent<'_>) {
     hash.extend(pairs.iter().copied());
     // One by one, as ours: `collect` would sort them first, and lay neighbours side by side.
     let mut btree = BTreeMap::new();
-    pairs
-        .iter()
-        .for_each(|&(key, value)| drop(btree.insert(key, value)));
+    for &(key, value) in &pairs {
+        btree.insert(key, value);
+    }
     let list: Vec<u64> = (0..(LIST * n) as u64).collect();
     let deque: VecDeque<u64> = (0..(LIST * n) as u64).collect();
 

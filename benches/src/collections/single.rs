@@ -54,16 +54,19 @@ fn before(extent: Extent<'_>) -> usize {
 /// Stores of all kinds with some entries.
 fn filled(extent: Extent<'_>, medium: Medium) -> Vec<(&'static Kind, Box<dyn Store>, TempDir)> {
     let pairs = words(before(extent));
-    let all = KINDS.iter().map(|kind| {
-        let folder = medium.folder();
-        let store = (kind.open)(Setting {
-            folder: folder.path(),
-            survives: medium.survives(),
-            entries: extent.n,
+    let kinds = KINDS.iter();
+    let all = kinds
+        .filter(|kind| kind.promises(medium.survives()))
+        .map(|kind| {
+            let folder = medium.folder();
+            let store = (kind.open)(Setting {
+                folder: folder.path(),
+                survives: medium.survives(),
+                entries: extent.n,
+            });
+            store.insert_words(&pairs);
+            (kind, store, folder)
         });
-        store.insert_words(&pairs);
-        (kind, store, folder)
-    });
     all.collect()
 }
 

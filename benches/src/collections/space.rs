@@ -37,9 +37,9 @@ pub(super) fn run(report: &mut Report, extent: Extent<'_>) {
 
     let before = reserved();
     let mut map = BTreeMap::new();
-    pairs
-        .iter()
-        .for_each(|&(key, value)| drop(map.insert(key, value)));
+    for &(key, value) in &pairs {
+        map.insert(key, value);
+    }
     note("std BTreeMap", reserved() - before);
     black_box(map);
 

@@ -57,6 +57,8 @@ pub(super) struct Kind {
     /// Whether it is ours.
     pub(super) ours: bool,
     pub(super) open: fn(Setting<'_>) -> Box<dyn Store>,
+    /// Whether its durable commits on a disk survive the loss of power: on a disk it is not measured else.
+    pub(super) syncs: bool,
     /// Of a hundred single commits in shared memory, as many are done in a round: slow ones take no longer then.
     pub(super) percent: usize,
 }
@@ -66,7 +68,15 @@ const fn ours(name: &'static str, open: fn(Setting<'_>) -> Box<dyn Store>) -> Ki
         name,
         ours: true,
         open,
+        syncs: true,
         percent: 100,
+    }
+}
+
+impl Kind {
+    /// Whether its commits survive what they have to.
+    pub(super) fn promises(&self, survives: Survives) -> bool {
+        self.syncs || survives == Survives::Death
     }
 }
 

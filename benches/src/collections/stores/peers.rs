@@ -15,6 +15,7 @@ pub(super) const REDB: Kind = Kind {
         store.insert_words(&[]);
         Box::new(store)
     },
+    syncs: true,
     percent: 4,
 };
 
@@ -65,6 +66,7 @@ pub(super) const HEED: Kind = Kind {
     name: "heed",
     ours: false,
     open: |setting| Box::new(Heed::open(setting).expect("an environment")),
+    syncs: true,
     percent: 20,
 };
 
@@ -141,6 +143,7 @@ pub(super) const FJALL: Kind = Kind {
     name: "fjall",
     ours: false,
     open: |setting| Box::new(Fjall::open(setting).expect("a database")),
+    syncs: true,
     percent: 100,
 };
 
@@ -208,7 +211,8 @@ impl Store for Fjall {
     }
 }
 
-/// sled. `flush` after what has to survive, in both cases: what it has not flushed is in the process's memory.
+/// sled. `flush` after what has to survive: what it has not flushed is in the process's memory. On Linux that ends with
+/// `sync_file_range`, which leaves what it wrote in the disk's cache.
 pub(super) const SLED: Kind = Kind {
     name: "sled",
     ours: false,
@@ -225,6 +229,7 @@ pub(super) const SLED: Kind = Kind {
             texts: database.open_tree("texts").expect("a tree"),
         })
     },
+    syncs: false,
     percent: 4,
 };
 

@@ -11,6 +11,7 @@ pub(super) const SQLITE: Kind = Kind {
     name: "SQLite",
     ours: false,
     open: |setting| Box::new(Sqlite::open(setting)),
+    syncs: true,
     percent: 20,
 };
 
