@@ -103,7 +103,7 @@ fn pointers(relocation: &Relocation) -> Result<Words> {
 pub(crate) fn find(schema: &Schema, root: u64, view: View<'_>, max_size: u64) -> Result<Finder> {
     let home = view.bytes;
     let (end, max) = (home.len() as u64 / UNIT, max_size / UNIT);
-    let (extents, _) = table::resolve(table::read(home, max), end, max)?;
+    let (extents, _) = table::resolve(table::read(home, max, |all| vec![all]), end, max)?;
     let words = (0..home.len().div_ceil(512)).map(|_| 0.into()).collect();
     let found = Finder {
         marks: Marks::new(extents.into_values(), end),

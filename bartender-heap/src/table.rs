@@ -9,11 +9,14 @@ use crate::class;
 use crate::error::{Error, Result};
 use crate::layout::{CHUNK_UNITS, FIRST_PIECE, TABLE, TableEntry, UNIT, UNIT_SHIFT};
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 /// Units that the first piece describes.
 const FIRST_UNITS: u64 = FIRST_PIECE / UNIT;
 /// No heap lives to see so many births.
 pub(crate) const MAX_BIRTH: u64 = 1 << 62;
+/// Bytes of a piece's table from which on it is worth asking which of them were ever written.
+const LONG_PIECE: u64 = 128 << 10;
 /// Entries of the table that one unit holds.
 const ENTRIES_PER_UNIT: u64 = UNIT / size_of::<TableEntry>() as u64;
 
@@ -155,8 +158,14 @@ impl Extent {
     }
 }
 
-/// All entries in the table of a home whose first bytes are `home`.
-pub(crate) fn read(home: &[u8], max: u64) -> Vec<Extent> {
+/// All entries in the table of a home whose first bytes are `home`. Of long pieces those parts are read that `written`
+/// returns for a range of home offsets: whole entries, outside of which there are zeroes.
+pub(crate) fn read(
+    home: &[u8],
+    max: u64,
+    written: impl Fn(Range<u64>) -> Vec<Range<u64>>,
+) -> Vec<Extent> {
+    const ENTRY: u64 = size_of::<TableEntry>() as u64;
     let end = home.len() as u64 / UNIT;
     let mut extents = Vec::new();
     for piece in pieces(max) {
@@ -164,16 +173,22 @@ pub(crate) fn read(home: &[u8], max: u64) -> Vec<Extent> {
         if first >= last {
             continue;
         }
-        let from = entry_offset(first, max) as usize;
-        let bytes = &home[from..from + (last - first) as usize * size_of::<TableEntry>()];
-        let (entries, _) = bytes.as_chunks();
-        let entries = entries.iter().map(|bytes| TableEntry::from_bytes(*bytes));
-        extents.extend(
-            (first..)
-                .zip(entries)
-                .filter(|(_, entry)| entry.birth != 0)
-                .map(|(unit, entry)| Extent { unit, entry }),
-        );
+        let start = entry_offset(first, max);
+        let whole = start..start + (last - first) * ENTRY;
+        let parts = match whole.end - whole.start > LONG_PIECE {
+            true => written(whole),
+            false => vec![whole],
+        };
+        for part in parts {
+            let (entries, _) = home[part.start as usize..part.end as usize].as_chunks();
+            let entries = entries.iter().map(|bytes| TableEntry::from_bytes(*bytes));
+            extents.extend(
+                (first + (part.start - start) / ENTRY..)
+                    .zip(entries)
+                    .filter(|(_, entry)| entry.birth != 0)
+                    .map(|(unit, entry)| Extent { unit, entry }),
+            );
+        }
     }
     extents
 }
@@ -263,6 +278,32 @@ mod tests {
         }
         assert_eq!(entry_unit(0, max), None);
         assert_eq!(entry_unit(u64::MAX, max), None);
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "safe code, many steps")]
+    fn only_what_was_written_of_long_pieces_is_read_and_all_of_short_ones() {
+        let max = 4 * FIRST_UNITS;
+        let mut home = vec![0; (max * UNIT) as usize];
+        let mut put = |unit: u64| {
+            let at = entry_offset(unit, max) as usize;
+            home[at..at + 16].copy_from_slice(&extent(unit, unit, 8).entry.to_bytes());
+        };
+        let (short, long) = (100, 2 * FIRST_UNITS + 5000);
+        for unit in [short, long, long + 8, long + 2000] {
+            put(unit);
+        }
+        // Pages, as a medium says it.
+        let page = entry_offset(long, max) / 4096 * 4096;
+        let written = |range: Range<u64>| {
+            assert!(range.contains(&page), "only the long piece is asked for");
+            let part = page..page + 4096;
+            vec![part]
+        };
+        let units: Vec<u64> = read(&home, max, written).iter().map(|e| e.unit).collect();
+        assert_eq!(units, [short, long, long + 8]);
+        let units = read(&home, max, |all| vec![all]).len();
+        assert_eq!(units, 4);
     }
 
     #[test]
@@ -361,7 +402,7 @@ mod tests {
                 }
                 home[from + n * 16..][..16].copy_from_slice(&word);
             }
-            if let Ok((meant, _)) = resolve(read(&home, max), max, max) {
+            if let Ok((meant, _)) = resolve(read(&home, max, |all| vec![all]), max, max) {
                 let mut end = 0;
                 for extent in meant.values() {
                     assert!(extent.unit >= end && extent.end() <= max);

@@ -246,3 +246,32 @@ fn a_death_after_a_death_leaves_nothing_to_be_replayed_on_lanes() {
         assert_eq!((word(8192), word(4096)), (7, 9));
     }
 }
+
+/// Whoever skips what was never written misses nothing: what is logged and not home counts as written anywhere.
+#[test]
+fn in_shared_memory_it_is_known_what_was_never_written() {
+    let place = places::shared_memory();
+    let mut options = options();
+    options.background(false);
+    let region = options.open(place.region()).expect("creates");
+    region.extend(4 << 20).expect("room");
+    let all = 0..4 << 20;
+    assert_eq!(region.written(all.clone()), []);
+    commit(&region, (1 << 20) + 5000, &[7; 8]);
+    commit(&region, 3 << 20, &[7; 100 << 10]);
+    assert_eq!(region.written(all.clone()), vec![all.clone()]);
+    region.checkpoint().expect("no I/O error");
+    let written = region.written(all.clone());
+    // The file system may take more than a page at a time.
+    for at in [(1 << 20) + 4096, 3 << 20, (3 << 20) + (96 << 10)] {
+        let page = at..at + 4096;
+        let holds = |part: &std::ops::Range<u64>| part.start <= page.start && page.end <= part.end;
+        assert!(written.iter().any(holds), "{page:?} in {written:?}");
+    }
+    assert!(!written.contains(&all), "{written:?}");
+    // On a disk nobody knows.
+    let place = places::disk();
+    let region = options.open(place.region()).expect("creates");
+    let all = 0..1 << 20;
+    assert_eq!(region.written(all.clone()), vec![all]);
+}

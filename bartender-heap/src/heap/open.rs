@@ -116,7 +116,7 @@ impl Heap {
     /// committed since the region was opened.
     ///
     /// Cost, where it does not mark: reading the superblock table, 16 bytes for each
-    /// 8 KiB, and a descriptor for each superblock.
+    /// 8 KiB (in shared memory only what was ever written of it), and a descriptor for each superblock.
     ///
     /// # Errors
     /// As [`open`](Self::open).
@@ -260,7 +260,11 @@ impl Heap {
     /// The table as the home has it.
     fn table(region: &Region) -> Result<Table> {
         let (end, max) = (region.size() / UNIT, region.max_size() / UNIT);
-        let (extents, newest) = table::resolve(table::read(home(region), max), end, max)?;
+        let (extents, newest) = table::resolve(
+            table::read(home(region), max, |range| region.written(range)),
+            end,
+            max,
+        )?;
         let next_birth = newest.checked_add(1).ok_or_else(|| Error::Damaged {
             offset: 0,
             what: "a superblock has the highest number there is".into(),
