@@ -77,17 +77,32 @@ impl From<AlreadyFree> for Refused {
 
 impl Arena {
     /// The allocator of a home of up to `max` units, of which none is usable yet.
+    #[cfg(test)]
     pub(crate) fn new(max: u64) -> Self {
+        Self::try_new(max).expect("memory")
+    }
+
+    /// The allocator of a home of up to `max` units, of which none is usable yet.
+    ///
+    /// # Errors
+    ///
+    /// There is no memory for its descriptors.
+    pub(crate) fn try_new(max: u64) -> Result<Self> {
+        let no_memory = || Error::NoMemory {
+            bytes: Map::bytes_for(max),
+            max_size: max.saturating_mul(UNIT),
+        };
+        let map = Map::new(max).ok_or_else(no_memory)?;
         let number = NEXT.fetch_add(1, Relaxed);
         let global = Global::new(max, number);
-        Arena {
+        Ok(Arena {
             number,
             base: 0,
             nobody: global.mail().addr().get(),
-            map: Map::new(max),
+            map,
             global: Mutex::new(global),
             order: AtomicU32::new(0),
-        }
+        })
     }
 
     /// The same, of a home that begins at address `base`.

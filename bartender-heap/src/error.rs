@@ -70,6 +70,17 @@ pub enum Error {
         known: u32,
     },
 
+    /// The allocator's own state, which is not in the region, finds no room.
+    #[error(
+        "a region of up to {max_size} bytes takes {bytes} bytes of memory to look after, and there are not as many; recreate it with a smaller maximum size"
+    )]
+    NoMemory {
+        /// Bytes that are needed.
+        bytes: u64,
+        /// The region's maximum size, set when it was created.
+        max_size: u64,
+    },
+
     /// The heap's own data in the region make no sense.
     #[error(
         "the heap is damaged at home offset {offset:#x}: {what}; restore the region from a copy"

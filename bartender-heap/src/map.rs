@@ -32,9 +32,15 @@ unsafe impl Send for Map {}
 unsafe impl Sync for Map {}
 
 impl Map {
-    /// The descriptors of a home of up to `units` units, in which nothing is.
-    pub(crate) fn new(units: u64) -> Self {
+    /// The descriptors of a home of up to `units` units, in which nothing is; none if there is no memory for them.
+    pub(crate) fn new(units: u64) -> Option<Self> {
         Self::zeroed(units.div_ceil(CHUNK_UNITS) as usize)
+    }
+
+    /// Bytes of the descriptors of so many units.
+    pub(crate) fn bytes_for(units: u64) -> u64 {
+        let chunks = units.div_ceil(CHUNK_UNITS);
+        chunks.saturating_mul(size_of::<Superblock>() as u64)
     }
 
     /// Where the descriptors are, for the way that has to be short.
@@ -142,46 +148,45 @@ impl Chunks {
 
 #[cfg(not(loom))]
 impl Map {
-    fn zeroed(len: usize) -> Self {
-        use std::alloc::{Layout, alloc_zeroed, handle_alloc_error};
+    fn zeroed(len: usize) -> Option<Self> {
+        use std::alloc::{Layout, alloc_zeroed};
         const PAGE: usize = 4096;
         // Asked for at a larger alignment than `malloc`'s, all of it would be
         // written to; so there is room for aligning it here.
         let layout = len
             .checked_mul(size_of::<Superblock>())
-            .and_then(|bytes| Layout::from_size_align(bytes + PAGE, 16).ok())
-            .expect("a map fits the address space");
+            .and_then(|bytes| Layout::from_size_align(bytes.checked_add(PAGE)?, 16).ok())?;
         // SAFETY: not of size 0; there is room for aligning; not null; and
         // zeroed memory is dead descriptors.
         unsafe {
             let memory = alloc_zeroed(layout);
             if memory.is_null() {
-                handle_alloc_error(layout);
+                return None;
             }
             let start = memory.add(memory.align_offset(PAGE)).cast();
-            Map {
+            Some(Map {
                 chunks: Chunks {
                     start: NonNull::new_unchecked(start),
                     len,
                 },
                 memory: (memory, layout),
                 touched: AtomicU64::new(0),
-            }
+            })
         }
     }
 }
 
 #[cfg(loom)]
 impl Map {
-    fn zeroed(len: usize) -> Self {
+    fn zeroed(len: usize) -> Option<Self> {
         let dead: Box<[Superblock]> = (0..len).map(|_| Superblock::dead()).collect();
-        Map {
+        Some(Map {
             chunks: Chunks {
                 start: NonNull::from(Box::leak(dead)).cast(),
                 len,
             },
             touched: AtomicU64::new(0),
-        }
+        })
     }
 }
 

@@ -122,6 +122,22 @@ fn a_heap_that_has_lost_its_header_is_not_made_anew() {
     }
 }
 
+/// It ended the process, where the allocator's descriptors did not fit the memory: image 1973 of the seed 2654435769.
+#[test]
+fn a_region_that_says_that_it_is_huge_is_answered() {
+    let folder = folder();
+    let path = folder.path().join("huge.region");
+    for mut image in image::originals(folder.path()) {
+        image.claim(1 << 45);
+        image.write(&path);
+        let options = world::options().create(false).verify(true);
+        match options.open_with(&path, || unreachable!("there is one")) {
+            Ok(heap) => heap.close().expect("whole"),
+            Err(error) => assert!(error.to_string().contains("maximum size"), "{error}"),
+        }
+    }
+}
+
 #[test]
 fn damaged_files_are_answered() {
     let number = |name: &str| std::env::var(name).ok().and_then(|n| n.parse().ok());

@@ -63,7 +63,7 @@ impl From<bartender_heap::Error> for Failure {
             NotABlock { .. } | DoubleFree { .. } => libc::EINVAL,
             NewerFormat { .. } | OlderFormat { .. } => libc::ENOTSUP,
             Damaged { .. } | BadSchema(_) | BadData { .. } | Leaked { .. } => libc::EBADMSG,
-            BadLayout { .. } => libc::ENOMEM,
+            BadLayout { .. } | NoMemory { .. } => libc::ENOMEM,
             Immovable => libc::EADDRINUSE,
             Closed => libc::EBADF,
             _ => libc::EIO,

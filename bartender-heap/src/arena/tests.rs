@@ -220,6 +220,15 @@ mod real {
         }
     }
 
+    #[test]
+    #[cfg_attr(miri, ignore = "asks for more memory than there can be")]
+    fn a_home_whose_descriptors_fit_no_memory_is_an_error() {
+        for max in [1 << 50, u64::MAX / UNIT, u64::MAX] {
+            let refused = Arena::try_new(max).err();
+            assert!(matches!(refused, Some(Error::NoMemory { .. })), "{max}");
+        }
+    }
+
     /// Threads allocate, pass blocks around, free what they got from others, and
     /// end; each block carries its owner's mark in a shadow of the home.
     #[test]

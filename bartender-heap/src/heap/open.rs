@@ -195,7 +195,7 @@ impl Heap {
     fn arena(region: &Region) -> Result<Arena> {
         let max = region.max_size() / UNIT;
         let base = region.base().expose_provenance() as u64;
-        let arena = Arena::new(max).at(base);
+        let arena = Arena::try_new(max)?.at(base);
         // What was freed before is stamped as if it were freed now.
         let (mut global, _) = arena.lock();
         global.units.grown(region.size() / UNIT, region.last_seq());

@@ -204,6 +204,15 @@ impl Image {
         self.pages.remove(&(self.home / PAGE));
     }
 
+    /// Has the region's header say so large a maximum size.
+    #[allow(dead_code, reason = "not every user damages by hand")]
+    pub(crate) fn claim(&mut self, max_size: u64) {
+        for copy in [0, PAGE] {
+            self.put(copy + 56, &max_size.to_le_bytes());
+        }
+        self.fit();
+    }
+
     /// What the file at `path` has in its home.
     #[allow(dead_code, reason = "not every user compares")]
     pub(crate) fn home_bytes(&self, path: &Path) -> Vec<u8> {

@@ -7,6 +7,7 @@ use bartender::{
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::num::NonZeroU32;
 use std::path::Path;
+use std::time::Duration;
 
 pub(crate) type Root = PRwLock<World>;
 
@@ -71,6 +72,11 @@ pub(crate) struct World {
     numbered: PBTreeMap<u64, u8>,
     ordered: PBTreeSet<u16>,
     slice: PBox<[PString]>,
+    title: PBox<str>,
+    spans: PVec<Duration>,
+    doubts: PVec<Option<Option<bool>>>,
+    rest: Option<PBox<[u32]>>,
+    nested: PBTreeMap<u8, PBTreeMap<u16, PBox<u64>>>,
 }
 
 /// What several own.
@@ -150,6 +156,16 @@ pub(crate) fn fill(heap: &Heap<Root>, from: u64, to: u64) -> Result<(), Error> {
             world
                 .slice
                 .set((0..i % 5).map(|n| PString::from(format!("{n}"))).collect())?;
+            world
+                .title
+                .set(format!("the tïtle of {i}").as_str().into())?;
+            world.spans.push(Duration::new(i, i as u32))?;
+            let doubts = [None, Some(None), Some(Some(i % 2 == 0))];
+            world.doubts.push(doubts[i as usize % 3])?;
+            let rest = (0..i as u32 % 9).collect();
+            world.rest.set((i % 4 != 3).then_some(rest))?;
+            let inside = (0..i as u16 % 30).map(|n| (n, PBox::new(i))).collect();
+            world.nested.insert(i as u8 % 40, inside)?;
             world.bulk.extend_from_slice(&[i as u8; 300])
         })?;
         heap.transaction(|tx| {
@@ -286,6 +302,13 @@ pub(crate) fn walk(world: &World) -> u64 {
     for text in world.slice.iter() {
         text.to_uppercase().hash(h);
     }
+    (world.title.to_uppercase(), &world.doubts[..]).hash(h);
+    (&world.spans[..], world.rest.as_deref()).hash(h);
+    for (n, inside) in world.nested.iter().rev() {
+        // Into as much room as they say.
+        let all: Vec<(&u16, u64)> = inside.iter().map(|(m, value)| (m, **value)).collect();
+        (n, all, inside.range(3..9).count()).hash(h);
+    }
     for (n, balance) in world.balances.iter() {
         (n, balance.load()).hash(h);
     }
@@ -375,6 +398,16 @@ pub(crate) fn change(heap: &Heap<Root>) -> Result<(), Error> {
         world.shared.truncate(2)?;
         world.balances.retain(|n, _| n % 2 == 0)?;
         world.prefixed.set(Default::default())?;
+        let nested = Mut::take(&mut world.nested)?;
+        world.nested.set(nested.into_iter().skip(3).collect())?;
+        world.nested.retain(|_, inside| !inside.is_empty())?;
+        if let Some((_, mut inside)) = world.nested.iter_mut().next() {
+            inside.pop_first()?;
+        }
+        world.doubts.retain(|doubt| doubt.is_some())?;
+        let rest = Mut::take(&mut world.rest)?;
+        world.rest.set(rest)?;
+        world.title.set("".into())?;
         world.tables.set(PHashMap::new())
     })
 }
