@@ -114,7 +114,8 @@ typedef struct bt_tx bt_tx;
  *         region, or one that holds the typed data of a Rust program; EADDRINUSE
  *         something lies where the region has to be (a copy of it is open? such
  *         a region cannot be moved); EBADMSG it is damaged; ENOTSUP a newer
- *         version wrote it; and what open(2) says. The data are as they were.
+ *         version wrote it; ENOMEM no memory to look after one so large; and
+ *         what open(2) says. The data are as they were.
  * Cost:   after a clean close that of reading the allocator's state; after a
  *         crash in addition the log is replayed and each live block looked at
  *         (some ten nanoseconds for a small one, on two cores). A new region
