@@ -197,7 +197,7 @@ impl Populate {
     const MANY: usize = 1024;
 
     /// Whether the kernel has taken many ranges, as far as it was asked.
-    #[cfg(test)]
+    #[cfg(all(test, not(loom)))]
     pub(crate) fn takes_many(&self) -> bool {
         !self.refused.load(std::sync::atomic::Ordering::Relaxed)
     }
