@@ -401,6 +401,25 @@ fn joining_and_cutting_logs_a_few_nodes() {
             assert!(heap.read().b.is_empty());
         }
     }
+    // Out of the middle, and back to its place.
+    heap.update(|two| {
+        let mut two = two.into_project();
+        let above = two.a.split_off_moved(&7000)?;
+        two.b.set_moved(above)?;
+        let rest = two.b.split_off_moved(&13_000)?;
+        let middle = Mut::take_moved(&mut two.b)?;
+        two.b.set_moved(rest)?;
+        two.a.append(&mut two.b)?;
+        two.b.set_moved(middle)
+    })
+    .unwrap();
+    heap.check().unwrap();
+    is_all(&heap.read().b, 7000..13_000);
+    logged(&|two| {
+        let mut two = two.into_project();
+        two.a.append(&mut two.b)
+    });
+    is_all(&heap.read().a, 0..COUNT);
     // Nothing was cut off, and everything.
     heap.update(|two| {
         let mut two = two.into_project();

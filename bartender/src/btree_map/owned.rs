@@ -226,48 +226,34 @@ impl<K: Ord, V> PBTreeMap<K, V> {
 
     /// Moves all entries of `other` here; where both have a key, the value of `other` is the one that stays.
     ///
-    /// Where all keys of one map are above those of the other, it costs a few nodes of each; else an insertion for each entry of
+    /// Where no key of this map is between two of `other`, it costs a few nodes of each; else an insertion for each entry of
     /// `other`.
     pub fn append(&mut self, other: &mut Self) {
         if self.is_empty() {
             return mem::swap(self, other);
         }
-        match self.beside(other) {
-            Some(above) => {
-                let (lower, upper) = match above {
-                    true => (&mut *self, &mut *other),
-                    false => (&mut *other, &mut *self),
-                };
-                let Some((key, value)) = upper.pop_first() else {
-                    return;
-                };
-                let entry = (ManuallyDrop::new(key), ManuallyDrop::new(value));
-                let (left, right) = (lower.take_tree(), upper.take_tree());
-                // SAFETY: the maps are owned, and the entry goes in by its bytes.
-                self.tree = sure(unsafe {
-                    Tree::join(
-                        left,
-                        (&raw const *entry.0, &raw const *entry.1),
-                        right,
-                        Ordinary,
-                    )
-                });
-            }
-            None => {
-                while let Some((key, value)) = other.pop_last() {
-                    self.insert(key, value);
-                }
-            }
+        if let Some(gap) = self.gap_for(other) {
+            let (tree, others) = (self.take_tree(), other.take_tree());
+            // SAFETY: the maps are owned, and the place is of this one.
+            self.tree = sure(unsafe { Tree::splice(tree, &gap, others, Ordinary) });
+            return;
+        }
+        while let Some((key, value)) = other.pop_last() {
+            self.insert(key, value);
         }
     }
 
-    /// Whether all keys of `other` are above all of this map's, or (no) below them; neither if they are among each other.
-    pub(super) fn beside(&self, other: &Self) -> Option<bool> {
-        let (first, last) = (self.first_key_value()?.0, self.last_key_value()?.0);
-        match other.first_key_value() {
-            Some((low, _)) if last < low => Some(true),
-            Some(_) if other.last_key_value()?.0 < first => Some(false),
-            _ => None,
+    /// The place where all entries of `other` belong, if there is one.
+    pub(super) fn gap_for(&self, other: &Self) -> Option<Cursor<K, V>> {
+        let (low, high) = (other.first_key_value()?.0, other.last_key_value()?.0);
+        let cursor = self.tree.edge(low, false);
+        // SAFETY: the place is of this map, which is borrowed, and so is the entry behind it, if there is one.
+        unsafe {
+            let Some(level) = cursor.next_level() else {
+                return Some(cursor);
+            };
+            let step = cursor.step(level);
+            (*high < *step.node.key(step.index)).then_some(cursor)
         }
     }
 

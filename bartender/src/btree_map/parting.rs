@@ -27,20 +27,14 @@ impl Drop for Unfinished<'_> {
     }
 }
 
-/// The bytes of an entry between two maps.
-struct OnTheWay<K, V> {
-    key: MaybeUninit<K>,
-    value: MaybeUninit<V>,
-}
-
 impl<K: Persist + Ord, V: Persist> Mut<'_, PBTreeMap<K, V>> {
     const HAS_LOCKS: bool = K::HAS_LOCKS || V::HAS_LOCKS;
 
     /// Moves all entries of `other` here; where both have a key, the value of `other` is the one that stays. What the
     /// entries own is not touched.
     ///
-    /// Costs nothing if this map is empty; a few nodes of each where all keys of one map are above those of the other, and
-    /// there are no locks in keys or values; else an insertion for each entry of `other`.
+    /// Costs nothing if this map is empty; a few nodes of each where no key of this map is between two of `other`, and there
+    /// are no locks in keys or values; else an insertion for each entry of `other`.
     ///
     /// # Errors
     ///
@@ -58,75 +52,41 @@ impl<K: Persist + Ord, V: Persist> Mut<'_, PBTreeMap<K, V>> {
             return Ok(());
         }
         let unfinished = Unfinished(Mut::tx(self));
-        match self.beside(other) {
-            Some(above) if !Self::HAS_LOCKS => self.join(other, above)?,
-            _ => self.append_each(other)?,
+        match self.gap_for(other).filter(|_| !Self::HAS_LOCKS) {
+            Some(gap) => self.splice(&gap, other)?,
+            None => self.append_each(other)?,
         }
         std::mem::forget(unfinished);
         Ok(())
     }
 
-    /// Joins the trees; those of `other` come behind, or before. There is an entry in each.
-    fn join(&mut self, other: &mut Mut<'_, PBTreeMap<K, V>>, above: bool) -> Result<()> {
-        // The first of those that come behind is between the two.
-        let entry = match above {
-            true => other.take_first()?,
-            false => self.take_first()?,
-        };
+    /// Puts all entries of `other` at a place of this map.
+    fn splice(&mut self, gap: &Cursor<K, V>, other: &mut Mut<'_, PBTreeMap<K, V>>) -> Result<()> {
         let (tree, tx) = self.tree();
         let (others, _) = other.tree();
-        // SAFETY: the maps are borrowed for changing by this transaction. After an error both are without a node, and the
-        // transaction is doomed. The entry goes in by its bytes, and there are no locks in it.
+        // SAFETY: the maps are borrowed for changing by this transaction, and there are no locks in their entries. After an
+        // error both are without a node, and the transaction is doomed.
         unsafe {
             tx.change(tree.cast(), size_of::<Tree<K, V>>());
             tx.change(others.cast(), size_of::<Tree<K, V>>());
-            let tree_of_other = others.replace(Tree::new());
-            let tree_of_self = tree.replace(Tree::new());
-            let (left, right) = match above {
-                true => (tree_of_self, tree_of_other),
-                false => (tree_of_other, tree_of_self),
-            };
-            let parts = (entry.key.as_ptr(), entry.value.as_ptr());
-            tree.write(Tree::join(left, parts, right, tx)?);
+            let (whole, part) = (tree.replace(Tree::new()), others.replace(Tree::new()));
+            tree.write(Tree::splice(whole, gap, part, tx)?);
         }
         Ok(())
-    }
-
-    /// Takes the first entry, which is there, by its bytes.
-    fn take_first(&mut self) -> Result<OnTheWay<K, V>> {
-        let mut first = self.tree.first();
-        // SAFETY: there is an entry in the first leaf.
-        unsafe { self.take_at(&mut first) }
-    }
-
-    /// Takes the entry at a place in a leaf by its bytes.
-    ///
-    /// # Safety
-    ///
-    /// There is one. It has one owner, which is nobody between the two maps: if that is the end of it, the transaction is
-    /// doomed.
-    unsafe fn take_at(&mut self, cursor: &mut Cursor<K, V>) -> Result<OnTheWay<K, V>> {
-        let mut entry = OnTheWay {
-            key: MaybeUninit::uninit(),
-            value: MaybeUninit::uninit(),
-        };
-        // SAFETY: the caller's promise.
-        unsafe {
-            self.remove_with(cursor, 0, |_, k, v| {
-                ptr::copy_nonoverlapping(k, entry.key.as_mut_ptr(), 1);
-                ptr::copy_nonoverlapping(v, entry.value.as_mut_ptr(), 1);
-                Ok(())
-            })?;
-        }
-        Ok(entry)
     }
 
     fn append_each(&mut self, other: &mut Mut<'_, PBTreeMap<K, V>>) -> Result<()> {
         let tx = Mut::tx(self);
         while let Some(mut last) = other.last_place() {
-            // SAFETY: there is an entry; it is put into this map, or the transaction is doomed.
+            let (mut key, mut value) = (MaybeUninit::<K>::uninit(), MaybeUninit::<V>::uninit());
+            // SAFETY: the entry has one owner, which is nobody between the two maps. If that is the end of it, the
+            // transaction is doomed.
             unsafe {
-                let OnTheWay { key, value } = other.take_at(&mut last)?;
+                other.remove_with(&mut last, 0, |_, k, v| {
+                    ptr::copy_nonoverlapping(k, key.as_mut_ptr(), 1);
+                    ptr::copy_nonoverlapping(v, value.as_mut_ptr(), 1);
+                    Ok(())
+                })?;
                 let (mut cursor, level) = self.tree.place(&*key.as_ptr());
                 match level {
                     None => self.insert_stored(&mut cursor, key.as_ptr(), value.as_ptr())?,

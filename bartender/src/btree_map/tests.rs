@@ -142,8 +142,17 @@ fn trees_that_are_joined_and_cut_keep_their_shape() {
                 let both = map.iter().chain(&above).map(|(k, v)| (*k, v.clone()));
                 assert!(both.eq(twin.iter().cloned()));
                 let mut above = above;
+                if random(&mut state).is_multiple_of(2) {
+                    map.append(&mut above);
+                    check(&map);
+                    continue;
+                }
+                // What is between goes back to its place.
+                let mut rest = above.split_off(&(key + random(&mut state) % (a + b + 1)));
+                map.append(&mut rest);
                 map.append(&mut above);
                 check(&map);
+                assert!(above.is_empty() && rest.is_empty());
             }
             // It goes on as a tree does.
             for (key, _) in twin.iter().step_by(3) {

@@ -93,7 +93,7 @@ impl<K, V> Cursor<K, V> {
 
     /// The level of the entry before the place, if there is one: it is just before the step's index.
     #[inline]
-    unsafe fn level_before(&self) -> Option<usize> {
+    pub(super) unsafe fn level_before(&self) -> Option<usize> {
         (0..self.levels).find(|&level| self.step(level).index > 0)
     }
 

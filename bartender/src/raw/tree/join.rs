@@ -13,18 +13,50 @@ use crate::raw::Store;
 /// The nodes of the trees are there, may be changed by `s`, and nobody else sees them: this is what all functions ask for.
 /// They take trees, and give back what has become of them; after an error that is nobody's.
 impl<K, V> Tree<K, V> {
-    /// One tree of two, and of an entry between them, by its bytes.
-    pub(crate) unsafe fn join<S: Store>(
-        left: Self,
-        (key, value): (*const K, *const V),
-        right: Self,
+    /// One tree of two, of which the second is put at a place of the first.
+    pub(crate) unsafe fn splice<S: Store>(
+        this: Self,
+        cursor: &Cursor<K, V>,
+        other: Self,
         s: S,
     ) -> Result<Self, S::Error> {
-        // SAFETY: the promise of all functions; the caller gives the entry up.
-        unsafe { Self::join_with(left, Entry::read(key, value), right, s) }
+        // SAFETY: the promise of all functions.
+        unsafe {
+            if cursor.next_level().is_none() {
+                return Self::concat(this, other, s);
+            }
+            if cursor.level_before().is_none() {
+                return Self::concat(other, this, s);
+            }
+            let len = this.raw.len.wrapping_add(other.raw.len);
+            let (below, above) = Self::cut_uncounted(this, cursor, s)?;
+            let below = Self::concat(below, other, s)?;
+            let mut all = Self::concat(below, above, s)?;
+            all.raw.len = len;
+            Ok(all)
+        }
     }
 
-    unsafe fn join_with<S: Store>(
+    /// One tree of two, one behind the other.
+    unsafe fn concat<S: Store>(left: Self, mut right: Self, s: S) -> Result<Self, S::Error> {
+        if right.levels() == 0 {
+            return Ok(left);
+        }
+        if left.levels() == 0 {
+            return Ok(right);
+        }
+        let mut first = right.first();
+        // SAFETY: the promise of all functions. The first entry of the second tree is given up there, to be between the two.
+        unsafe {
+            let node = first.step(0).node;
+            let entry = Entry::read(node.key(0), node.value(0));
+            Self::remove(&raw mut right, &mut first, 0, s);
+            Self::join(left, entry, right, s)
+        }
+    }
+
+    /// One tree of two, and of an entry between them.
+    unsafe fn join<S: Store>(
         left: Self,
         entry: Entry<K, V>,
         right: Self,
@@ -32,43 +64,38 @@ impl<K, V> Tree<K, V> {
     ) -> Result<Self, S::Error> {
         let len = left.raw.len.wrapping_add(right.raw.len).wrapping_add(1);
         let (levels, others) = (left.levels(), right.levels());
-        // SAFETY: the promise of all functions. The lower tree's root is put on the level that it has, and the steps of the
-        // cursor lead to it, or to its twin beside it.
+        let at_end = others <= levels;
+        let (mut tree, low, from) = match at_end {
+            true => (left, right.root(), others),
+            false => (right, left.root(), levels),
+        };
+        let mut cursor = if at_end { tree.last() } else { tree.first() };
+        // SAFETY: the promise of all functions. The root of the lower tree comes to its level in the higher one, where it gets
+        // some entries from the node beside it if it has too few.
         unsafe {
-            // The root of the lower tree, which has a few entries only perhaps.
-            let (mut tree, mut cursor, low, up, from);
-            if others <= levels {
-                (cursor, low, from) = (left.last(), right.root(), others);
-                let is_twin = |twin: Node<K, V>| {
-                    levels == others && low.is_some_and(|low| twin.len() < low.len())
-                };
-                up = Upwards {
-                    entry,
-                    child: low,
-                    right: low.is_some() && !left.root().is_some_and(is_twin),
-                };
-                tree = left;
-            } else {
-                (cursor, low, from) = (right.first(), left.root(), levels);
-                let child = low.map(|_| cursor.step(from).node.child(0));
-                up = Upwards {
-                    entry,
-                    child,
-                    right: false,
-                };
-                tree = right;
-            }
             let spare = Self::prepare_from(&cursor, from, s)?;
-            if let (Some(low), false) = (low, others <= levels) {
-                // It comes before all, so the child that was first goes behind the entry.
-                let node = cursor.step(from).node;
-                Notes::of(node, s).change(node.children(), 1);
-                node.set_child(0, low);
-            }
-            let beside = up.right || others > levels;
+            let child = match low {
+                Some(low) if !at_end => {
+                    // It comes before all, so the child that was the first goes behind the entry.
+                    let node = cursor.step(from).node;
+                    let first = node.child(0);
+                    Notes::of(node, s).change(node.children(), 1);
+                    node.set_child(0, low);
+                    Some(first)
+                }
+                low => low,
+            };
+            // Of two roots on one level it may be the other that has too few.
+            let is_other = levels == others
+                && (tree.root().zip(low)).is_some_and(|(root, low)| root.len() < low.len());
+            let up = Upwards {
+                entry,
+                child,
+                right: low.is_some() && at_end && !is_other,
+            };
             Self::insert_from(&raw mut tree, &mut cursor, spare, from, up, s);
             if let Some(low) = low {
-                if beside {
+                if !is_other {
                     cursor.set(from - 1, low, 0);
                 }
                 Self::fill(&raw mut tree, &mut cursor, from - 1, s);
@@ -85,10 +112,39 @@ impl<K, V> Tree<K, V> {
         cursor: &Cursor<K, V>,
         s: S,
     ) -> Result<(Self, Self), S::Error> {
+        let len = this.raw.len;
+        // SAFETY: the promise of all functions.
+        unsafe {
+            if cursor.next_level().is_none() {
+                return Ok((this, Tree::new()));
+            }
+            if cursor.level_before().is_none() {
+                return Ok((Tree::new(), this));
+            }
+            let (mut left, mut right) = Self::cut_uncounted(this, cursor, s)?;
+            let size = |tree: &Self| (tree.levels(), tree.root().map_or(0, |root| root.len()));
+            let (smaller, larger) = match size(&left) <= size(&right) {
+                true => (&mut left, &mut right),
+                false => (&mut right, &mut left),
+            };
+            let mut count = 0;
+            smaller.each_node(&mut |node| count += node.len() as u64);
+            smaller.raw.len = count;
+            larger.raw.len = len.saturating_sub(count);
+            Ok((left, right))
+        }
+    }
+
+    /// The same, without numbers of entries.
+    unsafe fn cut_uncounted<S: Store>(
+        this: Self,
+        cursor: &Cursor<K, V>,
+        s: S,
+    ) -> Result<(Self, Self), S::Error> {
         let (mut left, mut right) = (Tree::new(), Tree::new());
         // SAFETY: the promise of all functions. Each entry, and each child but those on the way, goes to one side.
         unsafe {
-            for level in 0..cursor.levels() {
+            for level in 0..this.levels() {
                 let Step { node, index } = cursor.step(level);
                 let leaf = level == 0;
                 let len = node.len();
@@ -101,7 +157,7 @@ impl<K, V> Tree<K, V> {
                 } else if index < len {
                     let entry = Entry::read(node.key(index), node.value(index));
                     let behind = Self::part(node, index + 1, s)?;
-                    right = Self::join_with(right, entry, behind, s)?;
+                    right = Self::join(right, entry, behind, s)?;
                 }
                 let kept = if leaf { index } else { index.saturating_sub(1) };
                 if kept > 0 {
@@ -116,21 +172,12 @@ impl<K, V> Tree<K, V> {
                         0 => Self::of(node.child(0)),
                         _ => Self::of(node),
                     };
-                    left = Self::join_with(before, entry, left, s)?;
+                    left = Self::join(before, entry, left, s)?;
                 }
                 if kept == 0 && !leaf {
                     s.free(node.block(), node.layout());
                 }
             }
-            let size = |tree: &Self| (tree.levels(), tree.root().map_or(0, |root| root.len()));
-            let (smaller, larger) = match size(&left) <= size(&right) {
-                true => (&mut left, &mut right),
-                false => (&mut right, &mut left),
-            };
-            let mut count = 0;
-            smaller.each_node(&mut |node| count += node.len() as u64);
-            smaller.raw.len = count;
-            larger.raw.len = this.raw.len.saturating_sub(count);
         }
         Ok((left, right))
     }
