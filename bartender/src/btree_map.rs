@@ -44,6 +44,9 @@ use std::ops::{Bound, RangeBounds};
 /// Up to 31 entries lie together in a block of about 512 bytes, of large entries 11; an insertion or a removal moves, and
 /// logs, a part of such a block. Values of more than some hundred bytes are better put in a [`PBox`](crate::PBox).
 ///
+/// To be stored, its keys must be `Ord`: when a region of an earlier schema is converted, those that change are put in order
+/// anew.
+///
 /// ```
 /// use bartender::{PBTreeMap, PString};
 ///

@@ -42,6 +42,9 @@ use std::hash::{BuildHasher, Hash};
 ///
 /// The order of iteration is unspecified, but the same for the same map from run to run.
 ///
+/// To be stored, its keys must be `Hash` and `Eq`: when a region of an earlier schema is converted, those that change are
+/// hashed anew.
+///
 /// ```
 /// use bartender::{PHashMap, PString};
 ///

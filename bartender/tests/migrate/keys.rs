@@ -4,7 +4,9 @@ use super::{crashes, folder, lives, options};
 use bartender::{
     Error, PBTreeMap, PBTreeSet, PHashMap, PHashSet, PRwLock, PString, Persist, PlainData,
 };
-use std::cmp::Reverse;
+use std::cell::Cell;
+use std::cmp::{Ordering, Reverse};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 
 /// What has the keys, of whichever version.
@@ -223,6 +225,51 @@ fn two_keys_that_would_become_equal_leave_the_data_as_they_were() {
 }
 
 #[test]
+fn comparisons_that_panic_leave_the_data_as_they_were() {
+    thread_local!(static COMPARED: Cell<u32> = const { Cell::new(0) });
+
+    #[derive(Persist, PartialEq, Eq)]
+    #[repr(C)]
+    #[persist(from = v1::Id)]
+    struct Id(u64);
+
+    impl From<v1::Id> for Id {
+        fn from(old: v1::Id) -> Self {
+            Id(old.0.into())
+        }
+    }
+
+    impl PartialOrd for Id {
+        fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+            Some(self.cmp(other))
+        }
+    }
+
+    impl Ord for Id {
+        fn cmp(&self, other: &Self) -> Ordering {
+            COMPARED.set(COMPARED.get() + 1);
+            if COMPARED.get() == 500 {
+                resume_unwind(Box::new("on purpose"));
+            }
+            self.0.cmp(&other.0)
+        }
+    }
+
+    let folder = folder();
+    let path = folder.path().join("set");
+    let ids = || (0..COUNT).map(v1::Id);
+    write(&path, ids().collect::<PBTreeSet<_>>());
+    let open = || options::<PBTreeSet<Id>>().open(&path);
+    assert!(catch_unwind(AssertUnwindSafe(open)).is_err());
+    let heap = options::<PBTreeSet<v1::Id>>().open(&path);
+    let heap = lives(heap.expect("as it was"), &path);
+    assert!(heap.root().iter().copied().eq(ids()));
+    heap.close().expect("closed");
+    let heap = lives(open().expect("converted"), &path);
+    assert!(heap.root().iter().map(|id| id.0).eq(0..u64::from(COUNT)));
+}
+
+#[test]
 fn whatever_crash_leaves_has_keys_of_one_version() {
     crashes::<One, Two>(
         || PRwLock::new(world()),
@@ -253,13 +300,13 @@ fn a_key_that_only_holds_what_changes_changes_too() {
     }
 
     impl PartialOrd for Key {
-        fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
             Some(self.cmp(other))
         }
     }
 
     impl Ord for Key {
-        fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        fn cmp(&self, other: &Self) -> Ordering {
             (Reverse(self.part), &self.id).cmp(&(Reverse(other.part), &other.id))
         }
     }
