@@ -96,9 +96,10 @@ impl Home {
         let mut header = self.header.lock();
         log.check()?;
         // Before the horizon: what is counted after it was appended counts for the next one.
-        self.bulk.store(0, Ordering::Relaxed);
+        let bulk = self.bulk.swap(0, Ordering::Relaxed);
         let horizon = log.horizon().min(upto);
         if horizon <= header.checkpoint {
+            self.bulk.fetch_add(bulk, Ordering::Relaxed);
             return Ok(());
         }
         let result = self.apply(medium, log, horizon).and_then(|applied| {

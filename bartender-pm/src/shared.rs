@@ -228,9 +228,14 @@ impl Shared {
                 self.backlog.store(false, Ordering::Release);
                 let before = self.home.checkpoint.load(Ordering::Relaxed);
                 let done = self.home.checkpoint(&*self.medium, &self.log, true);
-                if !full && self.home.checkpoint.load(Ordering::Relaxed) == before {
-                    // A commit that has its number is not through: it may wait for this processor.
-                    std::thread::sleep(Duration::from_millis(1));
+                if done.is_ok() && self.home.checkpoint.load(Ordering::Relaxed) == before {
+                    if self.log.last_seq() > before {
+                        // A commit that has its number is not through: it may wait for this processor.
+                        self.backlog.store(true, Ordering::Release);
+                    }
+                    if !full {
+                        std::thread::sleep(Duration::from_millis(1));
+                    }
                 }
                 let appended = self.log.appended();
                 let much = appended - tidied >= self.log.shortest() / 256 * CHECKPOINT_FILL;

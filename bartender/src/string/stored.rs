@@ -318,6 +318,12 @@ impl Mut<'_, PString> {
         if same == self.len() {
             return Ok(());
         }
+        if self.long().is_none()
+            && let Some(short) = Short::of(&[kept.as_bytes()])
+        {
+            self.put(Text::short(short));
+            return Ok(());
+        }
         self.splice(kept.len(), self.len(), "")?;
         self.edit(same, |bytes| {
             bytes.copy_from_slice(&kept.as_bytes()[same..]);
