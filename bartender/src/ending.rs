@@ -3,10 +3,10 @@
 //! The drop of a box or a collection comes here. Some levels of them are dropped by the calls that drop has anyway; what
 //! lies deeper waits in a list of the outermost one, which works it off at its end.
 //!
-//! What waits is only what lies, with its own bytes, in a block that is being ended: it is a part of an element there. By
-//! the rules of drop all that the block's elements borrow outlives the outermost drop, so it outlives what waits, too. A value
-//! that an element's own `drop` made, or moved somewhere else, lies in no such block and ends at once. (Persistent data have no `drop` of
-//! their own; but an owned collection takes others, too.)
+//! What waits is only what holds persistent data, which have no `drop` of their own and borrow nothing: nobody can tell when
+//! they end. A box says so of its contents by its type, and so it is of all that lies within them. An owned collection that is in no
+//! box takes other values, too, whose `drop` may count on what stands beside it: it ends when Rust says so, and by
+//! recursion, as std's does. So does what lies, with its own bytes, in no block that is being ended.
 //!
 //! If a drop panics, what waits is leaked.
 
@@ -18,6 +18,9 @@ use std::ptr;
 pub(crate) trait Owner {
     /// Whether what it holds has anything to be dropped.
     const DEEP: bool;
+
+    /// Whether all of that is known to be persistent.
+    const PERSISTENT: bool;
 
     /// Drops what it holds, [`inside`] of the blocks where that is, and gives the blocks back.
     ///
@@ -33,7 +36,7 @@ const LEVELS: usize = 16;
 /// Words of the largest owner.
 const WORDS: usize = 5;
 
-/// An owner that waits: its bytes, and what ends it.
+/// An owner of persistent data that waits: its bytes, and what ends it.
 struct Task {
     owner: [MaybeUninit<u64>; WORDS],
     end: unsafe fn(*mut u64),
@@ -47,6 +50,8 @@ struct Around {
     len: usize,
     /// Levels around it.
     level: usize,
+    /// What is being ended holds persistent data.
+    persistent: bool,
     /// The list of the outermost one.
     waiting: *mut Vec<Task>,
 }
@@ -57,6 +62,7 @@ thread_local! {
             start: 0,
             len: 0,
             level: 0,
+            persistent: false,
             waiting: ptr::null_mut(),
         })
     };
@@ -105,6 +111,7 @@ unsafe fn end_deep<T: Owner>(this: &mut T) {
             start: 0,
             len: 0,
             level: 0,
+            persistent: T::PERSISTENT,
             waiting,
         };
         AROUND.set(outermost);
@@ -112,14 +119,25 @@ unsafe fn end_deep<T: Owner>(this: &mut T) {
         unsafe {
             this.end();
             while let Some(mut task) = (*waiting).pop() {
-                AROUND.set(outermost);
+                let persistent = true;
+                AROUND.set(Around {
+                    persistent,
+                    ..outermost
+                });
                 (task.end)(task.owner.as_mut_ptr().cast());
             }
         }
-    } else if around.level < LEVELS {
+        return;
+    }
+    let persistent = around.persistent || T::PERSISTENT;
+    if around.level < LEVELS || !persistent {
         let _back = Back(around);
         let level = around.level + 1;
-        AROUND.set(Around { level, ..around });
+        AROUND.set(Around {
+            level,
+            persistent,
+            ..around
+        });
         // SAFETY: passed on.
         unsafe { this.end() }
     } else {

@@ -206,6 +206,7 @@ impl<T: ?Sized + Boxed> Drop for PBox<T> {
 
 impl<T: ?Sized + Boxed> Owner for PBox<T> {
     const DEEP: bool = T::DEEP;
+    const PERSISTENT: bool = true;
 
     unsafe fn end(&mut self) {
         let this: *mut T = self.ptr();

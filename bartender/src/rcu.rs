@@ -308,6 +308,7 @@ impl<T: Persist> Drop for PRcu<T> {
 
 impl<T: Persist> Owner for PRcu<T> {
     const DEEP: bool = needs_drop::<T>();
+    const PERSISTENT: bool = true;
 
     unsafe fn end(&mut self) {
         // SAFETY: an owned block, made by `Box`, or with the same allocator and layout.

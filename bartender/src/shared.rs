@@ -274,6 +274,7 @@ impl<T: Persist> Drop for PShared<T> {
 
 impl<T: Persist> Owner for PShared<T> {
     const DEEP: bool = needs_drop::<T>();
+    const PERSISTENT: bool = true;
 
     unsafe fn end(&mut self) {
         let block: *mut Counted<T> = self.block();

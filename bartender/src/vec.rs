@@ -298,6 +298,7 @@ impl<T> Drop for PVec<T> {
 
 impl<T> Owner for PVec<T> {
     const DEEP: bool = needs_drop::<T>();
+    const PERSISTENT: bool = false;
 
     #[inline]
     unsafe fn end(&mut self) {

@@ -234,11 +234,13 @@ fn around(way: u64, inner: Nest) -> Nest {
 fn deep_values_of_all_collections_are_dropped_in_little_stack() {
     let depth = if cfg!(miri) { 200 } else { 100_000 };
     with_little_stack(move || {
-        drop((0..10 * depth).fold(Twig::default(), |inner, _| Twig {
+        let twig = (0..10 * depth).fold(Twig::default(), |inner, _| Twig {
             twigs: [inner].into(),
-        }));
+        });
+        drop(PBox::new(twig));
         for way in 0..WAYS {
-            drop((0..depth).fold(Nest::default(), |inner, _| around(way, inner)));
+            let nest = (0..depth).fold(Nest::default(), |inner, _| around(way, inner));
+            drop(PBox::new(nest));
         }
         // In turns, and with something beside it.
         let mixed = (0..2 * depth).fold(Nest::default(), |inner, n| {
@@ -248,14 +250,14 @@ fn deep_values_of_all_collections_are_dropped_in_little_stack() {
             }
             nest
         });
-        drop(mixed);
+        drop(PBox::new(mixed));
         // Among many that are not deep.
         let deep = (0..depth).fold(Nest::default(), |inner, _| around(0, inner));
         let mut wide: PVec<Nest> = (0..2000)
             .map(|n| around(n % WAYS, Nest::default()))
             .collect();
         wide.insert(1000, deep);
-        drop(wide);
+        drop(PBox::new(wide));
     });
 }
 
@@ -308,6 +310,41 @@ fn what_a_drop_makes_does_not_wait_for_what_is_around_it() {
     assert_eq!(count.get(), 2 * depth);
 }
 
+/// Says, when it is dropped, whether what stands behind it is still there.
+struct First<'a>(&'a Cell<bool>, &'a Cell<u64>);
+
+impl Drop for First<'_> {
+    fn drop(&mut self) {
+        assert!(self.0.get(), "dropped behind what stands behind it");
+        self.1.set(self.1.get() + 1);
+    }
+}
+
+struct Second<'a>(&'a Cell<bool>);
+
+impl Drop for Second<'_> {
+    fn drop(&mut self) {
+        self.0.set(false);
+    }
+}
+
+/// A value whose parts are dropped one after the other: what refers to itself counts on it.
+enum Ordered<'a> {
+    Leaf(PVec<First<'a>>, Second<'a>),
+    Around(#[expect(dead_code, reason = "is dropped")] PVec<Ordered<'a>>),
+}
+
+#[test]
+fn ordinary_values_are_dropped_in_order_however_deep_they_lie() {
+    for depth in 0..60 {
+        let (there, count) = (Cell::new(true), Cell::new(0));
+        let first: PVec<First<'_>> = [First(&there, &count), First(&there, &count)].into();
+        let leaf = Ordered::Leaf(first, Second(&there));
+        drop((0..depth).fold(leaf, |inner, _| Ordered::Around([inner].into())));
+        assert_eq!((count.get(), there.get()), (2, false));
+    }
+}
+
 #[test]
 #[cfg_attr(miri, ignore = "takes too long")]
 fn deep_values_of_all_collections_live_long_in_little_stack() {
@@ -326,7 +363,7 @@ fn deep_values_of_all_collections_live_long_in_little_stack() {
             heap.update(|mut root| root.set(deep)).unwrap();
             assert!(heap.check().unwrap().blocks > depth);
             let out = heap.update(|mut root| Mut::take(&mut root)).unwrap();
-            drop(out);
+            drop(PBox::new(out));
             let deep = (0..depth).fold(Nest::default(), |inner, n| around(n % WAYS, inner));
             heap.update(|mut root| root.set(deep)).unwrap();
             heap.update(|mut root| root.set(Nest::default())).unwrap();

@@ -282,6 +282,7 @@ impl<K, V> Drop for PBTreeMap<K, V> {
 
 impl<K, V> Owner for PBTreeMap<K, V> {
     const DEEP: bool = mem::needs_drop::<(K, V)>();
+    const PERSISTENT: bool = false;
 
     unsafe fn end(&mut self) {
         // SAFETY: the caller's promise.

@@ -236,6 +236,7 @@ impl<K, V> Drop for PHashMap<K, V> {
 
 impl<K, V> Owner for PHashMap<K, V> {
     const DEEP: bool = mem::needs_drop::<Slot<K, V>>();
+    const PERSISTENT: bool = false;
 
     unsafe fn end(&mut self) {
         struct Block<'a, K, V>(&'a mut Table<Slot<K, V>>);

@@ -363,6 +363,7 @@ impl<T> Drop for PVecDeque<T> {
 
 impl<T> Owner for PVecDeque<T> {
     const DEEP: bool = needs_drop::<T>();
+    const PERSISTENT: bool = false;
 
     unsafe fn end(&mut self) {
         struct Block<'a, T>(&'a mut Ring<T>);
