@@ -329,9 +329,10 @@ impl Drop for Second<'_> {
 }
 
 /// A value whose parts are dropped one after the other: what refers to itself counts on it.
+#[expect(dead_code, reason = "the parts are dropped")]
 enum Ordered<'a> {
     Leaf(PVec<First<'a>>, Second<'a>),
-    Around(#[expect(dead_code, reason = "is dropped")] PVec<Ordered<'a>>),
+    Around(PVec<Ordered<'a>>),
 }
 
 #[test]
