@@ -12,7 +12,7 @@
 //! home was made durable, so a crash during or after recovery
 //! is recovered the same way: the pass is idempotent.
 //!
-//! On lanes that is at once ([`Recovered::take_home`]), if nothing is left to be searched: the lines that were replayed are made durable, and the header,
+//! On lanes that is at once ([`Recovered::take_home`]): the lines that were replayed are made durable, and the header,
 //! which has to be written anyhow, says that the log is empty. Whoever dies soon after leaves nothing to be replayed once
 //! more. On a stream it would cost a barrier of the whole file: there the first checkpoint does it.
 //!
@@ -26,8 +26,10 @@
 //! opening may. The same is true of extents, whose bytes have to read back as they were
 //! written: what was loaded in bulk takes as long to read as it is large. What is left of both ([`Rest`]) is
 //! looked at beside the program, which may read meanwhile; but nothing is appended and nothing
-//! taken home before that is done (`log`), so nothing of an extent changes before, and what is found wrong is
-//! found once more by whoever recovers next. No order depends on the looking: an extent was durable before the
+//! more taken home before that is done (`log`), so nothing of an extent changes before, and what is found wrong is
+//! found once more by whoever recovers next: behind the end of a lane it stays where it is, also when
+//! the log was truncated up to there, and a log that names extents which were not read is not
+//! truncated. No order depends on the looking: an extent was durable before the
 //! record that names it, or there is no record. It finds what a medium has done to its bytes since.
 //!
 //! *How much there is to do.* The home is not far behind the log (`shared`), so that what opening has to apply
@@ -88,10 +90,13 @@ impl Recovered {
     }
 
     /// Makes durable what was replayed, and truncates the log in a header that the caller writes then. Does nothing
-    /// where there is something left to be looked at: if a record turns out to be torn that was durable, later ones of other lanes
-    /// must not have been taken home without it. Its bytes may come back.
+    /// where the log names an extent that has still to be read.
+    ///
+    /// The rest of the lanes may still have to be searched. If a record turns out to be torn there that was durable, later ones
+    /// of other lanes are home without it: the search says so, as long as it is torn, and [`recover`] does if its
+    /// bytes come back.
     pub(crate) fn take_home(&mut self, medium: &dyn Medium, header: &mut Header) -> Result<()> {
-        if self.records == 0 || !self.rest.is_empty() {
+        if self.records == 0 || !self.rest.extents.is_empty() {
             return Ok(());
         }
         if !crate::mutant::is("no_replay_barrier") {
@@ -466,6 +471,20 @@ pub(crate) fn recover(
         readers.push(reader);
     }
     found.sort_unstable();
+    if style == LogStyle::Lanes
+        && let Some(&(seq, lane, ..)) = found.first()
+        && seq <= header.checkpoint
+    {
+        // A lane's head is behind all that is home.
+        return Err(Error::Damaged {
+            path: medium.path().into(),
+            offset: lane_place(header, lane as u64).0,
+            what: format!(
+                "log record {seq} was torn when later ones, up to {}, were taken home",
+                header.checkpoint
+            ),
+        });
+    }
     found.retain(|&(seq, ..)| seq > header.checkpoint);
     check_numbers(medium, header, style, &found)?;
     let last = found.last().map_or(header.checkpoint, |&(seq, ..)| seq);
