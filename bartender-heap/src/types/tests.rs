@@ -600,6 +600,7 @@ fn differences_are_told_field_by_field() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "safe code, many steps")]
 fn however_much_differs_the_lines_are_few_and_short() {
     // A chain of structs, each held by the one before, whose last has many fields; and a map of maps of maps.
     let schema = |depth: u32, fields: u32, leaf: &str| {
