@@ -295,7 +295,9 @@ impl Story for Strings {
         (text, list): &mut Self::Model,
     ) -> Result<()> {
         let (mut stored, mut stored_list) = root.into_project();
-        let word = format!("wörd{k}");
+        // Every other one has a block.
+        let rest = ["", " of many more than fit"][k as usize % 2];
+        let word = format!("wörd{k}{rest}");
         match rng.below(7) {
             0 | 1 => {
                 stored.push_str(&word)?;
@@ -395,7 +397,10 @@ impl Story for Nested {
         model: &mut Self::Model,
     ) -> Result<()> {
         for _ in 0..=rng.below(3) {
-            let key = format!("key {}", rng.below(20));
+            let n = rng.below(20);
+            // Every other one has a block.
+            let rest = ["", " of many more than fit"][n as usize % 2];
+            let key = format!("key {n}{rest}");
             match rng.below(8) {
                 0..=3 => {
                     let mut entry = root.entry(PString::from(key.as_str())).or_default()?;

@@ -60,6 +60,8 @@ struct Root {
     list: PVec<PString>,
     bytes: PVec<u8>,
     text: PString,
+    /// One without a block.
+    short: PString,
     map: PHashMap<u64, PString>,
     names: PHashMap<PString, PVec<u64>>,
     set: PHashSet<PString>,
@@ -124,7 +126,9 @@ fn fill(mut root: Mut<'_, Root>) -> Result<()> {
     other.set(node(&["ten", "eleven"]))?;
     list.extend((0..4).map(string))?;
     bytes.extend_from_slice(b"0123456789abcdef")?;
-    text.push_str("some text, not short")?;
+    text.push_str("some text, which has a block")?;
+    let mut short = root.short;
+    short.push_str("some text, not long")?;
     map.extend((0..7).map(|n| (n, string(n))))?;
     names.extend((0..3).map(|n| (string(n), (0..n).collect())))?;
     set.extend((0..3).map(string))
@@ -153,12 +157,13 @@ fn state(all: &All) -> String {
     let versions: Vec<_> = root.versions.iter().map(|v| v.read().to_string()).collect();
     let counts: Vec<_> = root.counts.iter().map(PAtomicU64::load).collect();
     let words = format!(
-        "{:?} {} {} {:?} {:?} {shared:?} {versions:?} {counts:?}",
+        "{:?} {} {} {:?} {:?} {:?} {shared:?} {versions:?} {counts:?}",
         &all.version.read()[..],
         all.number.load(),
         all.signed.load(),
         root.slice,
         root.name,
+        root.short,
     );
     format!(
         "{words} {} {:?} {:?} {:?} {:?} {:?} {map:?} {names:?} {set:?} {:?} {:?} {:?} {:?} {:?}",
@@ -439,6 +444,23 @@ programs! {
     "PString::remove": r => r.text.remove(4)?;
     "PString::truncate": r => r.text.truncate(4)?;
     "PString::clear": r => r.text.clear()?;
+    "PString::extend, short": r => r.short.extend(["m", "or", "e and more"])?;
+    "PString::drain, short": r => assert_eq!(r.short.drain(2..6)?.len(), 4);
+    "PString::replace_range, short": r => {
+        r.short.replace_range(2..4, "mo")?;
+        r.short.replace_range(2..4, &"more ".repeat(20))?
+    };
+    "PString::retain, short": r => r.short.retain(|c| c != 't')?;
+    "PString::make_ascii_uppercase, short": r => r.short.make_ascii_uppercase();
+    "PString::split_off, short": r => {
+        let moved = r.short.split_off(4)?;
+        r.short.set_moved(moved)?
+    };
+    "PString::reserve, short": r => { r.short.reserve(500)?; r.short.push('x')? };
+    "PString::push, short": r => "and".chars().try_for_each(|c| r.short.push(c))?;
+    "PString::push_str, short": r => r.short.push_str(&"more ".repeat(50))?;
+    "PString::insert_str, short": r => r.short.insert_str(4, &"more ".repeat(50))?;
+    "PString::truncate, short": r => { r.short.truncate(4)?; r.short.shrink_to_fit()? };
 
     "PHashMap::reserve": r => { r.map.reserve(100)?; r.map.insert(100, string(1))? };
     "PHashMap::shrink_to_fit": r => { r.map.retain(|n, _| *n < 2)?; r.map.shrink_to_fit()? };

@@ -65,7 +65,8 @@ fn grow(heap: &Heap<Root>, from: u64, to: u64) {
     let grown = heap.update(|mut world| {
         let mut world = world.project();
         for i in from..to {
-            let name = format!("name of {i}");
+            // Whose block moves, too.
+            let name = format!("name of {i}, in a block of its own");
             world.names.push(PString::from(name.as_str()))?;
             world
                 .by_name

@@ -71,7 +71,7 @@ fn gaps(n: u64) -> Gaps {
 
 fn named(sides: u8) -> Shape {
     Shape::Named {
-        name: "polygon".into(),
+        name: "polygon, which has a block".into(),
         sides,
     }
 }
@@ -139,7 +139,9 @@ fn verify(root: &Root, n: u64) {
     assert_eq!(root.gaps, gaps(n));
     assert_eq!(root.boxed.as_deref(), Some(&gaps(n)));
     assert_eq!(root.shapes.len() as u64, 2 * n);
-    assert!(matches!(&root.shape, Shape::Named { name, sides: 3 } if *name == *"polygon!"));
+    assert!(
+        matches!(&root.shape, Shape::Named { name, sides: 3 } if *name == *"polygon, which has a block!")
+    );
 }
 
 #[test]
@@ -159,7 +161,7 @@ fn each_operation_of_the_collections_runs_and_is_taken_back() {
             which,
             usize::from(which) % 3,
             u32::from(which) * 7,
-            "ab".into(),
+            ["ab", "ab, and more than fits in"][usize::from(which) % 2].into(),
         )
     };
     let twin = RefCell::new(Twin::default());
@@ -250,7 +252,7 @@ fn values_are_moved_inside_the_region_and_parts_of_transactions_taken_back() {
     let story = |heap: &Heap<Places>| {
         let Places { a, b, shape } = heap.root();
         heap.transaction(|tx| {
-            tx.lock(a)?.set(boxed("one"))?;
+            tx.lock(a)?.set(boxed("one, which needs a block"))?;
             tx.lock(shape)?.set(named(4))
         })
         .expect("commits");
@@ -262,13 +264,13 @@ fn values_are_moved_inside_the_region_and_parts_of_transactions_taken_back() {
         heap.transaction(|tx| {
             let failed: Result<()> = tx.savepoint(|tx| {
                 tx.lock(b)?.set(None)?;
-                tx.lock(a)?.set(boxed("two"))?;
+                tx.lock(a)?.set(boxed("two, which needs a block"))?;
                 tx.lock(shape)?.set(Shape::Circle(3))?;
                 Err(Error::abort("on purpose"))
             });
             assert!(matches!(failed, Err(Error::Aborted(_))), "{failed:?}");
             assert!(matches!(*tx.read(shape)?, Shape::Named { .. }));
-            tx.savepoint(|tx| tx.lock(a)?.set(boxed("three")))
+            tx.savepoint(|tx| tx.lock(a)?.set(boxed("three, short")))
         })
         .expect("commits");
         let panicked = catch_unwind(AssertUnwindSafe(|| {
@@ -282,8 +284,14 @@ fn values_are_moved_inside_the_region_and_parts_of_transactions_taken_back() {
     };
     told(SimKind::Disk, story, |heap| {
         let Places { a, b, shape } = heap.root();
-        assert_eq!(a.read().as_deref().map(PString::as_str), Some("three"));
-        assert_eq!(b.read().as_deref().map(PString::as_str), Some("one"));
+        assert_eq!(
+            a.read().as_deref().map(PString::as_str),
+            Some("three, short")
+        );
+        assert_eq!(
+            b.read().as_deref().map(PString::as_str),
+            Some("one, which needs a block")
+        );
         assert_eq!(*shape.read(), named(4));
     });
 }
@@ -299,7 +307,10 @@ struct Cells {
 fn threads_count_and_share_beside_each_other() {
     let story = |heap: &Heap<Cells>| {
         let root = heap.root();
-        let first = heap.transaction(|tx| tx.lock(&root.owners)?.push(PShared::new("rye".into())));
+        let first = heap.transaction(|tx| {
+            tx.lock(&root.owners)?
+                .push(PShared::new("rye, which needs a block".into()))
+        });
         first.expect("commits");
         std::thread::scope(|scope| {
             for _ in 0..2 {
@@ -318,7 +329,12 @@ fn threads_count_and_share_beside_each_other() {
             scope.spawn(|| {
                 for _ in 0..4 {
                     assert!(root.hits.load() <= 4);
-                    assert!(root.owners.read().iter().all(|text| ***text == *"rye"));
+                    assert!(
+                        root.owners
+                            .read()
+                            .iter()
+                            .all(|text| ***text == *"rye, which needs a block")
+                    );
                 }
             });
         });
@@ -333,7 +349,10 @@ fn threads_count_and_share_beside_each_other() {
             owners.truncate(2)?;
             owners.pop()
         });
-        assert_eq!(**taken.expect("commits").expect("one of two"), *"rye");
+        assert_eq!(
+            **taken.expect("commits").expect("one of two"),
+            *"rye, which needs a block"
+        );
     };
     told(SimKind::Disk, story, |heap| {
         let root = heap.root();
@@ -383,7 +402,7 @@ fn threads_replace_what_others_read() {
         });
         heap.transaction(|tx| {
             let mut many = tx.lock(&root.many)?;
-            *many.get_mut(0).expect("one").project() = 4;
+            *many.get_mut(0).expect("one, which needs a block").project() = 4;
             many.push(PRcu::new(5))?;
             many.swap_remove(0).map(drop)
         })
