@@ -77,8 +77,9 @@ pub enum NotABlock {
 }
 
 /// Has the processor bring the line at `at` into its caches. Any address will do.
+#[doc(hidden)]
 #[inline(always)]
-pub(crate) fn prefetch<T>(at: *const T) {
+pub fn prefetch<T>(at: *const T) {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
     // SAFETY: a prefetch is a hint: it reads nothing that the program can see and never faults.
     unsafe {

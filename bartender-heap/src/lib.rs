@@ -52,7 +52,7 @@ mod relocate;
 
 mod compact;
 
-pub use block::NotABlock;
+pub use block::{NotABlock, prefetch};
 pub use compact::{Compacted, compact};
 pub use error::{Around, Error, Result};
 pub use heap::{Block, Entry, Freed, Heap, Marking, NewSchema};

@@ -189,6 +189,7 @@ pub(crate) fn write_back(file: &File, path: &Path, ranges: &[(u64, u64)]) -> Res
 pub(crate) struct Populate {
     /// What names this process to the kernel, once it was asked for; none where it does not take many.
     process: std::sync::OnceLock<Option<rustix::fd::OwnedFd>>,
+    /// A hint, by which nothing is ordered: so it needs no model, and is not of `sync`.
     refused: std::sync::atomic::AtomicBool,
 }
 

@@ -119,9 +119,8 @@ unsafe fn end_deep<T: Owner>(this: &mut T) {
         unsafe {
             this.end();
             while let Some(mut task) = (*waiting).pop() {
-                let persistent = true;
                 AROUND.set(Around {
-                    persistent,
+                    persistent: true,
                     ..outermost
                 });
                 (task.end)(task.owner.as_mut_ptr().cast());

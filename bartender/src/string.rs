@@ -80,13 +80,8 @@ impl PString {
 
     /// The text, to be changed within its length.
     pub fn as_mut_str(&mut self) -> &mut str {
-        let bytes = if self.text.is_short() {
-            self.text.as_short_mut().map(Short::bytes_mut)
-        } else {
-            self.text.as_long_mut().map(PVec::as_mut_slice)
-        };
         // SAFETY: the bytes are UTF-8, and `str` keeps them so.
-        unsafe { std::str::from_utf8_unchecked_mut(bytes.unwrap_or_default()) }
+        unsafe { std::str::from_utf8_unchecked_mut(self.text.bytes_mut()) }
     }
 
     /// The same text as a `String`; nothing is copied but a short one.

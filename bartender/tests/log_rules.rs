@@ -115,6 +115,17 @@ fn open(medium: Arc<dyn Medium>) -> Result<Heap<Root>> {
         .open_on(medium, Root::default)
 }
 
+/// A new medium, and what holds its barriers back.
+fn barred(memory: &Arc<SimMemory>) -> (Arc<SimMedium>, Arc<Barred>) {
+    let inner = SimMedium::new(SimKind::Disk, Image::default(), memory);
+    let medium = Barred {
+        inner: inner.clone(),
+        bar: Mutex::default(),
+        changed: Condvar::new(),
+    };
+    (inner, Arc::new(medium))
+}
+
 /// While the commit of 2 is on its way to the log, and its lock is released already, `show` answers somebody with what
 /// is behind the lock. Whether what was answered survives every crash.
 fn what_is_shown_survives(
@@ -123,12 +134,7 @@ fn what_is_shown_survives(
     show: Show,
 ) -> std::result::Result<u64, String> {
     let memory = SimMemory::new(4 << 20);
-    let inner = SimMedium::new(SimKind::Disk, Image::default(), &memory);
-    let medium = Arc::new(Barred {
-        inner: inner.clone(),
-        bar: Mutex::default(),
-        changed: Condvar::new(),
-    });
+    let (inner, medium) = barred(&memory);
     let heap = open(medium.clone()).unwrap();
     let set = |n| {
         heap.transaction(|tx| {
@@ -212,12 +218,7 @@ fn the_version_that_is_shown(rule: &'static str) -> (u64, std::result::Result<u6
         options.background(false).open_on(medium, || PRcu::new(1))
     };
     let memory = SimMemory::new(4 << 20);
-    let inner = SimMedium::new(SimKind::Disk, Image::default(), &memory);
-    let medium = Arc::new(Barred {
-        inner: inner.clone(),
-        bar: Mutex::default(),
-        changed: Condvar::new(),
-    });
+    let (inner, medium) = barred(&memory);
     let heap = open(medium.clone()).unwrap();
     inner.note(1);
     medium.lower();

@@ -98,10 +98,8 @@ impl Mut<'_, PString> {
         if let Some(mut bytes) = self.long() {
             return edit(bytes.split_at_mut(start).1.as_mut_slice());
         }
-        let mut copy = PString::copied(self);
-        if let Some(short) = copy.text.as_short_mut() {
+        if let Some(mut short) = Short::of(&[self.as_bytes()]) {
             edit(&mut short.bytes_mut()[start..]);
-            let short = *short;
             self.put(Text::short(short));
         }
     }

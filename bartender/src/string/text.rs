@@ -80,16 +80,6 @@ impl Text {
         unsafe { self.raw.tag & RawStr::SHORT != 0 }
     }
 
-    /// The text if it is short.
-    #[inline]
-    pub(super) fn as_short_mut(&mut self) -> Option<&mut Short> {
-        if !self.is_short() {
-            return None;
-        }
-        // SAFETY: the tag says that it is there.
-        Some(unsafe { &mut self.short })
-    }
-
     /// The vector if the text is not short.
     #[inline]
     pub(super) fn as_long(&self) -> Option<&PVec<u8>> {
@@ -108,6 +98,18 @@ impl Text {
         }
         // SAFETY: the tag says that it is there.
         Some(unsafe { &mut *self.long })
+    }
+
+    /// The bytes, to be changed.
+    #[inline]
+    pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: the tag says which of the two is there.
+        unsafe {
+            match self.is_short() {
+                true => self.short.bytes_mut(),
+                false => self.long.as_mut_slice(),
+            }
+        }
     }
 
     /// How two short texts compare: as three numbers, of which the last ends with the lengths. Where one text goes on behind

@@ -44,14 +44,9 @@ const fn is_cheap<K>() -> bool {
 #[inline]
 fn prefetch<T>(values: &[T]) {
     const LINE: usize = 64;
-    #[cfg(all(target_arch = "x86_64", not(miri)))]
     for offset in (0..size_of_val(values)).step_by(LINE) {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: it changes nothing but the caches, and SSE is part of x86-64.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(values.as_ptr().cast::<i8>().add(offset)) }
+        bartender_heap::prefetch(values.as_ptr().cast::<u8>().wrapping_add(offset));
     }
-    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
-    let _ = (values, LINE);
 }
 
 /// A node is there, of the types that are said, and nobody else changes it: this is what all methods ask for.
