@@ -19,6 +19,7 @@ use crate::layout::{Header, RECORD_ALIGN};
 use crate::log::Log;
 use crate::medium::{Medium, MediumKind};
 use crate::newest::{Lines, Newest};
+use crate::private_pages::PrivatePages;
 use crate::record::{Change, Parsed};
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicU64, Ordering};
@@ -49,9 +50,9 @@ pub(crate) struct Home {
     /// Records up to this number have changed it, though not all of them may be durable in it: at least `checkpoint`.
     /// Stored under the header's lock.
     pub(crate) applied: AtomicU64,
-    /// Pages changed, or written fresh and kept in the view, since that was last
+    /// Pages changed, or written fresh and kept in the view, since they were last
     /// given back.
-    pub(crate) changed_pages: AtomicU64,
+    pub(crate) private: PrivatePages,
     /// Bytes of long records, and of extents, that were appended since the last checkpoint began, or before.
     pub(crate) bulk: AtomicU64,
     pub(crate) frozen: FrozenSet,
@@ -234,8 +235,7 @@ impl Home {
         } else {
             store(medium, self.offset, &newest)?;
         }
-        self.changed_pages
-            .fetch_add(newest.pages().len() as u64, Ordering::Relaxed);
+        self.private.add(newest.pages());
         Ok(Applied {
             lines: newest.lines(),
             heads: taken.iter().map(|lane| lane.end).collect(),

@@ -129,6 +129,7 @@ impl Space<'_> {
         if !mutant::is("punch_below_view") {
             // SAFETY: free and the caller's alone, as it says.
             unsafe { shared.view.release(medium, range.clone()) }?;
+            home.private.remove(range.clone());
         }
         medium.punch(home.offset + range.start, range.end - range.start)?;
         Ok(true)

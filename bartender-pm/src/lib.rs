@@ -30,8 +30,10 @@ mod view;
 
 mod log;
 
-mod checkpoint;
 mod newest;
+mod private_pages;
+
+mod checkpoint;
 mod recover;
 
 mod shared;

@@ -533,7 +533,7 @@ impl Options {
                 header: Mutex::new(header),
                 checkpoint: header.checkpoint.into(),
                 applied: recovered.committed.0.max(header.checkpoint).into(),
-                changed_pages: 0.into(),
+                private: Default::default(),
                 bulk: 0.into(),
                 frozen: Default::default(),
             },

@@ -286,7 +286,7 @@ fn empty_log(medium: &dyn Medium, header: &mut Header, size: u64) -> Result<()> 
         header: Mutex::new(*header),
         checkpoint: header.checkpoint.into(),
         applied: header.checkpoint.into(),
-        changed_pages: 0.into(),
+        private: Default::default(),
         bulk: 0.into(),
         frozen: Default::default(),
     };

@@ -114,6 +114,30 @@ fn an_open_writer_keeps_the_view() {
     drop(writer);
 }
 
+/// A page that is changed again and again takes memory once: a program whose pages fit keeps them.
+#[test]
+#[cfg_attr(miri, ignore = "maps a file")]
+fn a_page_counts_once_against_the_limit_of_the_view() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut options = Options::new();
+    options.max_size(64 << 20).log_size(1 << 20);
+    let options = options.background(false).view_limit(8 * 4096);
+    let region = options
+        .open(folder.path().join("a.region"))
+        .expect("creates");
+    for i in 0..40 {
+        put(&region, 4096 * (1 + i % 8), i);
+        region.checkpoint().expect("no I/O error");
+    }
+    assert_eq!(region.shared.home.private.len(), 8);
+    assert!(!region.shared.view_is_over_limit());
+    put(&region, 4096 * 9, 1);
+    region.checkpoint().expect("no I/O error");
+    assert!(region.shared.view_is_over_limit());
+    assert!(region.trim().expect("no I/O error"));
+    assert_eq!(region.shared.home.private.len(), 0);
+}
+
 /// A transaction that lasts does not have the others wait at the gate each time that something is checkpointed.
 #[test]
 #[cfg_attr(miri, ignore = "maps a file")]

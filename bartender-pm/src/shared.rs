@@ -8,8 +8,8 @@
 //! a recovery takes long for: each record may change a page that
 //! nobody has touched since the death, and an extent is read. So what is to be replayed is bounded, whatever the
 //! log's size. It is bounded by what commits in the time of a checkpoint, not by a number: nobody waits for
-//! it. It makes a checkpoint no less safe and none necessary, so no order depends on it. On a stream records do not count: there a
-//! checkpoint is a write of all changed pages, which commits would notice, and they come a hundred times slower.
+//! it. It makes a checkpoint no less safe and none necessary, so no order depends on it. On a stream there may be
+//! more of them: there a checkpoint is a write of all changed pages, and commits come a hundred times slower.
 
 use crate::checkpoint::Home;
 use crate::error::{Error, Result};
@@ -172,12 +172,10 @@ impl Shared {
     #[inline]
     pub(crate) fn is_behind(&self, seq: u64) -> bool {
         let bulk = self.home.bulk.load(Ordering::Relaxed);
+        let records = seq.saturating_sub(self.home.checkpoint.load(Ordering::Relaxed));
         match self.log.style {
-            LogStyle::Lanes => {
-                let records = seq.saturating_sub(self.home.checkpoint.load(Ordering::Relaxed));
-                records > MANY_RECORDS || bulk > MUCH_BULK
-            }
-            LogStyle::Stream => bulk > MUCH_BULK_ON_STREAM,
+            LogStyle::Lanes => records > MANY_RECORDS || bulk > MUCH_BULK,
+            LogStyle::Stream => records > MANY_RECORDS_ON_STREAM || bulk > MUCH_BULK_ON_STREAM,
         }
     }
 
@@ -256,15 +254,15 @@ impl Shared {
         }
         let from = match self.trim() {
             Ok(true) => 0,
-            _ => self.home.changed_pages.load(Ordering::Relaxed) + self.view_pages / 16 + 1,
+            _ => self.home.private.len() + self.view_pages / 16 + 1,
         };
         self.trim_from.store(from, Ordering::Relaxed);
     }
 
     /// Whether more pages of the view stand in the home by now than may stay private, and giving them back is worth a try.
     pub(crate) fn view_is_over_limit(&self) -> bool {
-        let changed = self.home.changed_pages.load(Ordering::Relaxed);
-        changed > self.view_pages && changed >= self.trim_from.load(Ordering::Relaxed)
+        let private = self.home.private.len();
+        private > self.view_pages && private >= self.trim_from.load(Ordering::Relaxed)
     }
 
     pub(crate) fn trim(&self) -> Result<bool> {
@@ -286,7 +284,9 @@ impl Shared {
             let end = (at + TRIM_CHUNK).min(size);
             let give_back = || {
                 catch_up()?;
-                self.view.give_back(&*self.medium, file, at..end)
+                self.view.give_back(&*self.medium, file, at..end)?;
+                self.home.private.remove(at..end);
+                Ok(())
             };
             let done = if crate::mutant::is("trim_over_writers") {
                 Some(give_back())
@@ -299,7 +299,6 @@ impl Shared {
             }
             at = end;
         }
-        self.home.changed_pages.store(0, Ordering::Relaxed);
         Ok(true)
     }
 }
@@ -309,6 +308,8 @@ pub(crate) const CHECKPOINT_FILL: u64 = 64;
 /// Records above the checkpoint of a log of lanes that wake it, too: replayed in a millisecond or two where each
 /// changes another page.
 pub(crate) const MANY_RECORDS: u64 = 1000;
+/// The same on a stream.
+pub(crate) const MANY_RECORDS_ON_STREAM: u64 = 8192;
 /// Bytes of long records and of extents that wake it.
 const MUCH_BULK: u64 = 1 << 20;
 /// The same on a stream, where it costs a barrier of the whole file.

@@ -222,7 +222,7 @@ impl Standby {
                 header: Mutex::new(header),
                 checkpoint: header.checkpoint.into(),
                 applied: number.max(header.checkpoint).into(),
-                changed_pages: 0.into(),
+                private: Default::default(),
                 bulk: 0.into(),
                 frozen: Default::default(),
             },

@@ -160,28 +160,25 @@ impl Writer<'_> {
         };
         let shared = self.shared;
         let home = shared.home.offset;
-        let mut private = 0;
+        let mut kept = false;
         for (offset, len) in self.fresh.drain(..) {
             let start = (offset - home).next_multiple_of(PAGE);
             let end = (offset - home + len) / PAGE * PAGE;
             // Where it fails the private pages stay, as good as before.
             let much = end >= start + MUCH_FRESH && shared.view.pieces() < MAX_PIECES;
-            if !much
-                || shared
-                    .view
-                    .give_back(&*shared.medium, file, start..end)
-                    .is_err()
-            {
-                private += len.div_ceil(PAGE);
+            let give_back = || shared.view.give_back(&*shared.medium, file, start..end);
+            if much && give_back().is_ok() {
+                shared.home.private.remove(start..end);
+            } else {
+                let (first, end) = (offset - home, offset - home + len);
+                let pages = (first / PAGE * PAGE..end).step_by(PAGE as usize);
+                shared.home.private.add(pages);
+                kept = true;
             }
         }
-        if private != 0 {
-            let pages = &shared.home.changed_pages;
-            pages.fetch_add(private, Ordering::Relaxed);
-            // The log does not fill by them, so nothing else would say so.
-            if shared.background && shared.view_is_over_limit() {
-                shared.remind();
-            }
+        // The log does not fill by them, so nothing else would say so.
+        if kept && shared.background && shared.view_is_over_limit() {
+            shared.remind();
         }
     }
 
