@@ -163,6 +163,10 @@ impl<E> Table<E> {
         let tag = tag(hash);
         let mut at = hash as usize & mask;
         let mut stride = 0;
+        // Most entries are a place or two behind where the search begins, in a line of their own: it comes beside that
+        // of the control bytes.
+        // SAFETY: `at <= mask`.
+        bartender_heap::prefetch(unsafe { self.bucket(at) }.as_ptr());
         loop {
             // SAFETY: `at <= mask`, and 16 control bytes more than buckets are there.
             let group = unsafe { Group::load(control.add(at)) };
