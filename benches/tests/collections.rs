@@ -22,6 +22,7 @@ fn every_workload_of_the_collections_has_its_figures() {
         "reading: ranges of 100 in an ordered map",
         "one transaction: words; shared memory",
         "one transaction: texts; disk",
+        "one transaction: words; again; disk",
         "point reads; shared memory",
         "single commits; shared memory",
         "single commits; disk",

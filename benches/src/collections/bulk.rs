@@ -6,6 +6,7 @@ use super::{
 };
 use crate::harness::{Report, Subject, nanos};
 use std::collections::{BTreeMap, HashMap};
+use std::hash::Hash;
 use std::hint::black_box;
 use tempfile::TempDir;
 
@@ -30,100 +31,89 @@ fn new(kind: &Kind, medium: Medium, entries: usize) -> (Box<dyn Store>, TempDir)
     (store, folder)
 }
 
-/// Names a workload of inserts of either type.
-fn name_of(types: &str, medium: Medium) -> String {
-    format!("one transaction: {types}, {}", medium.name())
+/// Names a workload of inserts of either type, into a new store or into one that has had as much before.
+fn name_of(types: &str, medium: Medium, again: bool) -> String {
+    let again = if again { "again, " } else { "" };
+    format!("one transaction: {types}, {again}{}", medium.name())
 }
 
 fn one_transaction(report: &mut Report, extent: Extent<'_>, medium: Medium) {
-    let n = extent.n;
+    for again in [false, true] {
+        let workload = name_of("words", medium, again);
+        if extent.args.wants(&workload) {
+            let pairs = words(extent.n);
+            let insert = |store: &dyn Store| store.insert_words(&pairs);
+            inserts(report, extent, medium, again, &workload, &pairs, &insert);
+        }
+        let workload = name_of("texts", medium, again);
+        if extent.args.wants(&workload) {
+            let pairs = texts(extent.n);
+            let insert = |store: &dyn Store| store.insert_texts(&pairs);
+            inserts(report, extent, medium, again, &workload, &pairs, &insert);
+        }
+    }
+}
+
+/// Measures the inserting of `pairs` into `std`'s maps, and into stores as `insert` does it. The allocator of `std`'s maps
+/// has its memory from the round before; so have stores that get the same `again` and are emptied in between.
+fn inserts<K: Clone + Hash + Ord, V: Clone>(
+    report: &mut Report,
+    extent: Extent<'_>,
+    medium: Medium,
+    again: bool,
+    workload: &str,
+    pairs: &[(K, V)],
+    insert: &dyn Fn(&dyn Store),
+) {
+    let n = extent.n as u64;
+    let mut subjects: Vec<Subject<'_>> = vec![
+        (
+            HASH,
+            Box::new(|| {
+                let mut map = HashMap::with_hasher(SameHasher::new());
+                let time = nanos(n, || {
+                    for (key, value) in pairs {
+                        map.insert(key.clone(), value.clone());
+                    }
+                });
+                black_box(map);
+                time
+            }),
+        ),
+        (
+            BTREE,
+            Box::new(|| {
+                let mut map = BTreeMap::new();
+                let time = nanos(n, || {
+                    for (key, value) in pairs {
+                        map.insert(key.clone(), value.clone());
+                    }
+                });
+                black_box(map);
+                time
+            }),
+        ),
+    ];
+    for kind in KINDS.iter().filter(|kind| kind.promises(medium.survives())) {
+        let mut kept = again.then(|| new(kind, medium, extent.n));
+        let round = move || {
+            let made = kept.take().unwrap_or_else(|| new(kind, medium, extent.n));
+            let time = nanos(n, || insert(&*made.0));
+            if again {
+                made.0.clear();
+                kept = Some(made);
+            }
+            time
+        };
+        subjects.push((kind.name, Box::new(round)));
+    }
     // A round of all takes tens of seconds on a disk.
     let rounds = match medium {
         Medium::Shared => extent.rounds,
         Medium::Disk => extent.rounds.min(3),
     };
-    let workload = name_of("words", medium);
-    if extent.args.wants(&workload) {
-        let pairs = words(n);
-        let mut subjects: Vec<Subject<'_>> = vec![
-            (
-                HASH,
-                Box::new(|| {
-                    let mut map = HashMap::with_hasher(SameHasher::new());
-                    let time = nanos(n as u64, || {
-                        for &(key, value) in &pairs {
-                            map.insert(key, value);
-                        }
-                    });
-                    black_box(map);
-                    time
-                }),
-            ),
-            (
-                BTREE,
-                Box::new(|| {
-                    let mut map = BTreeMap::new();
-                    let time = nanos(n as u64, || {
-                        for &(key, value) in &pairs {
-                            map.insert(key, value);
-                        }
-                    });
-                    black_box(map);
-                    time
-                }),
-            ),
-        ];
-        for kind in KINDS.iter().filter(|kind| kind.promises(medium.survives())) {
-            let round = || {
-                let (store, _folder) = new(kind, medium, n);
-                nanos(n as u64, || store.insert_words(&pairs))
-            };
-            subjects.push((kind.name, Box::new(round)));
-        }
-        report.measure(&workload, 1, "ns", rounds, subjects);
-        verdicts(report, &workload);
-    }
-    let workload = name_of("texts", medium);
-    if extent.args.wants(&workload) {
-        let pairs = texts(n);
-        let mut subjects: Vec<Subject<'_>> = vec![
-            (
-                HASH,
-                Box::new(|| {
-                    let mut map = HashMap::with_hasher(SameHasher::new());
-                    let time = nanos(n as u64, || {
-                        for (key, value) in &pairs {
-                            map.insert(key.clone(), value.clone());
-                        }
-                    });
-                    black_box(map);
-                    time
-                }),
-            ),
-            (
-                BTREE,
-                Box::new(|| {
-                    let mut map = BTreeMap::new();
-                    let time = nanos(n as u64, || {
-                        for (key, value) in &pairs {
-                            map.insert(key.clone(), value.clone());
-                        }
-                    });
-                    black_box(map);
-                    time
-                }),
-            ),
-        ];
-        for kind in KINDS.iter().filter(|kind| kind.promises(medium.survives())) {
-            let round = || {
-                let (store, _folder) = new(kind, medium, n);
-                nanos(n as u64, || store.insert_texts(&pairs))
-            };
-            subjects.push((kind.name, Box::new(round)));
-        }
-        report.measure(&workload, 1, "ns", rounds, subjects);
-        verdicts(report, &workload);
-    }
+    report.measure(workload, 1, "ns", rounds, subjects);
+    verdicts(report, workload);
 }
 
 /// What a map of ours has to reach in a workload of inserts, or of reads: the twin in memory, the bound against it, and

@@ -4,7 +4,7 @@
 //! which has marked before it begins, inserts as many: both find the same pages untouched. Of each the time of
 //! a commit counts.
 
-use super::killed::{CHILD, READY, live};
+use super::killed::{CHILD, READY, SHORT, live};
 use super::stores::HashStore;
 use super::{Extent, Medium, Setting, Store, key, texts};
 use crate::harness::{Report, Subject};
@@ -46,7 +46,7 @@ fn one(
         let numbers = [n, commits].map(|number| number.to_string());
         let [n, commits] = &numbers;
         let words = [CHILD, MARKING, what, n, commits].map(Path::new);
-        live(words.into_iter().chain([folder.path()]))
+        live(words.into_iter().chain([folder.path()]), SHORT)
     };
     process("make", 0)?;
     let commits = Cell::new(0);

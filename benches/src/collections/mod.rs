@@ -4,7 +4,8 @@
 //! Keys come in random order. What is measured on `std`'s maps has our hash function. A store is as `stores` sets it up.
 //!
 //! - *reading*: look-up, iteration, ranges, beside `std`'s collections ([`reading`]);
-//! - *one transaction*: a million entries into a new store, in one durable transaction ([`bulk`]);
+//! - *one transaction*: a million entries in one durable transaction, into a new store, and into one that was emptied of as
+//!   many ([`bulk`]): in between lies what the system takes for memory and space that nobody had before;
 //! - *single commits*: each entry in a durable transaction of its own, on one thread and several ([`single`]);
 //! - *point reads*: of all entries, in another random order ([`bulk`]);
 //! - *opening*: after the process that had the store was killed by SIGKILL ([`killed`]);

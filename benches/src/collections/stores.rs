@@ -31,6 +31,9 @@ pub(super) trait Store: Sync {
     /// As [`insert_words`](Self::insert_words), of texts.
     fn insert_texts(&self, pairs: &[(String, String)]);
 
+    /// Empties both maps, and waits until what they had can be used again, where the store says so.
+    fn clear(&self);
+
     /// Puts one pair in, in a durable transaction of its own.
     fn insert(&self, key: u64, value: u64);
 

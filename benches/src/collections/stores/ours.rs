@@ -67,6 +67,15 @@ macro_rules! store {
                     .expect("commits");
             }
 
+            fn clear(&self) {
+                let cleared = self.0.transaction(|tx| {
+                    tx.lock(&self.0.root().words)?.set(Default::default())?;
+                    tx.lock(&self.0.root().texts)?.set(Default::default())
+                });
+                cleared.expect("commits");
+                self.0.checkpoint().expect("is home");
+            }
+
             fn insert(&self, key: u64, value: u64) {
                 self.0
                     .transaction(|tx| tx.lock(&self.0.root().words)?.insert(key, value).map(drop))

@@ -47,6 +47,14 @@ impl Store for Redb {
         transaction.commit().expect("commits");
     }
 
+    fn clear(&self) {
+        let transaction = self.0.begin_write().expect("begins");
+        transaction.delete_table(WORDS).expect("clears");
+        transaction.delete_table(TEXTS).expect("clears");
+        transaction.open_table(WORDS).expect("a table");
+        transaction.commit().expect("commits");
+    }
+
     fn insert(&self, key: u64, value: u64) {
         self.insert_words(&[(key, value)]);
     }
@@ -123,6 +131,13 @@ impl Store for Heed {
         transaction.commit().expect("commits");
     }
 
+    fn clear(&self) {
+        let mut transaction = self.environment.write_txn().expect("begins");
+        self.words.clear(&mut transaction).expect("clears");
+        self.texts.clear(&mut transaction).expect("clears");
+        transaction.commit().expect("commits");
+    }
+
     fn insert(&self, key: u64, value: u64) {
         self.insert_words(&[(key, value)]);
     }
@@ -194,6 +209,11 @@ impl Store for Fjall {
         batch.commit().expect("commits");
     }
 
+    fn clear(&self) {
+        self.words.clear().expect("clears");
+        self.texts.clear().expect("clears");
+    }
+
     fn insert(&self, key: u64, value: u64) {
         let inserted = self.words.insert(key.to_be_bytes(), value.to_be_bytes());
         inserted.expect("inserts");
@@ -255,6 +275,13 @@ impl Store for Sled {
         }
         self.texts.apply_batch(batch).expect("inserts");
         self.texts.flush().expect("flushes");
+    }
+
+    fn clear(&self) {
+        for tree in [&self.words, &self.texts] {
+            tree.clear().expect("clears");
+            tree.flush().expect("flushes");
+        }
     }
 
     fn insert(&self, key: u64, value: u64) {

@@ -86,6 +86,13 @@ impl Store for Sqlite {
         transaction.commit().expect("commits");
     }
 
+    fn clear(&self) {
+        let cleared = self.writer().execute_batch(
+            "DELETE FROM words; DELETE FROM texts; PRAGMA wal_checkpoint(TRUNCATE);",
+        );
+        cleared.expect("clears");
+    }
+
     fn insert(&self, key: u64, value: u64) {
         let writer = self.writer();
         let mut insert = writer.prepare_cached(INSERT).expect("prepares");
