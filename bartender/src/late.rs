@@ -76,6 +76,8 @@ pub(crate) struct Late {
     /// Steps on counts of owners. They lie in blocks that stay where they are as long as they have an owner, and there may
     /// be very many: those in one page have one lock.
     counts: Vec<(usize, Step)>,
+    /// Counts of blocks that the transaction has made, which [say so](claimed_by) until it commits.
+    claimed: Vec<usize>,
 }
 
 /// A point in the course of a transaction that can be gone back to.
@@ -85,6 +87,7 @@ pub(crate) struct Mark {
     taken: usize,
     floor: usize,
     counts: usize,
+    claimed: usize,
 }
 
 /// A word and the next step on it, and the lock that it takes.
@@ -95,6 +98,15 @@ pub(crate) struct Next {
     pub(crate) step: Step,
 }
 
+/// What stands in place of the count of a block that the transaction with this context has made: others must not become
+/// owners of what may never have been. No count gets so far.
+pub(crate) fn claimed_by<C>(context: *const C) -> u64 {
+    CLAIMED | context.addr() as u64
+}
+
+/// A count that is claimed.
+pub(crate) const CLAIMED: u64 = 1 << 63;
+
 /// Where the lock of a count is: no other lock has an odd address.
 fn lock_of_count(addr: usize) -> usize {
     const PAGE: usize = 4096;
@@ -103,7 +115,7 @@ fn lock_of_count(addr: usize) -> usize {
 
 impl Late {
     pub(crate) fn is_empty(&self) -> bool {
-        self.words.is_empty() && self.counts.is_empty()
+        self.words.is_empty() && self.counts.is_empty() && self.claimed.is_empty()
     }
 
     /// Notes a step on the word at `addr`.
@@ -122,6 +134,16 @@ impl Late {
     /// Notes a step on the count of owners at `addr`.
     pub(crate) fn note_count(&mut self, addr: usize, step: Step) {
         self.counts.push((addr, step));
+    }
+
+    /// Notes that the count at `addr` is claimed.
+    pub(crate) fn note_claim(&mut self, addr: usize) {
+        self.claimed.push(addr);
+    }
+
+    /// The counts that are claimed; they are no more.
+    pub(crate) fn take_claims(&mut self) -> Vec<usize> {
+        std::mem::take(&mut self.claimed)
     }
 
     /// All steps that wait, by rising address of their lock; those on one word in order.
@@ -164,6 +186,7 @@ impl Late {
             taken: self.taken.len(),
             floor: self.floor,
             counts: self.counts.len(),
+            claimed: self.claimed.len(),
         };
         self.floor = mark.words;
         mark
@@ -181,6 +204,7 @@ impl Late {
         }
         self.words.truncate(mark.words);
         self.counts.truncate(mark.counts);
+        self.claimed.truncate(mark.claimed);
         self.floor = mark.floor;
     }
 
@@ -192,6 +216,8 @@ impl Late {
         self.taken.shrink_to(KEEP);
         self.counts.clear();
         self.counts.shrink_to(KEEP);
+        self.claimed.clear();
+        self.claimed.shrink_to(KEEP);
         self.floor = 0;
     }
 }

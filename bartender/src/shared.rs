@@ -6,7 +6,8 @@
 //!
 //! *The count.* It is changed by steps that are taken when the transaction commits ([`crate::late`]), so transactions that share one
 //! value do not wait for each other. It is 1 when the value is stored, and is never seen from outside otherwise than as an
-//! estimate. An owned `PShared` is its value's one owner.
+//! estimate. Before the transaction that stored it has committed the word says whose it is instead: a scoped thread may have got a
+//! reference to the value, and its transaction, which may commit first, is refused. An owned `PShared` is its value's one owner.
 //!
 //! *The end.* Who takes the count to 0 commits, and the value is ended by a transaction of its own after that: what it owns may be
 //! shared in turn, and their locks could not be taken any more in order. Between the two the block is nobody's: after a crash it
@@ -14,7 +15,7 @@
 
 use crate::ending::{self, Owner};
 use crate::error::Result;
-use crate::late::Step;
+use crate::late::{CLAIMED, Step};
 use crate::moved::Moved;
 use crate::persist::{Adopt, Evict, Persist, Release};
 use crate::transaction::Tx;
@@ -104,11 +105,13 @@ impl<T: Persist> PShared<T> {
     ///
     /// # Errors
     ///
-    /// [`Error::NotStored`](crate::Error::NotStored).
+    /// [`Error::NotStored`](crate::Error::NotStored); [`Error::Conflict`](crate::Error::Conflict) for a value that another
+    /// transaction has stored and not committed.
     pub fn share(&self, tx: &Tx<'_>) -> Result<Moved<Self>> {
         let tx = tx.inner();
         // SAFETY: a stored block begins with its count, and keeps this owner until the transaction has ended: it is borrowed from
-        // something that stays locked, or still, until then (rule 2). An ordinary block is in no region.
+        // something that stays locked, or still, until then (rule 2), or is not committed, which `step_count` refuses. An ordinary
+        // block is in no region.
         unsafe { tx.step_count(self.raw.get() as usize, Step::Add(1))? };
         // SAFETY: a copy of an owner that is counted for it.
         Ok(unsafe { Moved::keep(tx, self) })
@@ -122,7 +125,8 @@ impl<T: Persist> PShared<T> {
     /// How many owners the value has, give or take those that come and go.
     pub fn owners(this: &Self) -> u64 {
         // SAFETY: the block is there while it has this owner; its first word is an atomic.
-        unsafe { (*this.block()).owners.load(Memory::Relaxed) }
+        let owners = unsafe { (*this.block()).owners.load(Memory::Relaxed) };
+        if owners & CLAIMED == 0 { owners } else { 1 }
     }
 
     fn at(block: NonNull<Counted<T>>) -> Self {
@@ -227,6 +231,10 @@ unsafe impl<T: Persist> Persist for PShared<T> {
         // SAFETY: an owned one: an ordinary block with one value, whose count is 1.
         unsafe {
             let stored = a.move_in((*this).block(), 1, 1);
+            // Else it has not moved.
+            if a.tx().is_in_view(stored.addr().get()) {
+                a.tx().claim_count(stored.addr().get());
+            }
             ptr::write(this, PShared::at(stored));
         }
     }

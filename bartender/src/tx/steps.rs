@@ -3,7 +3,7 @@
 
 use super::{Doom, Ended, Held, Published, TxRef};
 use crate::error::{Error, Result};
-use crate::late::{Next, Step};
+use crate::late::{CLAIMED, Next, Step, claimed_by};
 use crate::lock_table::{Mode, Refused};
 use crate::thread;
 use bartender_pm::mutant;
@@ -35,18 +35,43 @@ impl TxRef<'_> {
     ///
     /// # Errors
     ///
-    /// [`Error::NotStored`].
+    /// [`Error::NotStored`]; [`Error::Conflict`] if another transaction has [made](Self::claim_count) the block and not
+    /// committed: this one is doomed then.
     ///
     /// # Safety
     ///
-    /// It is that, and the block has an owner until the transaction has ended.
+    /// It is that, and the block has an owner until the transaction has ended, if that which made it commits.
     pub(crate) unsafe fn step_count(self, addr: usize, step: Step) -> Result<()> {
         let context = self.context();
         if !context.covers(addr) {
             return Err(Error::NotStored);
         }
+        // SAFETY: a word in the view, which others change atomically.
+        let word = unsafe { &*ptr::with_exposed_provenance::<AtomicU64>(addr) };
+        // A reference to what is not committed ends before the transaction does: whoever still has one sees the claim.
+        let word = word.load(Ordering::Relaxed);
+        let mine = claimed_by(ptr::from_ref(context));
+        if word & CLAIMED != 0 && word != mine {
+            context.doom(Doom::Conflict);
+            return Err(Error::Conflict);
+        }
         context.late.note_count(addr, step);
         Ok(())
+    }
+
+    /// Claims the count of a block that this transaction has made, until it commits: another one can come to it by a
+    /// reference that a thread has got, and may not become its owner.
+    ///
+    /// # Safety
+    ///
+    /// It lies in a new block of this transaction, with one owner, and is logged.
+    pub(crate) unsafe fn claim_count(self, addr: usize) {
+        let context = self.context();
+        let claim = claimed_by(ptr::from_ref(context));
+        // SAFETY: a word in the view, as the caller says.
+        let word = unsafe { &*ptr::with_exposed_provenance::<AtomicU64>(addr) };
+        word.store(claim, Ordering::Relaxed);
+        context.late.note_claim(addr);
     }
 
     /// Takes all steps. The transaction does nothing after that but commit, or be taken back.
@@ -55,6 +80,12 @@ impl TxRef<'_> {
     ///
     /// [`Error::Conflict`].
     pub(crate) fn take_all_steps(self) -> Result<()> {
+        for addr in self.context().late.take_claims() {
+            // SAFETY: a word in a block of this transaction, by the promise of `claim_count`: blocks are given back after the
+            // end, or with the savepoint that made them, which forgets their claims.
+            let word = unsafe { &*ptr::with_exposed_provenance::<AtomicU64>(addr) };
+            word.store(1, Ordering::Relaxed);
+        }
         let mut held = 0;
         let mut versions = Vec::new();
         for Next { lock, addr, step } in self.context().late.waiting() {

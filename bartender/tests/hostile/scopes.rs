@@ -3,8 +3,8 @@
 
 use crate::{folder, open};
 use bartender::{
-    Error, Heap, Mut, PBTreeMap, PBox, PHashMap, PMutex, PString, PVec, PVecDeque, Persist, Result,
-    Tx,
+    Error, Heap, Mut, PBTreeMap, PBox, PHashMap, PMutex, PShared, PString, PVec, PVecDeque,
+    Persist, Result, Tx,
 };
 use std::sync::mpsc;
 use std::time::Duration;
@@ -247,4 +247,74 @@ fn what_is_untouched_is_still_everybodys() {
     failed.unwrap_err();
     let guard = heap.root().victim.read();
     assert_eq!(*guard.as_deref().unwrap().read(), 2);
+}
+
+#[derive(Persist, Default)]
+#[repr(C)]
+struct Owners {
+    mine: PMutex<PVec<PShared<PString>>>,
+    theirs: PMutex<PVec<PShared<PString>>>,
+}
+
+/// What another transaction's commit says that shares a value which this one has stored, and not committed; and what the
+/// sharing says.
+fn shares_uncommitted(heap: &Heap<Owners>, undo: bool) -> (Result<()>, Result<(), String>) {
+    let mut theirs = (Ok(()), Ok(()));
+    let outcome = heap.transaction(|tx| {
+        let mut mine = tx.lock(&heap.root().mine)?;
+        mine.push(PShared::new("a text that needs a block".into()))?;
+        let value = &mine[0];
+        theirs = std::thread::scope(|scope| {
+            let share = scope.spawn(|| {
+                let mut said = None;
+                let outcome = heap.transaction(|tx| {
+                    if said.is_some() {
+                        return Err(Error::abort("once is enough"));
+                    }
+                    let again = value.share(tx);
+                    said = Some(again.as_ref().map(drop).map_err(Error::to_string));
+                    tx.lock(&heap.root().theirs)?.push_moved(again?)
+                });
+                (outcome, said.expect("it ran"))
+            });
+            share.join().unwrap()
+        });
+        // Its own transaction may.
+        let again = mine[0].share(tx)?;
+        mine.push_moved(again)?;
+        assert_eq!(PShared::owners(&mine[0]), 1, "steps come at the end");
+        if undo {
+            Err(Error::abort("undone"))
+        } else {
+            Ok(())
+        }
+    });
+    assert_eq!(outcome.is_err(), undo);
+    theirs
+}
+
+#[test]
+fn nobody_becomes_an_owner_of_what_is_not_committed() {
+    for undo in [true, false] {
+        let folder = folder();
+        let heap: Heap<Owners> = open(&folder);
+        let (theirs, said) = shares_uncommitted(&heap, undo);
+        assert!(theirs.is_err());
+        assert_eq!(said, Err(Error::Conflict.to_string()));
+        let mine = heap.root().mine.read();
+        match undo {
+            true => assert!(mine.is_empty()),
+            false => assert_eq!(PShared::owners(&mine[0]), 2),
+        }
+        drop(mine);
+        heap.check().expect("nothing is lost or leaked");
+        // What is committed is shared by anybody.
+        if !undo {
+            heap.transaction(|tx| {
+                let again = heap.root().mine.read()[0].share(tx)?;
+                tx.lock(&heap.root().theirs)?.push_moved(again)
+            })
+            .unwrap();
+        }
+    }
 }
