@@ -21,6 +21,7 @@ use crate::writer::Writer;
 use std::fmt;
 use std::marker::PhantomData;
 use std::ops::Range;
+use std::os::unix::fs::MetadataExt;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
 use std::time::Duration;
@@ -108,6 +109,17 @@ impl Region {
     /// The region's file.
     pub fn path(&self) -> &Path {
         &self.shared.path
+    }
+
+    /// Whether its [path](Self::path) leads to the file that is open: it does not where that was renamed or replaced, or where the
+    /// path is relative and the process has gone to another folder.
+    pub fn is_at_its_path(&self) -> bool {
+        let ViewSource::Map(file) = self.shared.medium.view() else {
+            return true;
+        };
+        let place = |of: std::fs::Metadata| (of.dev(), of.ino());
+        let there = std::fs::metadata(self.path()).map(place);
+        there.is_ok_and(|there| file.metadata().map(place).is_ok_and(|own| own == there))
     }
 
     /// Whether it is open for reading only.

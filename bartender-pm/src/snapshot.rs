@@ -61,6 +61,12 @@ impl Region {
         path: &Path,
         holes: impl FnOnce() -> Vec<Range<u64>>,
     ) -> Result<()> {
+        // Whoever may not read the region may not read its copy.
+        if let ViewSource::Map(own) = self.shared.medium.view() {
+            let mode = own.metadata().map(|of| of.permissions());
+            let given = mode.and_then(|mode| file.set_permissions(mode));
+            os::io(path, "set the permissions of", given)?;
+        }
         if self.clone_to(&file)? {
             return os::io(path, "sync", file.sync_all());
         }

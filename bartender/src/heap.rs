@@ -255,8 +255,8 @@ impl<R: Persist> Heap<R> {
     ///
     /// # Errors
     ///
-    /// The disk is full, and others of the medium; the heap was not opened by its path as a file of its own. The heap
-    /// is closed then, and the region as it was.
+    /// The disk is full, and others of the medium; the heap was not opened by its path as a file of its own, or that path leads
+    /// somewhere else by now. The heap is closed then, and the region as it was.
     pub fn compact(mut self) -> Result<Self> {
         let unfit = || bartender_pm::Error::BadOption {
             option: "compact",
@@ -265,6 +265,17 @@ impl<R: Persist> Heap<R> {
         };
         let options = self.opened.take().ok_or_else(unfit)?;
         let path = self.core.region.path().to_owned();
+        if !self.core.region.is_at_its_path() {
+            return Err(bartender_pm::Error::BadOption {
+                option: "compact",
+                what: format!(
+                    "the path {} leads to another file than the one that is open, or to none: was it renamed or replaced, \
+                     or is the path relative, and the process in another folder?",
+                    path.display()
+                ),
+            }
+            .into());
+        }
         self.close()?;
         options.compact(&path)
     }

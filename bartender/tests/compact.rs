@@ -214,3 +214,25 @@ fn where_compacting_fails_the_region_is_as_it_was() {
         assert_eq!(contents(&open(&path)), before);
     }
 }
+
+#[test]
+fn another_file_at_the_path_is_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, moved) = (folder.path().join("r"), folder.path().join("moved"));
+    let heap = open(&path);
+    fill(&heap, 100, |n| n % 3 == 0);
+    let before = contents(&heap);
+    std::fs::rename(&path, &moved).unwrap();
+    let refused = heap.compact().unwrap_err().to_string();
+    assert!(refused.contains("leads to another file"), "{refused}");
+    assert!(!path.exists());
+    let heap = open(&moved);
+    assert_eq!(contents(&heap), before);
+    std::fs::rename(&moved, &path).unwrap();
+    let other = open(&moved);
+    let nothing = contents(&other);
+    drop(other);
+    assert!(heap.compact().is_err());
+    assert_eq!(contents(&open(&moved)), nothing);
+    assert_eq!(contents(&open(&path)), before);
+}

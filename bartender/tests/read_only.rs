@@ -156,3 +156,13 @@ fn what_is_no_region_or_of_another_type_is_refused_and_stays_as_it_is() {
         assert!(std::fs::read(&copy).unwrap() == before.0);
     }
 }
+
+#[test]
+fn a_pipe_is_refused_and_not_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("pipe");
+    let made = std::process::Command::new("mkfifo").arg(&path).status();
+    assert!(made.unwrap().success());
+    let refused = options().read_only(true).open(&path).unwrap_err();
+    assert!(refused.to_string().contains("pipe"), "{refused}");
+}

@@ -167,3 +167,18 @@ fn a_snapshot_takes_no_more_space_than_what_it_is_of() {
         assert_consistent(&copy, 0);
     }
 }
+
+#[test]
+fn who_may_not_read_the_region_may_not_read_its_snapshot() {
+    use std::os::unix::fs::PermissionsExt;
+    for folder in folders() {
+        let path = folder.path().join("r");
+        let heap = open(&path);
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
+        let copy = folder.path().join("copy");
+        heap.snapshot(&copy).unwrap();
+        let mode = std::fs::metadata(&copy).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        assert_consistent(&open(&copy), 0);
+    }
+}

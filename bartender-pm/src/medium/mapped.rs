@@ -23,7 +23,7 @@ use rustix::fs::OFlags;
 use rustix::mm::{MapFlags, ProtFlags};
 use std::fs::File;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -348,8 +348,10 @@ pub(crate) fn open_locked(path: &Path) -> Result<Locked> {
 ///
 /// `Busy`, or `Io`.
 pub(crate) fn open_to_read(path: &Path) -> Result<Locked> {
-    let file = os::io(path, "open", File::open(path))?;
-    Locked::to_read(file, path)
+    // A pipe would wait for its other end.
+    let flags = OFlags::NONBLOCK.bits() as i32;
+    let file = File::options().read(true).custom_flags(flags).open(path);
+    Locked::to_read(os::io(path, "open", file)?, path)
 }
 
 /// Creates a file beside `path`, locked, under a name that only [`publish`]

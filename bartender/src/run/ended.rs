@@ -33,12 +33,13 @@ impl Core {
         loop {
             let ended = {
                 let mut all = self.ended();
-                self.any_ended.store(false, Ordering::Relaxed);
+                if all.is_empty() {
+                    // Not before: what is taken here has still to be ended, and is neither reached nor free meanwhile.
+                    self.any_ended.store(false, Ordering::Relaxed);
+                    return;
+                }
                 std::mem::take(&mut *all)
             };
-            if ended.is_empty() {
-                return;
-            }
             // Nobody waits for it.
             let freed = self.run(true, Durability::Eventual, |tx| -> Result<(), Error> {
                 ended.iter().try_for_each(|&Ended { block, end }| {
