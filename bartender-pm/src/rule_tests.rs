@@ -114,17 +114,21 @@ fn an_open_writer_keeps_the_view() {
     drop(writer);
 }
 
+/// A region without a background thread whose view may have so many bytes of its own.
+fn with_view_limit(folder: &tempfile::TempDir, bytes: u64) -> Region {
+    let mut options = Options::new();
+    options.max_size(64 << 20).log_size(1 << 20);
+    options.background(false).view_limit(bytes);
+    let path = folder.path().join("a.region");
+    options.open(path).expect("creates")
+}
+
 /// A page that is changed again and again takes memory once: a program whose pages fit keeps them.
 #[test]
 #[cfg_attr(miri, ignore = "maps a file")]
 fn a_page_counts_once_against_the_limit_of_the_view() {
     let folder = tempfile::tempdir().expect("a folder");
-    let mut options = Options::new();
-    options.max_size(64 << 20).log_size(1 << 20);
-    let options = options.background(false).view_limit(8 * 4096);
-    let region = options
-        .open(folder.path().join("a.region"))
-        .expect("creates");
+    let region = with_view_limit(&folder, 8 * 4096);
     for i in 0..40 {
         put(&region, 4096 * (1 + i % 8), i);
         region.checkpoint().expect("no I/O error");
@@ -143,11 +147,7 @@ fn a_page_counts_once_against_the_limit_of_the_view() {
 #[cfg_attr(miri, ignore = "maps a file")]
 fn giving_back_in_vain_is_not_tried_again_at_once() {
     let folder = tempfile::tempdir().expect("a folder");
-    let mut options = Options::new();
-    options.max_size(64 << 20).log_size(1 << 20);
-    let options = options.background(false).view_limit(32 * 4096);
-    let path = folder.path().join("a.region");
-    let region = options.open(path).expect("creates");
+    let region = with_view_limit(&folder, 32 * 4096);
     let change_pages = |from: u64, n: u64| {
         (from..from + n).for_each(|page| put(&region, page * 4096, page));
         region.checkpoint().expect("no I/O error");
@@ -249,15 +249,7 @@ fn bulk_loads_do_not_cut_the_view_into_ever_more_pieces() {
 fn fresh_memory_that_stays_private_counts_against_the_limit_of_the_view() {
     const PIECE: u64 = 128 << 10;
     let folder = tempfile::tempdir().expect("a folder");
-    let mut options = Options::new();
-    options
-        .max_size(64 << 20)
-        .log_size(1 << 20)
-        .view_limit(8 * PIECE)
-        .background(false);
-    let region = options
-        .open(folder.path().join("a.region"))
-        .expect("creates");
+    let region = with_view_limit(&folder, 8 * PIECE);
     let load = |pieces: std::ops::Range<u64>, len: u64| {
         for piece in pieces {
             let (at, bytes) = ((4 << 20) + piece * len, vec![1; len as usize]);

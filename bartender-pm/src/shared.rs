@@ -309,7 +309,7 @@ pub(crate) const CHECKPOINT_FILL: u64 = 64;
 /// changes another page.
 pub(crate) const MANY_RECORDS: u64 = 1000;
 /// The same on a stream.
-pub(crate) const MANY_RECORDS_ON_STREAM: u64 = 8192;
+const MANY_RECORDS_ON_STREAM: u64 = 8192;
 /// Bytes of long records and of extents that wake it.
 const MUCH_BULK: u64 = 1 << 20;
 /// The same on a stream, where it costs a barrier of the whole file.

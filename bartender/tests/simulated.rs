@@ -402,7 +402,7 @@ fn threads_replace_what_others_read() {
         });
         heap.transaction(|tx| {
             let mut many = tx.lock(&root.many)?;
-            *many.get_mut(0).expect("one, which needs a block").project() = 4;
+            *many.get_mut(0).expect("one").project() = 4;
             many.push(PRcu::new(5))?;
             many.swap_remove(0).map(drop)
         })
