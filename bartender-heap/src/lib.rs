@@ -58,7 +58,7 @@ pub use error::{Around, Error, Result};
 pub use heap::{Block, Entry, Freed, Heap, Marking, NewSchema};
 pub use mark::MarkReport;
 pub use pending::{Carried, Pending};
-pub use relocate::{open_region, open_region_on};
+pub use relocate::{open_region, open_region_on, open_region_unnamed};
 pub use stats::{ByUse, CheckReport, ClassStats, Collected, MarkProgress, OpenReport, Stats};
 pub use tls::Thread;
 pub use types::{BadSchema, Kind, Schema, SchemaBuilder, Type, TypeRef};

@@ -46,6 +46,20 @@ pub fn open_region(options: &Options, path: impl AsRef<Path>) -> Result<Region> 
     place(|| options.open(path), || options.relocate(path))
 }
 
+/// As [`open_region`], but a file that is created has no name before [`Region::give_name`]
+/// (see [`Options::open_unnamed`]).
+///
+/// # Errors
+///
+/// As [`open_region`].
+pub fn open_region_unnamed(options: &Options, path: impl AsRef<Path>) -> Result<Region> {
+    let path = path.as_ref();
+    if options.is_read_only() {
+        return Ok(options.open(path)?);
+    }
+    place(|| options.open_unnamed(path), || options.relocate(path))
+}
+
 /// [`open_region`] for a region on a medium of the caller's.
 ///
 /// # Errors

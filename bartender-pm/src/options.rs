@@ -1,7 +1,11 @@
-//! How a region is opened: its options, the creation of a new one, the checks
+//! How a region is opened: its options, the creation of a new one (in `plan`), the checks
 //! of an old one's header, and what happens up to the first handle.
+//!
+//! A file that is created gets its name last, so that nothing stands in the way of the next try: not of one that
+//! failed, nor of one that a crash has ended.
 
 mod check;
+mod plan;
 
 use crate::checkpoint::Home;
 use crate::error::{Error, Result};
@@ -19,7 +23,7 @@ use crate::region::{Owner, Region};
 use crate::shared::{Control, Durability, Opened, Shared};
 use crate::sync::atomic::AtomicBool;
 use crate::sync::{Arc, Condvar, Mutex};
-use crate::view::{self, View};
+use crate::view::View;
 use std::path::Path;
 use std::sync::Arc as StdArc;
 
@@ -143,7 +147,8 @@ impl Options {
         self
     }
 
-    /// The home address of a new region; a multiple of 2 MiB. Default: random.
+    /// The home address of a new region; a multiple of 2 MiB. Default: random, which is also where it lies if something else
+    /// is at this one.
     pub fn home_address(&mut self, address: u64) -> &mut Self {
         self.home_address = Some(address);
         self
@@ -238,7 +243,7 @@ impl Options {
     }
 
     /// Opens the region at `path`, or creates it. The medium is found by
-    /// looking at the file.
+    /// looking at the file. One that is created gets its name when it is open: nothing is left of what could not be.
     ///
     /// On a device of persistent memory (`/dev/daxN.M`) a region is created if
     /// its first MiB is zeroes; else [`erase_device`](crate::erase_device)
@@ -252,37 +257,41 @@ impl Options {
     /// was.
     pub fn open(&self, path: impl AsRef<Path>) -> Result<Region> {
         let path = path.as_ref();
-        os::watch_forks();
-        if self.read_only {
-            return self.open_on(StdArc::new(private::ReadOnly::open(path)?));
-        }
         for _ in 0..3 {
-            match mapped::open_locked(path) {
-                Err(Error::Io { source, .. })
-                    if source.kind() == std::io::ErrorKind::NotFound && self.create => {}
-                other => return self.open_on(medium::of(other?, path, self.force_flush)?),
-            }
-            self.check()?;
-            let (file, temporary) = mapped::create_locked(path)?;
-            let made = medium::of(file, path, self.force_flush)
-                .and_then(|medium| {
-                    let header = self.format(&*medium)?;
-                    Ok((medium, header))
-                })
-                .and_then(|made| Ok((made, mapped::publish(&temporary, path)?)));
-            match made {
-                Ok(((medium, header), true)) => return self.start(medium, header, true, None),
-                Ok((_, false)) => {} // somebody else created it meanwhile
-                Err(error) => {
-                    let _ = std::fs::remove_file(&temporary);
-                    return Err(error);
-                }
+            let region = self.open_unnamed(path)?;
+            if region.give_name()? {
+                return Ok(region);
             }
         }
         Err(Error::Busy {
             path: path.into(),
             holder: "processes that create and remove it".into(),
         })
+    }
+
+    /// As [`open`](Self::open), but a file that is created has no name before [`Region::give_name`]. For who has more to put
+    /// into a new region: where that fails, nothing is left when the last handle is dropped, and after a crash nothing
+    /// is at `path`.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    pub fn open_unnamed(&self, path: impl AsRef<Path>) -> Result<Region> {
+        let path = path.as_ref();
+        os::watch_forks();
+        if self.read_only {
+            return self.open_on(StdArc::new(private::ReadOnly::open(path)?));
+        }
+        match mapped::open_locked(path) {
+            Err(Error::Io { source, .. })
+                if source.kind() == std::io::ErrorKind::NotFound && self.create => {}
+            other => return self.open_on(medium::of(other?, path, self.force_flush)?),
+        }
+        self.check()?;
+        let (file, unnamed) = mapped::create_locked(path)?;
+        let region = self.create_on(medium::of(file, path, self.force_flush)?)?;
+        *region.owner.unnamed.lock() = Some(unnamed);
+        Ok(region)
     }
 
     /// Makes an empty replica at `path`, of epoch 0, and returns its uuid: what a cluster needs to know before it has the
@@ -294,20 +303,14 @@ impl Options {
     pub fn create_replica(&self, path: impl AsRef<Path>) -> Result<[u8; 16]> {
         let path = path.as_ref();
         self.check()?;
-        let (file, temporary) = mapped::create_locked(path)?;
-        let made = medium::of(file, path, self.force_flush)
-            .and_then(|medium| self.create_replica_on(&*medium))
-            .and_then(|uuid| Ok((uuid, mapped::publish(&temporary, path)?)));
-        match made {
-            Ok((uuid, true)) => Ok(uuid),
-            Ok((_, false)) => Err(Error::Busy {
+        let (file, unnamed) = mapped::create_locked(path)?;
+        let uuid = self.create_replica_on(&*medium::of(file, path, self.force_flush)?)?;
+        match unnamed.publish()? {
+            true => Ok(uuid),
+            false => Err(Error::Busy {
                 path: path.into(),
                 holder: "whoever made the file that is there".into(),
             }),
-            Err(error) => {
-                let _ = std::fs::remove_file(&temporary);
-                Err(error)
-            }
         }
     }
 
@@ -319,7 +322,7 @@ impl Options {
     pub fn create_replica_on(&self, medium: &dyn Medium) -> Result<[u8; 16]> {
         self.check()?;
         // With the flag from the first: a crash must not leave a region of its own.
-        let header = self.format_with(medium, LogStyle::Stream, FLAG_REPLICA)?;
+        let header = self.create_unopened(medium, LogStyle::Stream, FLAG_REPLICA)?;
         Ok(header.uuid)
     }
 
@@ -344,8 +347,7 @@ impl Options {
             }),
             Found::Blank | Found::Unfinished => {
                 self.check()?;
-                let header = self.format(&*medium)?;
-                self.start(medium, header, true, None)
+                self.create_on(medium)
             }
             Found::Header(header) => {
                 let header = *header;
@@ -366,84 +368,6 @@ impl Options {
     /// Whether shared memory is to be treated as DAX.
     pub(crate) fn forces_flush(&self) -> bool {
         self.force_flush
-    }
-
-    /// Writes an empty region to a blank medium; the header comes last.
-    fn format(&self, medium: &dyn Medium) -> Result<Header> {
-        self.format_with(medium, self.style(medium), 0)
-    }
-
-    fn format_with(&self, medium: &dyn Medium, style: LogStyle, flags: u64) -> Result<Header> {
-        let max_size = self.max_size.next_multiple_of(HOME_STEP);
-        let log_size = self.log_size.next_multiple_of(2 * MIN_LANE);
-        let (lane0_size, lane_size, lanes) = match style {
-            LogStyle::Stream => (log_size, 0, 1),
-            LogStyle::Lanes => {
-                let lanes = self.lanes.min(log_size / 2 / MIN_LANE);
-                // A power of two: see `ring_pieces`.
-                let lane_size = 1 << (log_size / 2 / lanes).ilog2();
-                (log_size - lane_size * lanes, lane_size, lanes + 1)
-            }
-        };
-        let lent = matches!(medium.view(), ViewSource::Memory { .. });
-        // A home that is mapped is better off with huge pages.
-        let align = if lent { 4096 } else { HOME_STEP };
-        let home_offset = (LOG_OFFSET + log_size).next_multiple_of(align);
-        let room = medium.capacity().saturating_sub(home_offset) / HOME_STEP * HOME_STEP;
-        if room == 0 {
-            let what = format!("the log leaves no room on {} bytes", medium.capacity());
-            return Err(Error::BadOption {
-                option: "log_size",
-                what,
-            });
-        }
-        let max_size = max_size.min(room);
-        let home_address = match medium.view() {
-            ViewSource::Memory { base, len } => {
-                if len < max_size {
-                    let what = format!("the medium's view has {len} bytes");
-                    return Err(Error::BadOption {
-                        option: "max_size",
-                        what,
-                    });
-                }
-                base.expose_provenance() as u64
-            }
-            ViewSource::Map(_) | ViewSource::Copy => self
-                .home_address
-                .unwrap_or_else(|| view::random_slot(max_size)),
-        };
-        let mut uuid = [0; 16];
-        // The uuid only names the region in messages; zero without entropy.
-        let _ = getrandom::fill(&mut uuid);
-        medium.reserve(home_offset + max_size)?;
-        medium.grow(home_offset + HOME_STEP)?;
-        header::announce(medium)?;
-        medium.fill_log(LOG_OFFSET, log_size)?;
-        let mut header = Header {
-            magic: layout::MAGIC,
-            format: layout::FORMAT,
-            crc: 0,
-            revision: 0,
-            uuid,
-            home_address,
-            home_offset,
-            max_size,
-            lane0_size,
-            lane_size,
-            lanes,
-            epoch: 0,
-            generation: 0,
-            checkpoint: 0,
-            flags: FLAG_CLEAN | flags,
-            relocate_from: 0,
-            relocate_to: 0,
-            heads: [0; MAX_LANES],
-            before_epoch: 0,
-            before_crc: 0,
-        };
-        header::write(medium, &mut header)?;
-        Ok(header)
     }
 
     /// The way from a header to a region. `view` is given where it is mapped already.
@@ -575,6 +499,7 @@ impl Options {
         let owner = Arc::new(Owner {
             shared: shared.clone(),
             worker: Mutex::new(worker),
+            unnamed: Mutex::new(None),
         });
         if shared.opened.records > 0 {
             shared.kick();

@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::frozen::Frozen;
 use crate::header;
 use crate::layout::{FLAG_CLEAN, HOME_STEP, Header};
+use crate::medium::mapped::Unnamed;
 use crate::medium::{LogStyle, MediumKind, ViewSource};
 use crate::shared::{Durability, Opened, Shared};
 use crate::sync::atomic::Ordering;
@@ -37,6 +38,8 @@ const MAX_GROWTH: u64 = 256 << 20;
 pub(crate) struct Owner {
     pub(crate) shared: Arc<Shared>,
     pub(crate) worker: Mutex<Option<std::thread::JoinHandle<()>>>,
+    /// The new file of a region that has no name yet. Dropped behind the last write to it.
+    pub(crate) unnamed: Mutex<Option<Unnamed>>,
 }
 
 impl Owner {
@@ -109,6 +112,20 @@ impl Region {
     /// The region's file.
     pub fn path(&self) -> &Path {
         &self.shared.path
+    }
+
+    /// Gives the file of a region that [`Options::open_unnamed`](crate::Options::open_unnamed) has created its name,
+    /// durably. `Ok(false)` if there is another file by that name by now: this one is gone when the last handle is
+    /// dropped. A region that was there has its name.
+    ///
+    /// # Errors
+    ///
+    /// `Io`. The file is gone, unless it has its name, which may not be durable.
+    pub fn give_name(&self) -> Result<bool> {
+        match self.owner.unnamed.lock().take() {
+            Some(unnamed) => unnamed.publish(),
+            None => Ok(true),
+        }
     }
 
     /// Whether its [path](Self::path) leads to the file that is open: it does not where that was renamed or replaced, or where the

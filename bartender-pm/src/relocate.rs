@@ -35,8 +35,6 @@ const CHUNK: u64 = 64 << 10;
 /// Ranges written before a barrier makes them durable, so that their list
 /// stays short.
 const BATCH: usize = if cfg!(test) { 4 } else { 1 << 16 };
-/// Places that are tried before the region counts as impossible to place.
-const PLACES: u64 = 256;
 
 /// A region that is about to get another home address: locked, recovered, its
 /// log empty, not open.
@@ -306,21 +304,14 @@ fn free_place(medium: &dyn Medium, header: &Header) -> Result<View> {
     if let ViewSource::Memory { base, .. } = medium.view() {
         return map(medium, header, base.expose_provenance() as u64);
     }
-    let mut taken = None;
-    for address in view::slots_from_random(header.max_size).take(PLACES as usize) {
-        if address.abs_diff(header.home_address) < header.max_size {
-            continue;
-        }
-        match map(medium, header, address) {
-            Err(error @ Error::AddressTaken { .. }) => taken = Some(error),
-            other => return other,
-        }
-    }
-    Err(taken.unwrap_or_else(|| Error::AddressTaken {
+    let (old, len) = (header.home_address, header.max_size);
+    let places = view::slots_from_random(len).filter(|place| place.abs_diff(old) >= len);
+    let view = View::map_at_one_of(medium, places, header.home_offset, len)?;
+    view.ok_or_else(|| Error::AddressTaken {
         path: medium.path().into(),
-        address: header.home_address,
-        len: header.max_size,
-    }))
+        address: old,
+        len,
+    })
 }
 
 #[cfg(all(test, not(loom)))]

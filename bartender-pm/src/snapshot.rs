@@ -41,17 +41,11 @@ impl Region {
             return Err(mapped::taken(path));
         }
         self.sync()?;
-        let (file, temporary) = mapped::create_locked(path)?;
-        let made = self
-            .snapshot_to(file, path, holes)
-            .and_then(|()| mapped::publish(&temporary, path));
-        match made {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(mapped::taken(path)),
-            Err(error) => {
-                let _ = std::fs::remove_file(&temporary);
-                Err(error)
-            }
+        let (file, unnamed) = mapped::create_locked(path)?;
+        self.snapshot_to(file, path, holes)?;
+        match unnamed.publish()? {
+            true => Ok(()),
+            false => Err(mapped::taken(path)),
         }
     }
 

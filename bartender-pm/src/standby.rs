@@ -599,9 +599,9 @@ impl Standby {
         let medium = match mapped::open_locked(path) {
             Ok(file) => medium::of(file, path, false)?,
             Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
-                let (file, temporary) = mapped::create_locked(path)?;
+                let (file, unnamed) = mapped::create_locked(path)?;
                 let medium = medium::of(file, path, false)?;
-                mapped::publish(&temporary, path)?;
+                unnamed.publish()?;
                 medium
             }
             Err(error) => return Err(error),

@@ -33,19 +33,16 @@ const SLOT_ALIGN: u64 = 1 << 30;
 /// So many pieces of anonymous memory may be in the view when one more is made
 /// of released space: each is a mapping of the process.
 const MAX_RELEASED: usize = 500;
+/// So many places are tried for a region before it is said that there is none.
+const PLACES: u64 = 256;
 
-/// A random slot of the address space for a region of `len` bytes.
-pub(crate) fn random_slot(len: u64) -> u64 {
-    SLOTS_START + random_number(len) * SLOT_ALIGN
-}
-
-/// All slots for a region of `len` bytes that are apart from each other, from
+/// Slots for a region of `len` bytes that are apart from each other, from
 /// a random one on, round and round.
 pub(crate) fn slots_from_random(len: u64) -> impl Iterator<Item = u64> {
     let first = random_number(len);
     let step = len.div_ceil(SLOT_ALIGN);
     let next = move |i: u64| (first + i * step) % slots(len);
-    (0..).map(move |i| SLOTS_START + next(i) * SLOT_ALIGN)
+    (0..PLACES).map(move |i| SLOTS_START + next(i) * SLOT_ALIGN)
 }
 
 /// How many slots there are.
@@ -161,6 +158,22 @@ impl View {
         };
         os::io(medium.path(), "keep from child processes", advice)?;
         Ok(view)
+    }
+
+    /// Maps it at the first of these addresses where nothing else is; none if there is none.
+    pub(crate) fn map_at_one_of(
+        medium: &dyn Medium,
+        places: impl IntoIterator<Item = u64>,
+        home_offset: u64,
+        len: u64,
+    ) -> Result<Option<View>> {
+        for address in places {
+            match View::map(medium, address, home_offset, len) {
+                Err(Error::AddressTaken { .. }) => {}
+                other => return other.map(Some),
+            }
+        }
+        Ok(None)
     }
 
     /// Where home offset 0 is.

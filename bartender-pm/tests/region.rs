@@ -54,6 +54,75 @@ fn committed_words_survive_close_and_reopen() {
 }
 
 #[test]
+fn a_new_region_has_no_file_before_it_has_its_name() {
+    for folder in folders() {
+        let path = folder.path().join("a.region");
+        let files = || std::fs::read_dir(folder.path()).expect("lists").count();
+        let region = options().open_unnamed(&path).expect("creates");
+        put(&region, 4096, 7);
+        assert!(!path.exists());
+        // A child of fork that drops it takes nothing away.
+        // SAFETY: the child calls only what this test is about, and `_exit`.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            drop(region);
+            // SAFETY: ends the child without running the parent's handlers.
+            unsafe { libc::_exit(0) };
+        }
+        // SAFETY: waits for the child made above.
+        unsafe { libc::waitpid(child, std::ptr::null_mut(), 0) };
+        assert_eq!(files(), 1);
+        drop(region);
+        assert_eq!(files(), 0);
+
+        let region = options().open_unnamed(&path).expect("creates");
+        put(&region, 4096, 8);
+        assert!(region.give_name().expect("no I/O error"));
+        assert!(region.is_at_its_path());
+        drop(region);
+        let region = options().open_unnamed(&path).expect("opens");
+        assert!(!region.opened().created && region.opened().clean);
+        assert!(region.give_name().expect("it has it"));
+        assert_eq!(get(&region, 4096), 8);
+        drop(region);
+
+        // Of two that are made beside each other one gets the name.
+        std::fs::remove_file(&path).expect("is there");
+        let regions = [7, 8].map(|value| {
+            let region = options().open_unnamed(&path).expect("creates");
+            put(&region, 4096, value);
+            region
+        });
+        let named = regions.each_ref().map(|region| region.give_name());
+        assert!(matches!(named, [Ok(true), Ok(false)]), "{named:?}");
+        drop(regions);
+        assert_eq!(files(), 1);
+        let region = options().open(&path).expect("opens");
+        assert_eq!(get(&region, 4096), 7);
+    }
+}
+
+#[test]
+fn a_new_region_whose_place_is_taken_gets_another_one() {
+    for folder in folders() {
+        let mut options = options();
+        options.home_address(0x1357_0020_0000);
+        let [one, other] = ["a", "b"].map(|name| {
+            let region = options.open(folder.path().join(name)).expect("creates");
+            put(&region, 4096, 7);
+            region
+        });
+        assert_eq!(one.base().addr(), 0x1357_0020_0000);
+        assert_ne!(other.base().addr(), 0x1357_0020_0000);
+        drop(one);
+        let base = other.base();
+        drop(other);
+        let region = options.open(folder.path().join("b")).expect("opens");
+        assert_eq!((region.base(), get(&region, 4096)), (base, 7));
+    }
+}
+
+#[test]
 fn a_second_open_names_the_holder() {
     for place in places() {
         let path = place.region();

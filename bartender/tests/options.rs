@@ -2,7 +2,8 @@
 #![cfg(not(loom))]
 
 use bartender::{Error, Heap, Options, PMutex, PVec};
-use std::path::PathBuf;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -54,6 +55,98 @@ fn a_value_that_makes_no_sense_is_named_and_nothing_is_made() {
         let made = std::fs::read_dir(folder.path()).unwrap().count();
         assert_eq!(made, 0, "{name}: {error}");
     }
+}
+
+/// The names in a folder.
+fn names(folder: &Path) -> Vec<String> {
+    let all = std::fs::read_dir(folder).expect("lists");
+    let names = all.map(|entry| entry.expect("reads").file_name());
+    names
+        .map(|name| name.to_string_lossy().into_owned())
+        .collect()
+}
+
+#[test]
+fn no_file_that_was_there_is_touched_by_a_creation() {
+    let folder = folder();
+    let path = folder.path().join("r");
+    // Names that a new file may have for a while: those are somebody's.
+    let taken = |n: u32| {
+        let name = format!(".r.{}.{n}.new", std::process::id());
+        folder.path().join(name)
+    };
+    (0..200).for_each(|n| std::fs::write(taken(n), "mine").unwrap());
+    // It comes while the region is made.
+    let root = || {
+        std::fs::write(&path, "yours").unwrap();
+        Root::default()
+    };
+    let error = options().open_with(&path, root).map(drop).unwrap_err();
+    let busy = matches!(error, Error::Region(bartender_pm::Error::Busy { .. }));
+    assert!(busy, "{error}");
+    // And it is no region.
+    let error = options().open(&path).map(drop).unwrap_err();
+    assert!(error.to_string().contains("not a bartender region"));
+    assert_eq!(std::fs::read(&path).unwrap(), b"yours");
+    assert_eq!(names(folder.path()).len(), 201);
+    std::fs::remove_file(&path).unwrap();
+    options().open(&path).unwrap().close().unwrap();
+    (0..200).for_each(|n| assert_eq!(std::fs::read(taken(n)).unwrap(), b"mine"));
+    assert_eq!(names(folder.path()).len(), 201);
+}
+
+#[test]
+fn of_threads_that_create_one_region_each_has_it_or_is_told_that_it_is_busy() {
+    let folder = folder();
+    let path = folder.path().join("r");
+    let made = std::sync::atomic::AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| match options().open(&path) {
+                Ok(heap) => {
+                    heap.update(|mut numbers| numbers.push(1)).unwrap();
+                    heap.close().unwrap();
+                    made.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                }
+                Err(Error::Region(bartender_pm::Error::Busy { .. })) => {}
+                Err(error) => panic!("{error}"),
+            });
+        }
+    });
+    assert_eq!(names(folder.path()), ["r"]);
+    let heap = options().open(&path).unwrap();
+    assert_eq!(heap.read().len() as u64, made.into_inner());
+}
+
+#[test]
+fn a_path_that_leads_nowhere_is_said_to() {
+    let folder = folder();
+    let link = folder.path().join("link");
+    symlink(folder.path().join("gone").join("r"), &link).unwrap();
+    let said = |options: Options<Root>, path: &Path| {
+        let error = options.open(path).map(drop).unwrap_err();
+        error.to_string()
+    };
+    for options in [
+        options(),
+        options().create(false),
+        options().read_only(true),
+    ] {
+        let error = said(options.clone(), &link);
+        let expected = format!(
+            "{}: not a bartender region (it is a symbolic link to {}, where there is no file)",
+            link.display(),
+            folder.path().join("gone/r").display()
+        );
+        assert_eq!(error, expected);
+        assert_eq!(said(options, Path::new("")), "path: it is empty");
+    }
+    assert_eq!(names(folder.path()), ["link"]);
+    // A link to a region is followed.
+    std::fs::create_dir(folder.path().join("gone")).unwrap();
+    let there = folder.path().join("gone").join("r");
+    options().open(&there).unwrap().close().unwrap();
+    options().open(&link).unwrap().close().unwrap();
 }
 
 #[test]

@@ -61,11 +61,15 @@ pub unsafe extern "C" fn bt_open(
         }
         let region = options(max_size)
             .create(flags & BT_EXISTING == 0)
-            .open(path)?;
+            .open_unnamed(path)?;
         if flags & BT_NEW != 0 && !region.opened().created {
             return Err(there());
         }
-        let core = Core::open(region)?;
+        // The file gets its name when the heap is in it.
+        let core = Core::open(region.clone())?;
+        if !region.give_name()? {
+            return Err(there());
+        }
         core.heap.set_random_order(flags & BT_RANDOM_ORDER != 0);
         Ok(handle::open(core))
     })

@@ -16,16 +16,19 @@
 use super::mapping::Mapping;
 use super::{LogStyle, Medium, MediumKind, ViewSource};
 use crate::counts;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::os::{self, Locked};
 use crate::sync::atomic::{AtomicU64, Ordering};
 use rustix::fs::OFlags;
 use rustix::mm::{MapFlags, ProtFlags};
 use std::fs::File;
+use std::io;
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+// Not the one of `sync`: it orders nothing, and a model has no files.
+use std::sync::atomic::AtomicU32;
 
 const TMPFS: u64 = 0x0102_1994;
 const HUGETLBFS: u64 = 0x9584_58f6;
@@ -56,8 +59,7 @@ pub(crate) struct MappedFile {
 }
 
 impl MappedFile {
-    /// Opens and locks `path`, or creates it under a temporary name that
-    /// [`publish`](Self::publish) replaces, and finds out what it lies on.
+    /// An open file, with what it is found to lie on.
     pub(crate) fn new(
         file: Locked,
         path: &Path,
@@ -214,7 +216,7 @@ impl Medium for MappedFile {
                     return Ok(());
                 }
                 // Some file systems say so only now.
-                Err(error) if error.kind() == std::io::ErrorKind::InvalidInput => {}
+                Err(error) if error.kind() == io::ErrorKind::InvalidInput => {}
                 Err(error) => return os::io(&self.path, "read", Err(error)),
             }
         }
@@ -311,7 +313,7 @@ pub(crate) fn set_aside(path: &Path) -> Result<PathBuf> {
     let file = open_locked(path)?;
     let stat = os::io(path, "examine", rustix::fs::fstat(&*file))?;
     if rustix::fs::FileType::from_raw_mode(stat.st_mode) != rustix::fs::FileType::RegularFile {
-        return Err(crate::Error::NotARegion {
+        return Err(Error::NotARegion {
             path: path.into(),
             what: "it is no file, and cannot be set aside".into(),
         });
@@ -336,59 +338,124 @@ pub(crate) fn set_aside(path: &Path) -> Result<PathBuf> {
 ///
 /// # Errors
 ///
-/// `Busy`, or `Io`.
+/// `Busy`, or what [`there`] says.
 pub(crate) fn open_locked(path: &Path) -> Result<Locked> {
     let file = File::options().read(true).write(true).open(path);
-    Locked::new(os::io(path, "open", file)?, path)
+    Locked::new(there(path, file)?, path)
 }
 
 /// Opens an existing file for reading, locked beside other readers.
 ///
 /// # Errors
 ///
-/// `Busy`, or `Io`.
+/// `Busy`, or what [`there`] says.
 pub(crate) fn open_to_read(path: &Path) -> Result<Locked> {
     // A pipe would wait for its other end.
     let flags = OFlags::NONBLOCK.bits() as i32;
     let file = File::options().read(true).custom_flags(flags).open(path);
-    Locked::to_read(os::io(path, "open", file)?, path)
+    Locked::to_read(there(path, file)?, path)
 }
 
-/// Creates a file beside `path`, locked, under a name that only [`publish`]
-/// turns into `path`: a crash on the way leaves no half-made region there.
-pub(crate) fn create_locked(path: &Path) -> Result<(Locked, PathBuf)> {
-    let mut name = std::ffi::OsString::from(".");
-    name.push(path.file_name().unwrap_or_default());
-    name.push(format!(".{}.new", std::process::id()));
-    let temporary = path.with_file_name(name);
-    let options = OFlags::RDWR | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC;
+/// A file that was to be opened.
+///
+/// # Errors
+///
+/// `Io`: "not found" where there is room for one. `BadOption` for no path at all, `NotARegion` for a link that leads nowhere.
+fn there(path: &Path, opened: io::Result<File>) -> Result<File> {
+    let missing = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
+    if opened.as_ref().is_err_and(missing) {
+        if path.as_os_str().is_empty() {
+            return Err(Error::BadOption {
+                option: "path",
+                what: "it is empty".into(),
+            });
+        }
+        if let Ok(target) = path.read_link() {
+            let target = target.display();
+            return Err(Error::NotARegion {
+                path: path.into(),
+                what: format!("it is a symbolic link to {target}, where there is no file"),
+            });
+        }
+    }
+    os::io(path, "open", opened)
+}
+
+/// A new file, under a name of its own beside the one that it is to have: a crash leaves no half-made region there.
+/// Dropped before it has [its name](Self::publish), it is removed.
+#[derive(Debug)]
+pub(crate) struct Unnamed {
+    temporary: PathBuf,
+    path: PathBuf,
+    named: bool,
+    forks: u32,
+}
+
+/// Creates a file beside `path`, locked.
+pub(crate) fn create_locked(path: &Path) -> Result<(Locked, Unnamed)> {
+    // Numbers, since threads may be making the same region; and none is opened that is there: it is somebody's.
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let options = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
     let mode = rustix::fs::Mode::from_raw_mode(0o644);
-    let fd = os::io(path, "create", rustix::fs::open(&temporary, options, mode))?;
-    Ok((Locked::new(File::from(fd), path)?, temporary))
+    loop {
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let mut name = std::ffi::OsString::from(".");
+        name.push(path.file_name().unwrap_or_default());
+        name.push(format!(".{}.{number}.new", std::process::id()));
+        let temporary = path.with_file_name(name);
+        match rustix::fs::open(&temporary, options, mode) {
+            Err(rustix::io::Errno::EXIST) => {}
+            made => {
+                let file = os::io(path, "create", made)?;
+                let unnamed = Unnamed {
+                    temporary,
+                    path: path.into(),
+                    named: false,
+                    forks: os::forks(),
+                };
+                return Ok((Locked::new(File::from(file), path)?, unnamed));
+            }
+        }
+    }
+}
+
+impl Unnamed {
+    /// Gives the file its name, durably. `Ok(false)`: the name was taken meanwhile, and the file is gone.
+    ///
+    /// # Errors
+    ///
+    /// `Io`. The file is gone, unless it has its name, which may not be durable.
+    pub(crate) fn publish(mut self) -> Result<bool> {
+        use rustix::fs::{CWD, RenameFlags};
+        // First, as it may be refused.
+        let folder = Folder::of(&self.path)?;
+        let (from, to) = (&self.temporary, &self.path);
+        match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+            Err(rustix::io::Errno::EXIST) => return Ok(false),
+            other => os::io(&self.path, "name", other)?,
+        }
+        self.named = true;
+        folder.sync()?;
+        Ok(true)
+    }
+}
+
+impl Drop for Unnamed {
+    fn drop(&mut self) {
+        // It is its parent's in a child of fork.
+        if !self.named && self.forks == os::forks() {
+            let _ = std::fs::remove_file(&self.temporary);
+        }
+    }
 }
 
 /// What to say where a file was to be made and there is one.
-pub(crate) fn taken(path: &Path) -> crate::Error {
-    crate::Error::Io {
+pub(crate) fn taken(path: &Path) -> Error {
+    Error::Io {
         path: path.into(),
         action: "create",
-        source: std::io::ErrorKind::AlreadyExists.into(),
+        source: io::ErrorKind::AlreadyExists.into(),
     }
-}
-
-/// Gives a file made by [`create_locked`] its name, durably. `Ok(false)`: the
-/// name was taken meanwhile and the temporary file is gone.
-pub(crate) fn publish(temporary: &Path, path: &Path) -> Result<bool> {
-    use rustix::fs::{CWD, RenameFlags};
-    match rustix::fs::renameat_with(CWD, temporary, CWD, path, RenameFlags::NOREPLACE) {
-        Err(rustix::io::Errno::EXIST) => {
-            let _ = std::fs::remove_file(temporary);
-            return Ok(false);
-        }
-        other => os::io(path, "name", other)?,
-    }
-    sync_folder(path)?;
-    Ok(true)
 }
 
 /// A file takes the name, and the permissions, of another one in the same folder, durably.
@@ -402,10 +469,28 @@ pub(crate) fn replace(by: &Path, path: &Path) -> Result<()> {
 
 /// The names in the folder of `path` are durable.
 fn sync_folder(path: &Path) -> Result<()> {
-    let folder = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    let folder_file = os::io(folder, "open", File::open(folder))?;
-    os::io(folder, "sync", folder_file.sync_all())
+    Folder::of(path)?.sync()
+}
+
+/// An open folder.
+struct Folder<'a> {
+    path: &'a Path,
+    file: File,
+}
+
+impl<'a> Folder<'a> {
+    /// The one in which `path` lies.
+    fn of(path: &'a Path) -> Result<Folder<'a>> {
+        let path = match path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        let file = os::io(path, "open", File::open(path))?;
+        Ok(Folder { path, file })
+    }
+
+    /// The names in it are durable.
+    fn sync(&self) -> Result<()> {
+        os::io(self.path, "sync", self.file.sync_all())
+    }
 }

@@ -186,9 +186,10 @@ impl<R: Persist> Options<R> {
     /// # Errors
     ///
     /// The file is missing (with `create(false)`), not a region, damaged, open elsewhere; an option makes no sense
-    /// (`BadOption` names it, and no file is made);
+    /// (`BadOption` names it);
     /// [`Error::TypeMismatch`] if its root has another type that is none of those migrated from, [`Error::Migration`] if
-    /// a conversion fails: nothing is changed then.
+    /// a conversion fails: nothing is changed then. Of a region that was to be created nothing is left: a file gets its name
+    /// when the root is in it. (On a device of persistent memory an empty region may be left.)
     pub fn open(self, path: impl AsRef<Path>) -> Result<Heap<R>>
     where
         R: Default,
@@ -202,9 +203,19 @@ impl<R: Persist> Options<R> {
     ///
     /// As [`open`](Self::open).
     pub fn open_with(self, path: impl AsRef<Path>, root: impl FnOnce() -> R) -> Result<Heap<R>> {
+        let path = path.as_ref();
+        let schema = Self::schema()?;
         let opened = (!self.region.is_read_only()).then(|| Box::new(self.clone()));
-        let region = bartender_heap::open_region(&self.region, path)?;
-        let mut heap = self.open_region(region, root)?;
+        let region = bartender_heap::open_region_unnamed(&self.region, path)?;
+        let mut heap = self.open_schema(region, schema, root)?;
+        // Now that there is a root in it.
+        if !heap.region().give_name()? {
+            return Err(bartender_pm::Error::Busy {
+                path: path.into(),
+                holder: "another one's hands, who has made it at the same time".into(),
+            }
+            .into());
+        }
         heap.opened = opened;
         Ok(heap)
     }
@@ -239,7 +250,20 @@ impl<R: Persist> Options<R> {
     /// As [`open`](Self::open).
     #[doc(hidden)]
     pub fn open_region(self, region: Region, root: impl FnOnce() -> R) -> Result<Heap<R>> {
-        let schema = Schema::of(R::describe).map_err(bartender_heap::Error::from)?;
+        self.open_schema(region, Self::schema()?, root)
+    }
+
+    /// The description of the program's types.
+    fn schema() -> Result<Schema> {
+        Ok(Schema::of(R::describe).map_err(bartender_heap::Error::from)?)
+    }
+
+    fn open_schema(
+        self,
+        region: Region,
+        schema: Schema,
+        root: impl FnOnce() -> R,
+    ) -> Result<Heap<R>> {
         let opened = region.opened().clone();
         // A crash may have come between the region's creation and the heap's.
         let inner = if opened.created || bartender_heap::Heap::is_blank(&region) {

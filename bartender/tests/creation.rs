@@ -1,0 +1,72 @@
+//! Regions that cannot be created. In a process of its own: some take all addresses for a moment.
+#![cfg(not(loom))]
+
+use bartender::{Error, Heap, Options, PMutex, PRcu, PShared, PVec};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use tempfile::TempDir;
+
+type Root = PMutex<PVec<u64>>;
+
+fn folder() -> TempDir {
+    let shared = PathBuf::from("/dev/shm");
+    let base = if shared.is_dir() {
+        shared
+    } else {
+        std::env::temp_dir()
+    };
+    tempfile::tempdir_in(base).expect("a folder for the test")
+}
+
+fn options() -> Options<Root> {
+    Heap::options().max_size(128 << 20).log_size(32 << 20)
+}
+
+/// The names in a folder.
+fn names(folder: &Path) -> Vec<String> {
+    let all = std::fs::read_dir(folder).expect("lists");
+    let names = all.map(|entry| entry.expect("reads").file_name());
+    names
+        .map(|name| name.to_string_lossy().into_owned())
+        .collect()
+}
+
+#[test]
+fn nothing_is_left_of_a_region_that_could_not_be_created() {
+    let folder = folder();
+    let path = folder.path().join("r");
+    let refused = |what: &str, error: Error| {
+        assert_eq!(names(folder.path()), [""; 0], "{what}: {error}");
+        println!("{what}: {error}");
+        // What was wrong with that one is nothing to the next one.
+        let heap = options().open(&path).unwrap();
+        heap.update(|mut numbers| numbers.push(1)).unwrap();
+        heap.close().unwrap();
+        std::fs::remove_file(&path).unwrap();
+    };
+    // More than this machine has addresses, or memory for what looks after it.
+    for bytes in [1 << 43, 1 << 44, 1 << 45, 1 << 46] {
+        match options().max_size(bytes).open(&path) {
+            Ok(heap) => {
+                heap.close().unwrap();
+                std::fs::remove_file(&path).unwrap();
+            }
+            Err(error) => refused(&format!("max_size {bytes}"), error),
+        }
+    }
+    type Bad = PRcu<PShared<PMutex<u64>>>;
+    let bad = Heap::<Bad>::options().max_size(32 << 20);
+    let error = bad.open_with(&path, || unreachable!("it is refused"));
+    refused("a type that is refused", error.map(drop).unwrap_err());
+
+    let small = || options().max_size(4 << 20).log_size(1 << 20);
+    let long = || PMutex::new((0..1 << 20).collect());
+    let error = small().open_with(&path, long);
+    refused("a root that does not fit", error.map(drop).unwrap_err());
+
+    let panics = || small().open_with(&path, || panic!("on purpose"));
+    catch_unwind(AssertUnwindSafe(panics))
+        .map(drop)
+        .unwrap_err();
+    refused("a root that panics", Error::Busy);
+}
