@@ -149,6 +149,38 @@ impl Changes {
         self.next_round();
     }
 
+    /// Forgets what was recorded, since the last mark, of places `(start, end)` that nobody has any more. They rise.
+    pub(crate) fn forget(&mut self, gone: &[(usize, usize)]) {
+        let since = self.ranges.split_off(self.floor);
+        for range in since {
+            let end = range.addr + range.len;
+            let mut keep = |from: usize, to: usize| {
+                if from < to {
+                    let old = match range.old {
+                        FRESH => FRESH,
+                        old => old + (from - range.addr),
+                    };
+                    let (addr, len) = (from, to - from);
+                    self.ranges.push(Range { addr, len, old });
+                }
+            };
+            let mut at = range.addr;
+            let first = gone.partition_point(|&(_, to)| to <= at);
+            for &(from, to) in gone[first..].iter().take_while(|(from, _)| *from < end) {
+                keep(at, from);
+                at = to;
+            }
+            keep(at, end);
+        }
+        // So that the last old bytes are those of the last range that has any.
+        let mut kept = self.ranges.iter().rev().filter(|range| range.old != FRESH);
+        let kept = kept.next().map_or(0, |range| range.old + range.len);
+        self.old.truncate(kept);
+        self.ordered |= self.ranges.is_empty();
+        self.tails = [usize::MAX; TAILS];
+        self.next_round();
+    }
+
     /// The ranges, as `(start, end)`, in no order.
     pub(crate) fn ranges(&self) -> impl Iterator<Item = (usize, usize)> {
         let ranges = self.ranges.iter();
@@ -356,6 +388,60 @@ mod tests {
             changes.restore();
         }
         assert_eq!(place, [7; 8]);
+    }
+
+    #[test]
+    fn places_that_are_gone_are_cut_out_and_the_rest_is_taken_back() {
+        let mut place = [7u64; 8];
+        let at = (&raw mut place).cast::<u8>();
+        at.expose_provenance();
+        let word = |i: usize| at.addr() + 8 * i;
+        let mut changes = Changes::new();
+        let change = |changes: &mut Changes, i: usize, words: usize| {
+            // SAFETY: within `place`, which this test has for itself.
+            unsafe {
+                changes.change(at.add(8 * i), 8 * words);
+                at.add(8 * i).write_bytes(1, 8 * words);
+            }
+        };
+        changes.wrote(0x1000, 0x100);
+        changes.forget(&[(0x1000, 0x1100)]);
+        assert!(changes.is_empty());
+        change(&mut changes, 0, 1);
+        let mark = changes.mark();
+        changes.wrote(0x1000, 0x100);
+        change(&mut changes, 2, 4);
+        changes.wrote(0x2000, 0x10);
+        // Its old bytes go with it, and nobody else's.
+        change(&mut changes, 7, 1);
+        let gone = [
+            (0x1000, 0x1010),
+            (0x1020, 0x1030),
+            (0x10f0, 0x1200),
+            (0x1ff0, 0x2020),
+            (word(3), word(4)),
+            (word(7), word(8)),
+        ];
+        changes.forget(&gone);
+        // In a row with what is there, and recorded again although it was a moment ago.
+        change(&mut changes, 6, 1);
+        change(&mut changes, 7, 1);
+        assert_eq!(changes.old.len(), 8 + 32 + 16);
+        let left = [
+            (0x1010, 0x10),
+            (0x1030, 0xc0),
+            (word(0), 8),
+            (word(2), 8),
+            (word(4), 32),
+        ];
+        assert_eq!(emitted(&mut changes), left);
+        // SAFETY: as above.
+        unsafe { changes.rollback(&mark) };
+        let ones = 0x0101_0101_0101_0101;
+        assert_eq!(place, [ones, 7, 7, ones, 7, 7, 7, ones]);
+        // SAFETY: as above.
+        unsafe { changes.restore() };
+        assert_eq!(place[0], 7);
     }
 
     #[test]

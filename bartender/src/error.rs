@@ -80,7 +80,8 @@ pub enum Error {
     )]
     NotStored,
 
-    /// A shared value that holds locks, atomics or versions was to be taken out as a copy.
+    /// A shared value that holds locks, atomics or versions was to be taken out as a copy. The transaction can only abort
+    /// then.
     #[error(
         "a shared value with locks or atomics inside cannot be taken out as a copy: move its owner by a `…_moved` method, or drop it"
     )]

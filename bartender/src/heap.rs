@@ -98,7 +98,7 @@ impl<R: Persist> Heap<R> {
     /// # Errors
     ///
     /// What `f` returned; [`Error::Conflict`] when trying again did not help; [`Error::Doomed`] when `f` returned `Ok`
-    /// after a failure inside; the region's errors. Nothing was changed then, with one exception: when the medium fails
+    /// after a failure inside with which it [can only abort](Mut#when-something-does-not-fit); the region's errors. Nothing was changed then, with one exception: when the medium fails
     /// during the commit itself, the region is poisoned and whether the transaction survives is known after reopening.
     pub fn transaction<A>(&self, f: impl FnMut(&mut Tx<'_>) -> Result<A>) -> Result<A> {
         self.try_transaction(f)

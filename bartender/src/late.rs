@@ -146,6 +146,17 @@ impl Late {
         std::mem::take(&mut self.claimed)
     }
 
+    /// How many counts are claimed.
+    #[inline]
+    pub(crate) fn claims(&self) -> usize {
+        self.claimed.len()
+    }
+
+    /// The counts that were claimed since there were so many are no more.
+    pub(crate) fn forget_claims(&mut self, left: usize) {
+        self.claimed.truncate(left);
+    }
+
     /// All steps that wait, by rising address of their lock; those on one word in order.
     pub(crate) fn waiting(&self) -> Vec<Next> {
         let words = self.words.iter().filter(|op| !op.taken);
@@ -204,7 +215,7 @@ impl Late {
         }
         self.words.truncate(mark.words);
         self.counts.truncate(mark.counts);
-        self.claimed.truncate(mark.claimed);
+        self.forget_claims(mark.claimed);
         self.floor = mark.floor;
     }
 

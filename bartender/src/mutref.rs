@@ -14,6 +14,17 @@ use std::ops::{Deref, DerefMut};
 use std::ptr::{self, NonNull};
 
 /// A stored value that the transaction may change. Reading goes through `Deref`.
+///
+/// # When something does not fit
+///
+/// A method that stores something returns an error when the region, or the disk, is full. Nothing has changed then, but that
+/// a collection may have more room than before; a value that was to be stored is lost, also if half of what it owns
+/// had found a place: those blocks are given back at once. The transaction can go on, and commit what else it does. What
+/// stores many values one after the other, such as `extend`, says so; those before the error stay.
+///
+/// What cannot be undone by itself dooms the transaction: it can only abort, whatever its closure returns. That is so where a
+/// [`Moved`](crate::Moved) finds no place, or two trees are being joined or one is cut: their methods say so. And
+/// it is always so after [`Error::Conflict`], for others wait, and after [`Error::SharedCells`].
 pub struct Mut<'tx, T: ?Sized> {
     /// Lies in the region of `tx`; nobody else reads or writes the value while this lives.
     ptr: NonNull<T>,
@@ -72,7 +83,8 @@ impl<'tx, T: Persist> Mut<'tx, T> {
     ///
     /// # Errors
     ///
-    /// The region is full, or a lock inside cannot be held: the transaction can only abort then.
+    /// The region is full; nothing changed, and `value` is lost. A lock inside cannot be held: the transaction can only abort
+    /// then.
     #[inline]
     pub fn set(&mut self, value: T) -> Result<()> {
         let at = self.ptr.as_ptr();

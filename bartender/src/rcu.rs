@@ -188,18 +188,19 @@ impl<T: Persist> PRcu<T> {
         // SAFETY: the value is owned and moved by its bytes, into a block of the transaction; the version before it, if that
         // is the transaction's own, was never seen by anybody else.
         unsafe {
-            tx.adopt::<T>(&raw mut *value)?;
-            let block = match size_of::<T>() {
-                0 => NonNull::dangling(),
-                len => {
-                    let block = tx.alloc(Layout::new::<T>())?;
-                    tx.wrote(block.as_ptr(), len);
-                    block
-                        .cast::<T>()
-                        .write(ManuallyDrop::into_inner(ptr::read(&value)));
-                    block.cast::<T>()
+            let block = tx.making(|| {
+                tx.adopt::<T>(&raw mut *value)?;
+                let len = size_of::<T>();
+                if len == 0 {
+                    return Ok(NonNull::dangling());
                 }
-            };
+                let block = tx.alloc(Layout::new::<T>())?;
+                tx.wrote(block.as_ptr(), len);
+                block
+                    .cast::<T>()
+                    .write(ManuallyDrop::into_inner(ptr::read(&value)));
+                Ok(block.cast::<T>())
+            })?;
             if let Some(own) = tx.version(self.addr()) {
                 end::<T>(tx, ptr::with_exposed_provenance_mut(own as usize))?;
             }

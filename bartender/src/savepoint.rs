@@ -11,7 +11,7 @@ use crate::detached;
 use crate::error::{Error, Result};
 use crate::late;
 use crate::thread;
-use crate::tx::{Context, Doom, TxRef};
+use crate::tx::{Context, Doom, Made, TxRef};
 use std::panic::{self, AssertUnwindSafe};
 
 /// A point in the course of a transaction that can be gone back to.
@@ -21,12 +21,8 @@ struct Mark {
     detached: detached::Mark,
     late: late::Mark,
     ended: usize,
-    blocks: usize,
-    large: usize,
     large_floor: usize,
-    frees: usize,
-    entries: usize,
-    locks: usize,
+    made: Made,
 }
 
 impl Context {
@@ -34,16 +30,12 @@ impl Context {
         self.round = self.round.wrapping_add(1);
         let large_floor = std::mem::replace(&mut self.large_floor, self.large.len());
         Mark {
-            large: self.large.len(),
             large_floor,
             changes: self.changes.mark(),
             detached: self.detached.mark(),
             late: self.late.mark(),
             ended: self.ended.len(),
-            blocks: self.blocks.len(),
-            frees: self.frees.len(),
-            entries: self.entries.len(),
-            locks: self.locks.len(),
+            made: self.made(),
         }
     }
 
@@ -68,43 +60,9 @@ impl Context {
         self.detached.rollback(&mark.detached);
         self.late.rollback(&mark.late);
         self.ended.truncate(mark.ended);
-        // Entries travel with blocks: those of the blocks before the mark stand before it.
-        self.entries.truncate(mark.entries);
-        self.frees.truncate(mark.frees);
-        self.large.truncate(mark.large);
         self.large_floor = mark.large_floor;
-        self.release_locks_in_new_blocks(mark);
-        for block in self.blocks.split_off(mark.blocks) {
-            if block.fresh {
-                self.fresh_bytes -= block.size;
-            }
-            // SAFETY: made since the mark, and nothing refers to it any more.
-            let freed = unsafe { self.heap().free(block.ptr) };
-            debug_assert!(freed.is_ok(), "freed a block: {freed:?}");
-        }
-    }
-
-    /// A lock that goes with its block is nobody's: the next owner of the place must not find it taken.
-    fn release_locks_in_new_blocks(&mut self, mark: &Mark) {
-        if self.locks.len() == mark.locks || self.blocks.len() == mark.blocks {
-            return;
-        }
-        let new = self.blocks[mark.blocks..].iter();
-        let mut new: Vec<(usize, usize)> = new
-            .map(|block| (block.ptr.addr().get(), block.size))
-            .collect();
-        new.sort_unstable();
-        let mut at = mark.locks;
-        while let Some(&held) = self.locks.get(at) {
-            let before = new.partition_point(|&(start, _)| start <= held.addr);
-            let block = before.checked_sub(1).map(|i| new[i]);
-            if block.is_some_and(|(start, size)| held.addr < start + size) {
-                thread::table().release(held.addr, held.mode, self.owner);
-                self.locks.remove(at);
-            } else {
-                at += 1;
-            }
-        }
+        // SAFETY: nobody has a reference, by the caller's promise, and what was recorded is forgotten.
+        unsafe { self.give_back(&mark.made) };
     }
 }
 

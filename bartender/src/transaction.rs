@@ -58,9 +58,9 @@ impl<'tx> Tx<'tx> {
     ///
     /// # Errors
     ///
-    /// What `f` returned. [`Error::Doomed`] when `f` returned `Ok` after a failure inside (an inner call,
-    /// a full region): that is taken back with the rest, and the transaction is doomed no more. After
-    /// [`Error::Conflict`] it is: return the error. [`Error::NotInnermost`] when another heap's transaction runs inside
+    /// What `f` returned. [`Error::Doomed`] when `f` returned `Ok` after something inside that can only
+    /// abort (an inner call that failed, a [`Moved`](crate::Moved) that found no place): that is taken back with the rest,
+    /// and the transaction is doomed no more. After [`Error::Conflict`] it is: return the error. [`Error::NotInnermost`] when another heap's transaction runs inside
     /// of this one, and in a call that joined an outer transaction.
     ///
     /// ```

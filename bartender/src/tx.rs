@@ -5,7 +5,10 @@
 //! depth of nesting over different heaps, and is reused, so a small transaction allocates no memory.
 //! What begins, commits and takes back is in [`crate::run`].
 
+mod making;
 mod steps;
+
+pub(crate) use making::Made;
 
 use crate::changes::Changes;
 use crate::detached::Detached;

@@ -791,6 +791,63 @@ fn what_fails_inside_of_a_transaction_leaves_no_trace() {
     );
 }
 
+/// A closure that goes on after an error commits what else it did, unless the method says that it can only abort: then
+/// nothing is leaked, nothing is lost, and what a crash leaves is what everybody saw.
+#[test]
+#[cfg_attr(miri, ignore = "takes too long")]
+fn a_transaction_that_goes_on_without_what_found_no_room_is_sound() {
+    if !mutant::ON {
+        return;
+    }
+    let (mut committed, mut doomed) = (0, 0);
+    for kind in KINDS {
+        let (memory, image) = filled(kind);
+        for &(name, program) in PROGRAMS.iter().chain(BESIDE) {
+            for nth in 0.. {
+                let (heap, medium) = open(&memory, kind, image.clone(), false);
+                let before = now(&heap);
+                let what = format!("{name}, {kind:?}, allocation {nth}");
+                let mut struck = false;
+                let outcome = heap.transaction(|tx| {
+                    let (ended, strikes) = fault::with("alloc", nth, || program(tx, heap.root()));
+                    assert_eq!(ended.is_err(), strikes, "{what}");
+                    struck = strikes;
+                    // What was given back is anybody's. (There a lock is granted again.)
+                    tx.savepoint(|tx| {
+                        let mut root = tx.lock(&heap.root().root)?;
+                        let mut root = root.project();
+                        root.list.extend((20..40).map(string))?;
+                        root.tree.extend((100..110).map(|n| (n, string(n))))?;
+                        root.bytes.extend_from_slice(&[5; 5000])
+                    })
+                });
+                match outcome {
+                    Ok(()) => committed += u64::from(struck),
+                    Err(Error::Doomed { .. }) => {
+                        assert_eq!(now(&heap), before, "{what}");
+                        doomed += 1;
+                    }
+                    Err(error) => panic!("{what}: {error}"),
+                }
+                let checked = heap.check();
+                checked.unwrap_or_else(|error| panic!("{what}: {error}"));
+                let shown = now(&heap);
+                let left = medium.inner.image();
+                drop((heap, medium));
+                let (heap, _medium) = open(&memory, kind, left, false);
+                let checked = heap.check();
+                checked.unwrap_or_else(|error| panic!("{what}, reopened: {error}"));
+                assert_eq!(now(&heap), shown, "{what}, reopened");
+                if !struck {
+                    break;
+                }
+            }
+        }
+    }
+    println!("{committed} went on, {doomed} could not");
+    assert!(committed > 4 * doomed);
+}
+
 #[test]
 #[cfg_attr(miri, ignore = "takes too long")]
 fn after_an_error_of_the_medium_exactly_what_was_committed_is_there() {

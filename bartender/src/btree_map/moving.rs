@@ -1,6 +1,7 @@
 //! Moving values of stored maps inside the region: see [`Moved`].
 
 use super::{PBTreeMap, StoredOccupied, StoredVacant};
+use crate::__private::mut_at;
 use crate::error::Result;
 use crate::moved::{self, Moved};
 use crate::mutref::Mut;
@@ -166,6 +167,20 @@ impl<K: Persist + Ord, V: Persist> Mut<'_, PBTreeMap<K, V>> {
 
 /// Keys that move: what [`PBTreeSet`](crate::PBTreeSet) needs.
 impl<K: Persist + Ord> Mut<'_, PBTreeMap<K, ()>> {
+    /// Adopts `key` and puts it in, and returns the equal one that was there as an owned value.
+    pub(crate) fn replace_key(&mut self, key: K) -> Result<Option<K>> {
+        match self.tree.place(&key) {
+            (cursor, Some(level)) => {
+                let (step, tx) = (cursor.step(level), Mut::tx(self));
+                // SAFETY: the key was found, and is borrowed as long as the map. One that equals it stands where it stood.
+                let mut place = unsafe { mut_at(step.node.key(step.index), tx) };
+                Mut::replace(&mut place, key).map(Some)
+            }
+            // SAFETY: a place of this map.
+            (mut cursor, None) => unsafe { self.insert_at(&mut cursor, key, ()) }.map(|()| None),
+        }
+    }
+
     /// Takes the key that equals `key`, to be attached somewhere else.
     pub(crate) fn remove_key_moved<Q: Ord + ?Sized>(&mut self, key: &Q) -> Result<Option<Moved<K>>>
     where

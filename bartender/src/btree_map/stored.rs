@@ -101,8 +101,8 @@ impl<K: Persist + Ord, V: Persist> Mut<'_, PBTreeMap<K, V>> {
     ///
     /// # Errors
     ///
-    /// The region is full, or a lock inside is held by an older transaction: nothing changed, `key` and `value` are lost,
-    /// and the transaction can only abort.
+    /// The region is full; nothing changed, and `key` and `value` are lost. A lock inside is held by an older transaction: this
+    /// one can only abort then.
     pub fn insert(&mut self, key: K, value: V) -> Result<Option<V>> {
         match self.tree.place(&key) {
             (cursor, Some(level)) => {
@@ -132,12 +132,15 @@ impl<K: Persist + Ord, V: Persist> Mut<'_, PBTreeMap<K, V>> {
         // SAFETY: key and value are moved in by their bytes once they are adopted. The map is borrowed for changing
         // by this transaction.
         unsafe {
-            let spare = Tree::prepare(cursor, tx)?;
-            hold_around(tx, cursor)?;
-            let mut key = ManuallyDrop::new(key);
-            tx.adopt::<K>(&raw mut *key)?;
-            let mut value = ManuallyDrop::new(value);
-            tx.adopt::<V>(&raw mut *value)?;
+            let (spare, key, value) = tx.making(|| {
+                let spare = Tree::prepare(cursor, tx)?;
+                hold_around(tx, cursor)?;
+                let mut key = ManuallyDrop::new(key);
+                tx.adopt::<K>(&raw mut *key)?;
+                let mut value = ManuallyDrop::new(value);
+                tx.adopt::<V>(&raw mut *value)?;
+                Ok((spare, key, value))
+            })?;
             tx.change(tree.cast(), size_of::<Tree<K, V>>());
             Tree::insert(tree, cursor, spare, &raw const *key, &raw const *value, tx);
             hold_around(tx, cursor)

@@ -27,8 +27,8 @@ impl<T: Persist + Ord> Mut<'_, PBTreeSet<T>> {
     ///
     /// # Errors
     ///
-    /// The region is full, or a lock inside a value that is moved is held by an older transaction: nothing changed, `value`
-    /// is lost, and the transaction can only abort.
+    /// The region is full; nothing changed, and `value` is lost. A lock inside a value that is moved is held by an older
+    /// transaction: this one can only abort then.
     pub fn insert(&mut self, value: T) -> Result<bool> {
         Ok(self.map().insert(value, ())?.is_none())
     }
@@ -40,9 +40,7 @@ impl<T: Persist + Ord> Mut<'_, PBTreeSet<T>> {
     ///
     /// As [`insert`](Self::insert).
     pub fn replace_value(&mut self, value: T) -> Result<Option<T>> {
-        let old = self.take_value(&value)?;
-        self.insert(value)?;
-        Ok(old)
+        self.map().replace_key(value)
     }
 
     /// Drops `value`; whether it was there.

@@ -3,8 +3,8 @@
 //!
 //! They never recurse, so a list of a million boxes moves in constant stack. On a failure the queue is worked
 //! off all the same, without moving anything any more, so that it knows of every ordinary block that is left: those
-//! are given back, and the transaction is doomed, which sees to the region's. What was on its way is forgotten by
-//! then.
+//! are given back. What was on its way is forgotten by then. Of what was to move in, the region's blocks are given back as
+//! well, and the transaction goes on; of what was to move out or end, half is unlinked already: it is doomed.
 
 mod adopt;
 mod evict;
@@ -75,7 +75,7 @@ impl<'a, Run> Queue<'a, Run> {
         }
     }
 
-    /// The end, when no task is left. After an error the transaction is doomed.
+    /// The end, when no task is left.
     #[inline]
     fn finish(self) -> Result<()> {
         debug_assert!(self.tasks.is_empty());
@@ -86,10 +86,16 @@ impl<'a, Run> Queue<'a, Run> {
                     // SAFETY: a block of the global allocator with this layout, whose values are forgotten.
                     unsafe { alloc::dealloc(block.as_ptr(), layout) };
                 }
-                self.tx.doom(&error);
                 Err(error)
             }
         }
+    }
+
+    /// [`finish`](Self::finish) where after an error the transaction cannot go on.
+    #[inline]
+    fn finish_or_doom(self) -> Result<()> {
+        let tx = self.tx;
+        self.finish().inspect_err(|error| tx.doom(error))
     }
 }
 

@@ -11,7 +11,7 @@ type Run = unsafe fn(*mut u8, usize, &mut Adopt<'_>);
 /// Blocks on their way into the region.
 ///
 /// When the region is full, blocks stay where they are: the values in them are still queued, so that everything is
-/// found, and it all is given back in the end.
+/// found, and it all is given back in the end, in the region too.
 #[derive(Debug)]
 pub struct Adopt<'a> {
     queue: Queue<'a, Run>,
@@ -110,11 +110,11 @@ impl<'a> Adopt<'a> {
 
 impl TxRef<'_> {
     /// Makes an owned value ready to be moved (bitwise) into the region: everything it owns is there afterwards, its
-    /// padding is zero. If this fails the transaction is doomed, and what the value owned is gone: forget it.
+    /// padding is zero. If this fails, what the value owned is gone: forget it. In the region nothing has changed.
     ///
     /// # Errors
     ///
-    /// The region is full.
+    /// The region is full, or the disk is. [`Error::Conflict`](crate::Error::Conflict): the transaction is doomed then.
     ///
     /// # Safety
     ///
@@ -127,14 +127,18 @@ impl TxRef<'_> {
         if !T::HAS_POINTERS {
             return Ok(());
         }
-        let queue = Queue::new(self);
-        let mut adopt = Adopt { queue };
-        // SAFETY: passed on.
-        unsafe { T::adopt(this, &mut adopt) };
-        while let Some(task) = adopt.queue.tasks.pop() {
-            // SAFETY: the values were queued by `elements` and not moved since.
-            unsafe { (task.run)(task.at, task.count, &mut adopt) };
-        }
-        adopt.queue.finish()
+        let adopt = || {
+            let queue = Queue::new(self);
+            let mut adopt = Adopt { queue };
+            // SAFETY: passed on.
+            unsafe { T::adopt(this, &mut adopt) };
+            while let Some(task) = adopt.queue.tasks.pop() {
+                // SAFETY: the values were queued by `elements` and not moved since.
+                unsafe { (task.run)(task.at, task.count, &mut adopt) };
+            }
+            adopt.queue.finish()
+        };
+        // SAFETY: blocks are made and filled; the value that refers to them is forgotten if that fails.
+        unsafe { self.making(adopt) }
     }
 }

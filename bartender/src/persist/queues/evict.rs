@@ -168,6 +168,6 @@ impl TxRef<'_> {
             // SAFETY: the values were queued by `elements` and not moved since.
             unsafe { (task.run)(task.at, task.count, &mut evict) };
         }
-        evict.queue.finish()
+        evict.queue.finish_or_doom()
     }
 }

@@ -79,6 +79,6 @@ impl TxRef<'_> {
             // SAFETY: the values were queued by `elements` and are still there: frees are deferred.
             unsafe { (task.run)(task.at, task.count, &mut release) };
         }
-        release.queue.finish()
+        release.queue.finish_or_doom()
     }
 }
