@@ -158,6 +158,7 @@ impl<K: Ord, V> PBTreeMap<K, V> {
     /// # Panics
     ///
     /// If the range ends before it starts, or starts and ends at one key that both bounds exclude.
+    #[track_caller]
     pub fn range<Q: Ord + ?Sized, R: RangeBounds<Q>>(&self, range: R) -> Range<'_, K, V>
     where
         K: Borrow<Q>,

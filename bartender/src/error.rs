@@ -68,9 +68,9 @@ pub enum Error {
     )]
     ForeignLock,
 
-    /// A lock that this transaction, or a guard of this thread, holds already.
+    /// A lock that this thread's transaction, or a read guard of this thread, holds already.
     #[error(
-        "this transaction (or a read guard of its thread) holds the lock already: use the guard that there is"
+        "this thread holds the lock already: by its transaction, which keeps what it has locked to its end, also when the `Mut` or a read guard is gone, or by a read guard from before. Go on with that `Mut`, drop read guards before the transaction begins, or take a savepoint, where a transaction's locks are granted again"
     )]
     AlreadyLocked,
 

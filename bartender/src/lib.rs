@@ -87,6 +87,8 @@ pub mod __private;
 mod compound;
 mod plain;
 
+mod places;
+
 mod slice;
 
 mod raw;

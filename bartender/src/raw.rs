@@ -22,7 +22,6 @@ use crate::tx::TxRef;
 use std::alloc::{Layout, handle_alloc_error};
 use std::convert::Infallible;
 use std::mem::{ManuallyDrop, MaybeUninit};
-use std::ops::{Bound, RangeBounds};
 use std::ptr::{self, NonNull};
 
 /// Where blocks come from and who hears of changes.
@@ -156,36 +155,8 @@ impl Store for TxRef<'_> {
     }
 
     fn too_large(self) -> Error {
-        let (requested, available, max_size) = (u64::MAX, 0, 0);
-        Error::Region(bartender_pm::Error::OutOfSpace {
-            requested,
-            available,
-            max_size,
-        })
+        self.full(u64::MAX)
     }
-}
-
-/// Start and end of a range of `len` elements.
-///
-/// # Panics
-///
-/// If it goes beyond the end or backwards.
-pub(crate) fn bounds(range: impl RangeBounds<usize>, len: usize) -> (usize, usize) {
-    let start = match range.start_bound() {
-        Bound::Included(&start) => start,
-        Bound::Excluded(&before) => before.saturating_add(1),
-        Bound::Unbounded => 0,
-    };
-    let end = match range.end_bound() {
-        Bound::Included(&last) => last.saturating_add(1),
-        Bound::Excluded(&end) => end,
-        Bound::Unbounded => len,
-    };
-    assert!(
-        start <= end && end <= len,
-        "range {start}..{end} of {len} elements"
-    );
-    (start, end)
 }
 
 /// The value of a result that cannot be an error.

@@ -7,6 +7,7 @@ use crate::__private::mut_at;
 use crate::error::Result;
 use crate::mutref::Mut;
 use crate::persist::{Persist, PlainData, hold_all};
+use crate::places;
 use crate::tx::TxRef;
 use std::cmp::Ordering;
 use std::marker::PhantomData;
@@ -55,14 +56,16 @@ impl<'tx, T: Persist> Mut<'tx, [T]> {
     /// # Panics
     ///
     /// If `middle > len`.
+    #[track_caller]
     pub fn split_at_mut(&mut self, middle: usize) -> (Mut<'_, [T]>, Mut<'_, [T]>) {
         Mut::reborrow(self).into_parts(middle)
     }
 
     /// The two parts, for as long as this would have lived.
+    #[track_caller]
     pub(crate) fn into_parts(self, middle: usize) -> (Mut<'tx, [T]>, Mut<'tx, [T]>) {
         let len = self.len();
-        assert!(middle <= len, "middle {middle} of {len}");
+        places::upto("split index", middle, len);
         let (start, tx) = (self.start(), Mut::tx(&self));
         let part = |from: usize, len: usize| {
             // SAFETY: two parts that do not overlap, for which the right to the whole is given up.
@@ -79,17 +82,18 @@ impl<'tx, T: Persist> Mut<'tx, [T]> {
     /// # Panics
     ///
     /// If one of them is not there, or they are one.
+    #[track_caller]
     pub fn pair_mut(&mut self, a: usize, b: usize) -> (Mut<'_, T>, Mut<'_, T>) {
         Mut::reborrow(self).into_pair(a, b)
     }
 
     /// The two elements, for as long as this would have lived.
+    #[track_caller]
     pub(crate) fn into_pair(self, a: usize, b: usize) -> (Mut<'tx, T>, Mut<'tx, T>) {
         let len = self.len();
-        assert!(
-            a < len && b < len && a != b,
-            "two elements, {a} and {b}, of {len}"
-        );
+        places::below("index", a, len);
+        places::below("index", b, len);
+        assert!(a != b, "the two indices are one: {a}");
         let (start, tx) = (self.start(), Mut::tx(&self));
         // SAFETY: two elements that are there, for which the right to the whole is given up.
         unsafe { (mut_at(start.add(a), tx), mut_at(start.add(b), tx)) }
@@ -104,12 +108,11 @@ impl<'tx, T: Persist> Mut<'tx, [T]> {
     /// # Panics
     ///
     /// If one of them is not there.
+    #[track_caller]
     pub fn swap_elements(&mut self, a: usize, b: usize) -> Result<()> {
         let len = self.len();
-        assert!(
-            a < len && b < len,
-            "swap indices (are {a} and {b}) should be < len (is {len})"
-        );
+        places::below("swap index", a, len);
+        places::below("swap index", b, len);
         if a == b {
             return Ok(());
         }
@@ -136,8 +139,9 @@ impl<'tx, T: Persist> Mut<'tx, [T]> {
     /// # Panics
     ///
     /// If `middle > len`.
+    #[track_caller]
     pub fn rotate_left(&mut self, middle: usize) -> Result<()> {
-        assert!(middle <= self.len(), "{middle} of {}", self.len());
+        places::upto("rotation count", middle, self.len());
         self.as_bytes_of(0, self.len())?.rotate_left(middle);
         Ok(())
     }
@@ -151,8 +155,9 @@ impl<'tx, T: Persist> Mut<'tx, [T]> {
     /// # Panics
     ///
     /// If `count > len`.
+    #[track_caller]
     pub fn rotate_right(&mut self, count: usize) -> Result<()> {
-        assert!(count <= self.len(), "{count} of {}", self.len());
+        places::upto("rotation count", count, self.len());
         self.as_bytes_of(0, self.len())?.rotate_right(count);
         Ok(())
     }
@@ -301,6 +306,7 @@ impl<T: PlainData> Mut<'_, [T]> {
     /// # Panics
     ///
     /// If the two have not the same length.
+    #[track_caller]
     pub fn copy_from_slice(&mut self, slice: &[T]) {
         self.as_mut_slice().copy_from_slice(slice);
     }

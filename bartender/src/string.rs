@@ -8,6 +8,7 @@ mod text;
 mod traits;
 
 use crate::persist::{Adopt, Evict, Persist, Release};
+use crate::places;
 use crate::vec::PVec;
 use bartender_heap::types::{Kind, SchemaBuilder, Type, TypeRef};
 use std::mem::ManuallyDrop;
@@ -141,8 +142,9 @@ impl PString {
     /// # Panics
     ///
     /// If no character begins or the text does not end at `index`.
+    #[track_caller]
     pub fn insert(&mut self, index: usize, c: char) {
-        self.standard().insert(index, c);
+        self.insert_str(index, c.encode_utf8(&mut [0; 4]));
     }
 
     /// Puts a text before byte `index`.
@@ -150,7 +152,9 @@ impl PString {
     /// # Panics
     ///
     /// As [`insert`](Self::insert).
+    #[track_caller]
     pub fn insert_str(&mut self, index: usize, text: &str) {
+        places::boundary(self, index);
         self.standard().insert_str(index, text);
     }
 
@@ -159,7 +163,9 @@ impl PString {
     /// # Panics
     ///
     /// If no character begins at `index`.
+    #[track_caller]
     pub fn remove(&mut self, index: usize) -> char {
+        places::char_at(self, index);
         self.standard().remove(index)
     }
 
@@ -168,14 +174,12 @@ impl PString {
     /// # Panics
     ///
     /// If `len` lies within a character.
+    #[track_caller]
     pub fn truncate(&mut self, len: usize) {
         if len >= self.len() {
             return;
         }
-        assert!(
-            self.is_char_boundary(len),
-            "byte {len} is within a character"
-        );
+        places::boundary(self, len);
         if let Some(long) = self.text.as_long_mut() {
             long.truncate(len);
         } else if let Some(short) = Short::of(&[&self.as_bytes()[..len]]) {
@@ -254,8 +258,11 @@ impl PString {
     /// # Panics
     ///
     /// If the range goes beyond the end or backwards, or begins or ends within a character.
+    #[track_caller]
     pub fn drain(&mut self, range: impl RangeBounds<usize>) -> PString {
-        self.standard().drain(range).collect::<String>().into()
+        let (start, end) = places::text_bounds(range, self);
+        let gone = self.standard().drain(start..end).collect::<String>();
+        gone.into()
     }
 
     /// Puts `text` in the place of that in `range`.
@@ -263,8 +270,10 @@ impl PString {
     /// # Panics
     ///
     /// As [`drain`](Self::drain).
+    #[track_caller]
     pub fn replace_range(&mut self, range: impl RangeBounds<usize>, text: &str) {
-        self.standard().replace_range(range, text);
+        let (start, end) = places::text_bounds(range, self);
+        self.standard().replace_range(start..end, text);
     }
 
     /// Cuts the text in two before byte `at` and returns the second part.
@@ -272,7 +281,9 @@ impl PString {
     /// # Panics
     ///
     /// If `at` lies within a character or beyond the end.
+    #[track_caller]
     pub fn split_off(&mut self, at: usize) -> PString {
+        places::boundary(self, at);
         self.standard().split_off(at).into()
     }
 
@@ -281,8 +292,10 @@ impl PString {
     /// # Panics
     ///
     /// As [`drain`](Self::drain).
+    #[track_caller]
     pub fn extend_from_within(&mut self, range: impl RangeBounds<usize>) {
-        self.standard().extend_from_within(range);
+        let (start, end) = places::text_bounds(range, self);
+        self.standard().extend_from_within(start..end);
     }
 }
 

@@ -30,7 +30,8 @@ impl<'tx> Tx<'tx> {
     /// - [`Error::Conflict`](crate::Error::Conflict) when waiting could be a deadlock. Return it:
     ///   [`transaction`](crate::Heap::transaction) tries again.
     /// - [`Error::ForeignLock`](crate::Error::ForeignLock): the lock is not in this heap.
-    /// - [`Error::AlreadyLocked`](crate::Error::AlreadyLocked): by this transaction, or by a guard of this thread.
+    /// - [`Error::AlreadyLocked`](crate::Error::AlreadyLocked): by this transaction, also if the [`Mut`] is gone, or by a guard
+    ///   of this thread.
     #[inline]
     pub fn lock<'t, L: Lock>(&'t self, lock: &'t L) -> Result<Mut<'t, L::Target>> {
         lock::lock(lock, self.inner)

@@ -395,7 +395,7 @@ impl TxRef<'_> {
     #[doc(hidden)]
     pub fn alloc(self, layout: Layout) -> Result<NonNull<u8>> {
         if fault::strikes("alloc") {
-            return Err(self.full(layout.size()));
+            return Err(self.full(layout.size() as u64));
         }
         let context = self.context();
         let size = layout.size();
@@ -432,13 +432,13 @@ impl TxRef<'_> {
         Ok(ptr)
     }
 
-    /// There is no room for `size` bytes.
+    /// There is no room for so many bytes.
     #[cold]
-    fn full(self, size: usize) -> Error {
+    pub(crate) fn full(self, requested: u64) -> Error {
         let region = self.context().heap().region();
         Error::Region(bartender_pm::Error::OutOfSpace {
-            requested: size as u64,
-            available: 0,
+            requested,
+            available: region.max_size() - region.size(),
             max_size: region.max_size(),
         })
     }

@@ -14,6 +14,7 @@ mod traits;
 use crate::ending::{self, Owner};
 use crate::error::Result;
 use crate::persist::{Adopt, Evict, Import, Match, Persist, Release, matches};
+use crate::places;
 use crate::raw::array::Array;
 use bartender_heap::layout::RawVec;
 use bartender_heap::types::{Kind, SchemaBuilder, Type, TypeRef};
@@ -83,6 +84,7 @@ impl<T> PVec<T> {
     /// # Panics
     ///
     /// As [`Vec::reserve`].
+    #[track_caller]
     pub fn reserve(&mut self, additional: usize) {
         self.array.standard().reserve(additional);
     }
@@ -98,6 +100,7 @@ impl<T> PVec<T> {
     ///
     /// As [`Vec::push`].
     #[inline]
+    #[track_caller]
     pub fn push(&mut self, value: T) {
         self.array.push(value);
     }
@@ -113,7 +116,9 @@ impl<T> PVec<T> {
     /// # Panics
     ///
     /// If `index > len`.
+    #[track_caller]
     pub fn insert(&mut self, index: usize, value: T) {
+        places::upto("insertion index", index, self.len());
         self.array.standard().insert(index, value);
     }
 
@@ -122,7 +127,9 @@ impl<T> PVec<T> {
     /// # Panics
     ///
     /// If `index >= len`.
+    #[track_caller]
     pub fn remove(&mut self, index: usize) -> T {
+        places::below("removal index", index, self.len());
         self.array.standard().remove(index)
     }
 
@@ -131,7 +138,9 @@ impl<T> PVec<T> {
     /// # Panics
     ///
     /// If `index >= len`.
+    #[track_caller]
     pub fn swap_remove(&mut self, index: usize) -> T {
+        places::below("swap_remove index", index, self.len());
         self.array.standard().swap_remove(index)
     }
 
@@ -176,7 +185,9 @@ impl<T> PVec<T> {
     /// # Panics
     ///
     /// If `at > len`.
+    #[track_caller]
     pub fn split_off(&mut self, at: usize) -> Self {
+        places::upto("`at` split index", at, self.len());
         self.array.standard().split_off(at).into()
     }
 }
@@ -189,6 +200,7 @@ impl<T> PVec<T> {
     /// # Panics
     ///
     /// As [`Vec::reserve_exact`].
+    #[track_caller]
     pub fn reserve_exact(&mut self, additional: usize) {
         self.array.standard().reserve_exact(additional);
     }
@@ -241,11 +253,13 @@ impl<T> PVec<T> {
     /// # Panics
     ///
     /// If the range goes beyond the end or backwards.
+    #[track_caller]
     pub fn extend_from_within(&mut self, range: impl RangeBounds<usize>)
     where
         T: Clone,
     {
-        self.array.standard().extend_from_within(range);
+        let (start, end) = places::bounds(range, self.len());
+        self.array.standard().extend_from_within(start..end);
     }
 
     /// Takes the elements of `range` out.
@@ -253,8 +267,10 @@ impl<T> PVec<T> {
     /// # Panics
     ///
     /// If the range goes beyond the end or backwards.
+    #[track_caller]
     pub fn drain(&mut self, range: impl RangeBounds<usize>) -> std::vec::IntoIter<T> {
-        let taken: Vec<T> = self.array.standard().drain(range).collect();
+        let (start, end) = places::bounds(range, self.len());
+        let taken: Vec<T> = self.array.standard().drain(start..end).collect();
         taken.into_iter()
     }
 
@@ -263,12 +279,15 @@ impl<T> PVec<T> {
     /// # Panics
     ///
     /// If the range goes beyond the end or backwards.
+    #[track_caller]
     pub fn splice(
         &mut self,
         range: impl RangeBounds<usize>,
         new: impl IntoIterator<Item = T>,
     ) -> std::vec::IntoIter<T> {
-        let taken: Vec<T> = self.array.standard().splice(range, new).collect();
+        let (start, end) = places::bounds(range, self.len());
+        let mut elements = self.array.standard();
+        let taken: Vec<T> = elements.splice(start..end, new).collect();
         taken.into_iter()
     }
 
@@ -277,12 +296,15 @@ impl<T> PVec<T> {
     /// # Panics
     ///
     /// If the range goes beyond the end or backwards.
+    #[track_caller]
     pub fn extract_if(
         &mut self,
         range: impl RangeBounds<usize>,
         leaves: impl FnMut(&mut T) -> bool,
     ) -> std::vec::IntoIter<T> {
-        let taken: Vec<T> = self.array.standard().extract_if(range, leaves).collect();
+        let (start, end) = places::bounds(range, self.len());
+        let mut elements = self.array.standard();
+        let taken: Vec<T> = elements.extract_if(start..end, leaves).collect();
         taken.into_iter()
     }
 }

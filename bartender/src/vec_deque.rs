@@ -14,7 +14,8 @@ pub use stored::StoredIterMut;
 
 use crate::error::Result as Outcome;
 use crate::persist::{Adopt, Evict, Import, Match, Persist, Release, matches};
-use crate::raw::{bounds, ring::Ring};
+use crate::places::bounds;
+use crate::raw::ring::Ring;
 use bartender_heap::layout::RawDeque;
 use bartender_heap::types::{Kind, SchemaBuilder, Type, TypeRef};
 use std::cmp::Ordering;
@@ -105,6 +106,7 @@ impl<T> PVecDeque<T> {
     /// # Panics
     ///
     /// If it goes beyond the end or backwards.
+    #[track_caller]
     pub fn range(&self, range: impl RangeBounds<usize>) -> Iter<'_, T> {
         let (start, end) = bounds(range, self.len());
         let (front, back) = self.as_slices();

@@ -197,6 +197,55 @@ fn a_lock_of_another_heap_is_refused() {
     assert!(matches!(refused, Err(Error::ForeignLock)), "{refused:?}");
 }
 
+/// Whoever is told so may have no `Mut` and no guard in hand.
+#[test]
+fn what_holds_a_lock_already_is_told_as_it_is() {
+    let folder = folder();
+    let heap = open::<Pair>(&folder);
+    let (a, shared) = (&heap.root().a, &heap.root().shared);
+    let guard = a.read();
+    let by_a_guard = heap.transaction(|tx| tx.lock(a).map(drop));
+    drop(guard);
+    let by_a_mut_that_is_gone = heap.transaction(|tx| {
+        tx.lock(a)?.set(None)?;
+        tx.lock(a).map(drop)
+    });
+    let by_a_guard_that_is_gone = heap.transaction(|tx| {
+        drop(a.read());
+        tx.lock(a).map(drop)
+    });
+    let by_sharing_it = heap.transaction(|tx| {
+        tx.read(shared)?;
+        tx.lock(shared).map(drop)
+    });
+    let by_an_outer_call = heap.transaction(|tx| {
+        tx.lock(a)?;
+        heap.transaction(|tx| tx.lock(a).map(drop))
+    });
+    let for_a_guard = heap.transaction(|tx| {
+        let _mine = tx.lock(a)?;
+        a.try_read().map(drop)
+    });
+    let mut told: Vec<String> = [
+        by_a_guard,
+        by_a_mut_that_is_gone,
+        by_a_guard_that_is_gone,
+        by_sharing_it,
+        by_an_outer_call,
+        for_a_guard,
+    ]
+    .map(|refused| match refused {
+        Err(error @ Error::AlreadyLocked) => error.to_string(),
+        other => panic!("{other:?}"),
+    })
+    .into();
+    told.dedup();
+    let expected = "this thread holds the lock already: by its transaction, which keeps what it has locked to its end, also \
+        when the `Mut` or a read guard is gone, or by a read guard from before. Go on with that `Mut`, drop read guards before \
+        the transaction begins, or take a savepoint, where a transaction's locks are granted again";
+    assert_eq!(told, [expected]);
+}
+
 #[test]
 fn a_lock_is_granted_once_to_a_transaction() {
     let folder = folder();

@@ -101,6 +101,7 @@ impl<K: Persist + Ord, V: Persist> Mut<'_, PBTreeMap<K, V>> {
     /// # Panics
     ///
     /// As [`PBTreeMap::range`].
+    #[track_caller]
     pub fn extract_if<R: RangeBounds<K>>(
         &mut self,
         range: R,

@@ -123,6 +123,7 @@ impl<K: Ord, V> PBTreeMap<K, V> {
     /// # Panics
     ///
     /// As [`range`](Self::range).
+    #[track_caller]
     pub fn range_mut<Q: Ord + ?Sized, R: RangeBounds<Q>>(&mut self, range: R) -> RangeMut<'_, K, V>
     where
         K: Borrow<Q>,
@@ -215,6 +216,7 @@ impl<K: Ord, V> PBTreeMap<K, V> {
     /// # Panics
     ///
     /// As [`range`](Self::range).
+    #[track_caller]
     pub fn extract_if<R, F>(&mut self, range: R, leaves: F) -> ExtractIf<'_, K, V, R, F>
     where
         R: RangeBounds<K>,

@@ -352,6 +352,7 @@ impl<K: Persist + Ord, V: Persist> Mut<'_, PBTreeMap<K, V>> {
     /// # Panics
     ///
     /// As [`PBTreeMap::range`].
+    #[track_caller]
     pub fn range_mut<Q: Ord + ?Sized, R: RangeBounds<Q>>(
         &mut self,
         range: R,

@@ -77,6 +77,7 @@ impl<K: Ord + Borrow<Q>, Q: Ord + ?Sized, V> Index<&Q> for PBTreeMap<K, V> {
     /// # Panics
     ///
     /// If the key is not there.
+    #[track_caller]
     fn index(&self, key: &Q) -> &V {
         self.get(key).expect("no entry found for key")
     }

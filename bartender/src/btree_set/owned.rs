@@ -73,6 +73,7 @@ impl<T: Ord> PBTreeSet<T> {
     /// # Panics
     ///
     /// As [`range`](Self::range).
+    #[track_caller]
     pub fn extract_if<'a, R: RangeBounds<T> + 'a>(
         &'a mut self,
         range: R,

@@ -133,6 +133,7 @@ impl<T: Persist + Ord> Mut<'_, PBTreeSet<T>> {
     /// # Panics
     ///
     /// As [`PBTreeSet::range`].
+    #[track_caller]
     pub fn extract_if<R: RangeBounds<T>>(
         &mut self,
         range: R,

@@ -102,6 +102,7 @@ impl<K: Hash + Eq, V> PHashMap<K, V> {
     /// # Panics
     ///
     /// As `HashMap::reserve`.
+    #[track_caller]
     pub fn reserve(&mut self, additional: usize) {
         let state = self.hasher();
         // SAFETY: the map is owned.
@@ -294,6 +295,7 @@ impl<K: Hash + Eq + Borrow<Q>, Q: Hash + Eq + ?Sized, V> Index<&Q> for PHashMap<
     ///
     /// If the key is not there.
     #[inline]
+    #[track_caller]
     fn index(&self, key: &Q) -> &V {
         self.get(key).expect("no entry found for key")
     }

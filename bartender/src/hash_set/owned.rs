@@ -37,6 +37,7 @@ impl<T: Hash + Eq> PHashSet<T> {
     /// # Panics
     ///
     /// As `HashSet::reserve`.
+    #[track_caller]
     pub fn reserve(&mut self, additional: usize) {
         self.map.reserve(additional);
     }

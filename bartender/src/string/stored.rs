@@ -6,8 +6,9 @@ use crate::__private::{mut_at, parts};
 use crate::error::Result;
 use crate::moved::Moved;
 use crate::mutref::Mut;
+use crate::places;
+use crate::raw::Store;
 use crate::raw::array::Array;
-use crate::raw::{Store, bounds};
 use crate::vec::PVec;
 use std::alloc::Layout;
 use std::fmt;
@@ -164,6 +165,7 @@ impl Mut<'_, PString> {
     /// # Panics
     ///
     /// If no character begins or the text does not end at `index`.
+    #[track_caller]
     pub fn insert(&mut self, index: usize, c: char) -> Result<()> {
         self.insert_str(index, c.encode_utf8(&mut [0; 4]))
     }
@@ -177,11 +179,9 @@ impl Mut<'_, PString> {
     /// # Panics
     ///
     /// If no character begins or the text does not end at `index`.
+    #[track_caller]
     pub fn insert_str(&mut self, index: usize, text: &str) -> Result<()> {
-        assert!(
-            self.is_char_boundary(index),
-            "byte {index} is within a character or beyond the end"
-        );
+        places::boundary(self, index);
         self.splice(index, index, text)
     }
 
@@ -194,11 +194,9 @@ impl Mut<'_, PString> {
     /// # Panics
     ///
     /// If no character begins at `index`.
+    #[track_caller]
     pub fn remove(&mut self, index: usize) -> Result<char> {
-        let c = self[index..]
-            .chars()
-            .next()
-            .expect("a character begins there");
+        let c = places::char_at(self, index);
         self.splice(index, index + c.len_utf8(), "")?;
         Ok(c)
     }
@@ -212,14 +210,12 @@ impl Mut<'_, PString> {
     /// # Panics
     ///
     /// If `len` lies within a character.
+    #[track_caller]
     pub fn truncate(&mut self, len: usize) -> Result<()> {
         if len >= self.len() {
             return Ok(());
         }
-        assert!(
-            self.is_char_boundary(len),
-            "byte {len} is within a character"
-        );
+        places::boundary(self, len);
         self.splice(len, self.len(), "")
     }
 
@@ -264,16 +260,6 @@ impl Mut<'_, PString> {
             .try_for_each(|text| self.push_str(text.as_ref()))
     }
 
-    /// Start and end of a range of bytes, between characters.
-    fn range_of(&self, range: impl RangeBounds<usize>) -> (usize, usize) {
-        let (start, end) = bounds(range, self.len());
-        assert!(
-            self.is_char_boundary(start) && self.is_char_boundary(end),
-            "byte {start} or {end} is within a character"
-        );
-        (start, end)
-    }
-
     /// Takes the text of `range` out, and returns it as an owned one.
     ///
     /// # Errors
@@ -283,8 +269,9 @@ impl Mut<'_, PString> {
     /// # Panics
     ///
     /// If the range goes beyond the end or backwards, or begins or ends within a character.
+    #[track_caller]
     pub fn drain(&mut self, range: impl RangeBounds<usize>) -> Result<PString> {
-        let (start, end) = self.range_of(range);
+        let (start, end) = places::text_bounds(range, self);
         let gone = PString::from(&self[start..end]);
         self.splice(start, end, "")?;
         Ok(gone)
@@ -299,8 +286,9 @@ impl Mut<'_, PString> {
     /// # Panics
     ///
     /// As [`drain`](Self::drain).
+    #[track_caller]
     pub fn replace_range(&mut self, range: impl RangeBounds<usize>, text: &str) -> Result<()> {
-        let (start, end) = self.range_of(range);
+        let (start, end) = places::text_bounds(range, self);
         self.splice(start, end, text)
     }
 
@@ -348,11 +336,9 @@ impl Mut<'_, PString> {
     /// # Panics
     ///
     /// If `at` lies within a character or beyond the end.
+    #[track_caller]
     pub fn split_off(&mut self, at: usize) -> Result<Moved<PString>> {
-        assert!(
-            self.is_char_boundary(at),
-            "byte {at} is within a character or beyond the end"
-        );
+        places::boundary(self, at);
         let part = if let Some(mut bytes) = self.long() {
             let text = Text::long(ManuallyDrop::into_inner(bytes.cut_off(at)?));
             PString { text }

@@ -5,6 +5,7 @@ use crate::error::Result;
 use crate::moved::{self, Moved};
 use crate::mutref::Mut;
 use crate::persist::Persist;
+use crate::places;
 use crate::raw::array::Array;
 
 /// Moving elements inside the region. What an element owns is not copied.
@@ -30,6 +31,7 @@ impl<T: Persist> Mut<'_, PVec<T>> {
     /// # Panics
     ///
     /// If `index >= len`.
+    #[track_caller]
     pub fn remove_moved(&mut self, index: usize) -> Result<Moved<T>> {
         self.remove_by(index, moved::detach)
     }
@@ -43,6 +45,7 @@ impl<T: Persist> Mut<'_, PVec<T>> {
     /// # Panics
     ///
     /// If `index >= len`.
+    #[track_caller]
     pub fn swap_remove_moved(&mut self, index: usize) -> Result<Moved<T>> {
         self.swap_remove_by(index, moved::detach)
     }
@@ -78,12 +81,10 @@ impl<T: Persist> Mut<'_, PVec<T>> {
     /// # Panics
     ///
     /// If `index > len`.
+    #[track_caller]
     pub fn insert_moved(&mut self, index: usize, moved: Moved<T>) -> Result<()> {
         let len = self.len();
-        assert!(
-            index <= len,
-            "insertion index (is {index}) should be <= len (is {len})"
-        );
+        places::upto("insertion index", index, len);
         if let Err(error) = self.hold_from(index) {
             Mut::tx(self).doom(&error);
             return Err(error);

@@ -5,7 +5,8 @@ use crate::error::{Error, Result};
 use crate::moved::Moved;
 use crate::mutref::Mut;
 use crate::persist::{Persist, hold_all};
-use crate::raw::{self, Store, array::Array, bounds};
+use crate::places::{self, bounds};
+use crate::raw::{self, Store, array::Array};
 use std::alloc::Layout;
 use std::mem::ManuallyDrop;
 use std::ops::RangeBounds;
@@ -39,6 +40,7 @@ impl<T: Persist> Mut<'_, PVec<T>> {
     /// # Panics
     ///
     /// If the range goes beyond the end or backwards.
+    #[track_caller]
     pub fn drain(&mut self, range: impl RangeBounds<usize>) -> Result<std::vec::IntoIter<T>> {
         let len = self.len();
         let (start, end) = bounds(range, len);
@@ -88,6 +90,7 @@ impl<T: Persist> Mut<'_, PVec<T>> {
     /// # Panics
     ///
     /// If the range goes beyond the end or backwards.
+    #[track_caller]
     pub fn splice(
         &mut self,
         range: impl RangeBounds<usize>,
@@ -216,6 +219,7 @@ impl<T: Persist> Mut<'_, PVec<T>> {
     /// # Panics
     ///
     /// If `at > len`.
+    #[track_caller]
     pub fn split_off(&mut self, at: usize) -> Result<Moved<PVec<T>>> {
         let part = self.cut_off(at)?;
         // SAFETY: the part is stored, and belongs to the transaction from now on.
@@ -223,9 +227,10 @@ impl<T: Persist> Mut<'_, PVec<T>> {
     }
 
     /// Cuts off what stands from `at` on: a stored value that nobody has yet.
+    #[track_caller]
     pub(crate) fn cut_off(&mut self, at: usize) -> Result<ManuallyDrop<PVec<T>>> {
         let len = self.len();
-        assert!(at <= len, "`at` (is {at}) should be <= len (is {len})");
+        places::upto("`at` split index", at, len);
         self.hold_from(at)?;
         let (array, tx) = self.array();
         let count = len - at;

@@ -48,6 +48,7 @@ impl<T: Persist> Mut<'_, PVec<T>> {
     /// # Panics
     ///
     /// If `middle > len`.
+    #[track_caller]
     pub fn split_at_mut(&mut self, middle: usize) -> (Mut<'_, [T]>, Mut<'_, [T]>) {
         self.as_slice_mut().into_parts(middle)
     }
@@ -57,6 +58,7 @@ impl<T: Persist> Mut<'_, PVec<T>> {
     /// # Panics
     ///
     /// If one of them is not there, or they are one.
+    #[track_caller]
     pub fn pair_mut(&mut self, a: usize, b: usize) -> (Mut<'_, T>, Mut<'_, T>) {
         self.as_slice_mut().into_pair(a, b)
     }
@@ -70,6 +72,7 @@ impl<T: Persist> Mut<'_, PVec<T>> {
     /// # Panics
     ///
     /// If one of them is not there.
+    #[track_caller]
     pub fn swap_elements(&mut self, a: usize, b: usize) -> Result<()> {
         self.as_slice_mut().swap_elements(a, b)
     }
@@ -92,6 +95,7 @@ impl<T: Persist> Mut<'_, PVec<T>> {
     /// # Panics
     ///
     /// If `middle > len`.
+    #[track_caller]
     pub fn rotate_left(&mut self, middle: usize) -> Result<()> {
         self.as_slice_mut().rotate_left(middle)
     }
@@ -105,6 +109,7 @@ impl<T: Persist> Mut<'_, PVec<T>> {
     /// # Panics
     ///
     /// If `count > len`.
+    #[track_caller]
     pub fn rotate_right(&mut self, count: usize) -> Result<()> {
         self.as_slice_mut().rotate_right(count)
     }

@@ -4,7 +4,8 @@ use super::PVec;
 use crate::error::{Error, Result};
 use crate::mutref::Mut;
 use crate::persist::PlainData;
-use crate::raw::{array::Array, bounds};
+use crate::places::{self, bounds};
+use crate::raw::array::Array;
 use std::io;
 use std::ops::RangeBounds;
 
@@ -43,12 +44,10 @@ impl<T: PlainData> Mut<'_, PVec<T>> {
     /// # Panics
     ///
     /// If `index > len`.
+    #[track_caller]
     pub fn insert_slice(&mut self, index: usize, slice: &[T]) -> Result<()> {
         let len = self.len();
-        assert!(
-            index <= len,
-            "insertion index (is {index}) should be <= len (is {len})"
-        );
+        places::upto("insertion index", index, len);
         self.reserve(slice.len())?;
         let (array, tx) = self.array();
         // SAFETY: there is room; the slice does not lie in the vector, which is borrowed for
@@ -67,6 +66,7 @@ impl<T: PlainData> Mut<'_, PVec<T>> {
     /// # Panics
     ///
     /// If they are not there.
+    #[track_caller]
     pub(crate) fn remove_range(&mut self, index: usize, count: usize) {
         let len = self.len();
         assert!(index + count <= len, "the range is there");
@@ -108,6 +108,7 @@ impl<T: PlainData> Mut<'_, PVec<T>> {
     /// # Panics
     ///
     /// If the range goes beyond the end or backwards.
+    #[track_caller]
     pub fn extend_from_within(&mut self, range: impl RangeBounds<usize>) -> Result<()> {
         let (start, end) = bounds(range, self.len());
         self.reserve(end - start)?;

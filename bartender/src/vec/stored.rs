@@ -9,6 +9,7 @@ use crate::__private::parts;
 use crate::error::Result;
 use crate::mutref::Mut;
 use crate::persist::{Persist, hold_all};
+use crate::places;
 use crate::raw::{self, array::Array};
 use crate::tx::TxRef;
 use std::mem::MaybeUninit;
@@ -101,12 +102,10 @@ impl<T: Persist> Mut<'_, PVec<T>> {
     /// # Panics
     ///
     /// If `index > len`.
+    #[track_caller]
     pub fn insert(&mut self, index: usize, value: T) -> Result<()> {
         let len = self.len();
-        assert!(
-            index <= len,
-            "insertion index (is {index}) should be <= len (is {len})"
-        );
+        places::upto("insertion index", index, len);
         self.hold_from(index)?;
         self.push(value)?;
         self.last_to(index);
@@ -137,17 +136,16 @@ impl<T: Persist> Mut<'_, PVec<T>> {
     /// # Panics
     ///
     /// If `index >= len`.
+    #[track_caller]
     pub fn remove(&mut self, index: usize) -> Result<T> {
         self.remove_by(index, raw::take)
     }
 
     /// Takes the element at `index` out by `out`.
+    #[track_caller]
     pub(super) fn remove_by<X>(&mut self, index: usize, out: Out<T, X>) -> Result<X> {
         let len = self.len();
-        assert!(
-            index < len,
-            "removal index (is {index}) should be < len (is {len})"
-        );
+        places::below("removal index", index, len);
         self.hold_from(index)?;
         let (array, tx) = self.array();
         // SAFETY: the element is read once and its place is overwritten by those behind it. The
@@ -169,17 +167,16 @@ impl<T: Persist> Mut<'_, PVec<T>> {
     /// # Panics
     ///
     /// If `index >= len`.
+    #[track_caller]
     pub fn swap_remove(&mut self, index: usize) -> Result<T> {
         self.swap_remove_by(index, raw::take)
     }
 
     /// Takes the element at `index` out by `out`; the last one takes its place.
+    #[track_caller]
     pub(super) fn swap_remove_by<X>(&mut self, index: usize, out: Out<T, X>) -> Result<X> {
         let len = self.len();
-        assert!(
-            index < len,
-            "swap_remove index (is {index}) should be < len (is {len})"
-        );
+        places::below("swap_remove index", index, len);
         self.hold_at(index)?;
         self.hold_at(len - 1)?;
         let (array, tx) = self.array();

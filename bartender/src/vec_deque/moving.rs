@@ -5,6 +5,7 @@ use crate::error::Result;
 use crate::moved::{self, Moved};
 use crate::mutref::Mut;
 use crate::persist::{Persist, hold_all};
+use crate::places;
 use crate::raw::{Store, ring::Ring};
 use std::alloc::Layout;
 use std::mem::ManuallyDrop;
@@ -89,9 +90,10 @@ impl<T: Persist> Mut<'_, PVecDeque<T>> {
     /// # Panics
     ///
     /// If `index > len`.
+    #[track_caller]
     pub fn insert_moved(&mut self, index: usize, moved: Moved<T>) -> Result<()> {
         let len = self.len();
-        assert!(index <= len, "index {index} of {len}");
+        places::upto("insertion index", index, len);
         if let Err(error) = self.hold(index, len - index) {
             Mut::tx(self).doom(&error);
             return Err(error);
@@ -111,9 +113,10 @@ impl<T: Persist> Mut<'_, PVecDeque<T>> {
     /// # Panics
     ///
     /// If `at > len`.
+    #[track_caller]
     pub fn split_off(&mut self, at: usize) -> Result<Moved<PVecDeque<T>>> {
         let len = self.len();
-        assert!(at <= len, "index {at} of {len}");
+        places::upto("`at` split index", at, len);
         self.hold(at, len - at)?;
         let (ring, tx) = self.ring();
         let count = len - at;

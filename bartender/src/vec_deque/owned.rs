@@ -4,8 +4,9 @@
 
 use super::{IterMut, PVecDeque};
 use crate::ending::{self, Owner};
+use crate::places::{self, bounds};
 use crate::raw::ring::Ring;
-use crate::raw::{Ordinary, Store, bounds, sure};
+use crate::raw::{Ordinary, Store, sure};
 use std::mem::needs_drop;
 use std::ops::RangeBounds;
 use std::ptr;
@@ -23,6 +24,7 @@ impl<T> PVecDeque<T> {
     /// # Panics
     ///
     /// As `VecDeque::reserve`.
+    #[track_caller]
     pub fn reserve(&mut self, additional: usize) {
         // SAFETY: the deque is owned.
         sure(unsafe { Ring::reserve(&mut self.ring, additional, false, Ordinary) });
@@ -33,6 +35,7 @@ impl<T> PVecDeque<T> {
     /// # Panics
     ///
     /// As `VecDeque::reserve_exact`.
+    #[track_caller]
     pub fn reserve_exact(&mut self, additional: usize) {
         // SAFETY: the deque is owned.
         sure(unsafe { Ring::reserve(&mut self.ring, additional, true, Ordinary) });
@@ -87,6 +90,7 @@ impl<T> PVecDeque<T> {
     /// # Panics
     ///
     /// If it goes beyond the end or backwards.
+    #[track_caller]
     pub fn range_mut(&mut self, range: impl RangeBounds<usize>) -> IterMut<'_, T> {
         let (start, end) = bounds(range, self.len());
         let (front, back) = self.as_mut_slices();
@@ -108,8 +112,10 @@ impl<T> PVecDeque<T> {
     /// # Panics
     ///
     /// If one of them is not there.
+    #[track_caller]
     pub fn swap(&mut self, a: usize, b: usize) {
-        assert!(a < self.len() && b < self.len(), "both elements are there");
+        places::below("swap index", a, self.len());
+        places::below("swap index", b, self.len());
         // SAFETY: they are, and the deque is owned.
         unsafe { ptr::swap(self.ring.at(a), self.ring.at(b)) }
     }
@@ -171,8 +177,9 @@ impl<T> PVecDeque<T> {
     /// # Panics
     ///
     /// If `index > len`.
+    #[track_caller]
     pub fn insert(&mut self, index: usize, value: T) {
-        assert!(index <= self.len(), "index {index} of {}", self.len());
+        places::upto("insertion index", index, self.len());
         self.reserve(1);
         // SAFETY: there is room for one more; the gap is filled. The deque is owned.
         unsafe {
@@ -218,8 +225,9 @@ impl<T> PVecDeque<T> {
     /// # Panics
     ///
     /// If `count > len`.
+    #[track_caller]
     pub fn rotate_left(&mut self, count: usize) {
-        assert!(count <= self.len(), "{count} of {}", self.len());
+        places::upto("rotation count", count, self.len());
         // SAFETY: the deque is owned.
         unsafe { Ring::rotate(&mut self.ring, count, Ordinary) }
     }
@@ -229,8 +237,9 @@ impl<T> PVecDeque<T> {
     /// # Panics
     ///
     /// If `count > len`.
+    #[track_caller]
     pub fn rotate_right(&mut self, count: usize) {
-        assert!(count <= self.len(), "{count} of {}", self.len());
+        places::upto("rotation count", count, self.len());
         self.rotate_left(self.len() - count);
     }
 
@@ -260,6 +269,7 @@ impl<T> PVecDeque<T> {
     /// # Panics
     ///
     /// If it goes beyond the end or backwards.
+    #[track_caller]
     pub fn drain(&mut self, range: impl RangeBounds<usize>) -> std::vec::IntoIter<T> {
         let (start, end) = bounds(range, self.len());
         self.take_out(start, end).into_iter()
@@ -283,8 +293,9 @@ impl<T> PVecDeque<T> {
     /// # Panics
     ///
     /// If `at > len`.
+    #[track_caller]
     pub fn split_off(&mut self, at: usize) -> Self {
-        assert!(at <= self.len(), "index {at} of {}", self.len());
+        places::upto("`at` split index", at, self.len());
         self.take_out(at, self.len()).into()
     }
 

@@ -8,7 +8,8 @@ use crate::__private::{mut_at, parts};
 use crate::error::{Error, Result};
 use crate::mutref::Mut;
 use crate::persist::{Persist, PlainData, hold_all};
-use crate::raw::{self, bounds, ring::Ring};
+use crate::places::{self, bounds};
+use crate::raw::{self, ring::Ring};
 use crate::tx::TxRef;
 use std::marker::PhantomData;
 use std::ops::RangeBounds;
@@ -141,9 +142,10 @@ impl<T: Persist> Mut<'_, PVecDeque<T>> {
     /// # Panics
     ///
     /// If `index > len`.
+    #[track_caller]
     pub fn insert(&mut self, index: usize, value: T) -> Result<()> {
         let len = self.len();
-        assert!(index <= len, "index {index} of {len}");
+        places::upto("insertion index", index, len);
         self.hold_shorter(index, len - index)?;
         match index < len - index {
             true => {
@@ -243,12 +245,11 @@ impl<T: Persist> Mut<'_, PVecDeque<T>> {
     /// # Panics
     ///
     /// If one of them is not there.
+    #[track_caller]
     pub fn swap_elements(&mut self, a: usize, b: usize) -> Result<()> {
         let len = self.len();
-        assert!(
-            a < len && b < len,
-            "swap indices (are {a} and {b}) should be < len (is {len})"
-        );
+        places::below("swap index", a, len);
+        places::below("swap index", b, len);
         if a == b {
             return Ok(());
         }
@@ -274,9 +275,10 @@ impl<T: Persist> Mut<'_, PVecDeque<T>> {
     /// # Panics
     ///
     /// If `count > len`.
+    #[track_caller]
     pub fn rotate_left(&mut self, count: usize) -> Result<()> {
         let len = self.len();
-        assert!(count <= len, "{count} of {len}");
+        places::upto("rotation count", count, len);
         self.hold_shorter(count, len - count)?;
         let (ring, tx) = self.ring();
         // SAFETY: the deque is borrowed for changing by this transaction.
@@ -294,9 +296,10 @@ impl<T: Persist> Mut<'_, PVecDeque<T>> {
     /// # Panics
     ///
     /// If `count > len`.
+    #[track_caller]
     pub fn rotate_right(&mut self, count: usize) -> Result<()> {
         let len = self.len();
-        assert!(count <= len, "{count} of {len}");
+        places::upto("rotation count", count, len);
         self.rotate_left(len - count)
     }
 
@@ -359,6 +362,7 @@ impl<T: Persist> Mut<'_, PVecDeque<T>> {
     /// # Panics
     ///
     /// If the range goes beyond the end or backwards.
+    #[track_caller]
     pub fn drain(&mut self, range: impl RangeBounds<usize>) -> Result<std::vec::IntoIter<T>> {
         let (start, end) = bounds(range, self.len());
         self.hold(start, end - start)?;

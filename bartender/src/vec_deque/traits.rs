@@ -1,6 +1,7 @@
 //! `std`'s traits for [`PVecDeque`]. Nothing here knows of regions.
 
 use super::{IntoIter, Iter, IterMut, PVecDeque};
+use crate::places;
 use crate::raw::ring::Ring;
 use crate::vec::PVec;
 use std::cmp::Ordering;
@@ -37,15 +38,21 @@ impl<T> Index<usize> for PVecDeque<T> {
     ///
     /// If the element is not there.
     #[inline]
+    #[track_caller]
     fn index(&self, index: usize) -> &T {
-        self.get(index).expect("Out of bounds access")
+        places::below("index", index, self.len());
+        // SAFETY: the element is there, and borrowed as long as the deque.
+        unsafe { &*self.ring.at(index) }
     }
 }
 
 impl<T> IndexMut<usize> for PVecDeque<T> {
     #[inline]
+    #[track_caller]
     fn index_mut(&mut self, index: usize) -> &mut T {
-        self.get_mut(index).expect("Out of bounds access")
+        places::below("index", index, self.len());
+        // SAFETY: the element is there, and borrowed as long as the deque, exclusively.
+        unsafe { &mut *self.ring.at(index) }
     }
 }
 
