@@ -157,42 +157,95 @@ impl<K: Ord, V> PBTreeMap<K, V> {
     ///
     /// # Panics
     ///
-    /// If the range ends before it starts, or starts and ends at one key that both bounds exclude.
+    /// If there are entries, and the range ends before it starts, or starts and ends at one key that both bounds exclude. (Of
+    /// std's map, one that removals have emptied says so as well; here it is as a new one.)
     #[track_caller]
     pub fn range<Q: Ord + ?Sized, R: RangeBounds<Q>>(&self, range: R) -> Range<'_, K, V>
     where
         K: Borrow<Q>,
     {
-        Range::new(self, self.between(&range))
+        self.range_in(&range, "PBTreeMap")
+    }
+
+    /// The same, of a collection that is called `of`.
+    #[track_caller]
+    pub(crate) fn range_in<Q: Ord + ?Sized>(
+        &self,
+        range: &impl RangeBounds<Q>,
+        of: &str,
+    ) -> Range<'_, K, V>
+    where
+        K: Borrow<Q>,
+    {
+        Range::new(self, self.between(range, of))
     }
 
     /// The places in the tree where a range starts and ends.
-    fn between<Q: Ord + ?Sized>(&self, range: &impl RangeBounds<Q>) -> tree::Range<K, V>
+    ///
+    /// # Panics
+    ///
+    /// As [`range`](Self::range) of a collection that is called `of`.
+    #[track_caller]
+    fn between<Q: Ord + ?Sized>(&self, range: &impl RangeBounds<Q>, of: &str) -> tree::Range<K, V>
+    where
+        K: Borrow<Q>,
+    {
+        let wrong = match self.is_empty() {
+            true => None,
+            false => turned_round(range),
+        };
+        if let Some(what) = wrong {
+            panic!("{what} in {of}");
+        }
+        self.edges(range, self.is_empty())
+    }
+
+    /// The same, where a range in which no key can be is one with nothing in it.
+    fn between_any<Q: Ord + ?Sized>(&self, range: &impl RangeBounds<Q>) -> tree::Range<K, V>
+    where
+        K: Borrow<Q>,
+    {
+        self.edges(range, self.is_empty() || turned_round(range).is_some())
+    }
+
+    /// The places in the tree where a range starts and ends; the second is the first if there is `nothing` in it.
+    fn edges<Q: Ord + ?Sized>(
+        &self,
+        range: &impl RangeBounds<Q>,
+        nothing: bool,
+    ) -> tree::Range<K, V>
     where
         K: Borrow<Q>,
     {
         use Bound::{Excluded, Included, Unbounded};
-        let (start, end) = (range.start_bound(), range.end_bound());
-        if let (Included(a) | Excluded(a), Included(b) | Excluded(b)) = (start, end) {
-            let both = matches!((start, end), (Excluded(_), Excluded(_)));
-            match a.cmp(b) {
-                Ordering::Greater => panic!("range start is greater than range end in PBTreeMap"),
-                Ordering::Equal if both => {
-                    panic!("range start and end are equal and excluded in PBTreeMap")
-                }
-                _ => {}
-            }
+        if nothing {
+            return tree::Range::new(self.tree.last(), self.tree.last());
         }
-        let front = match start {
+        let front = match range.start_bound() {
             Included(key) => self.tree.edge(key, false),
             Excluded(key) => self.tree.edge(key, true),
             Unbounded => self.tree.first(),
         };
-        let back = match end {
+        let back = match range.end_bound() {
             Included(key) => self.tree.edge(key, true),
             Excluded(key) => self.tree.edge(key, false),
             Unbounded => self.tree.last(),
         };
         tree::Range::new(front, back)
+    }
+}
+
+/// What is wrong with a range in which no key can be.
+fn turned_round<Q: Ord + ?Sized>(range: &impl RangeBounds<Q>) -> Option<&'static str> {
+    use Bound::{Excluded, Included};
+    let (start, end) = (range.start_bound(), range.end_bound());
+    let both = matches!((start, end), (Excluded(_), Excluded(_)));
+    let (Included(a) | Excluded(a), Included(b) | Excluded(b)) = (start, end) else {
+        return None;
+    };
+    match a.cmp(b) {
+        Ordering::Greater => Some("range start is greater than range end"),
+        Ordering::Equal if both => Some("range start and end are equal and excluded"),
+        _ => None,
     }
 }

@@ -99,13 +99,13 @@ impl<T: Ord> PBTreeSet<T> {
     ///
     /// # Panics
     ///
-    /// If the range ends before it starts, or starts and ends at one value that both bounds exclude.
+    /// If there are values, and the range ends before it starts, or starts and ends at one value that both bounds exclude.
     #[track_caller]
     pub fn range<Q: Ord + ?Sized, R: RangeBounds<Q>>(&self, range: R) -> Range<'_, T>
     where
         T: Borrow<Q>,
     {
-        Range(self.map.range(range))
+        Range(self.map.range_in(&range, "PBTreeSet"))
     }
 }
 

@@ -92,23 +92,18 @@ impl<K, V, R, F> fmt::Debug for ExtractIf<'_, K, V, R, F> {
 
 impl<K: Persist + Ord, V: Persist> Mut<'_, PBTreeMap<K, V>> {
     /// Takes the entries in `range` of which `leaves` says so out, by rising keys, as owned values. All questions come
-    /// before the first change.
+    /// before the first change. A range that ends before it starts has nothing in it.
     ///
     /// # Errors
     ///
     /// A lock inside an entry that leaves or is moved is held by an older transaction; the transaction can only abort then.
-    ///
-    /// # Panics
-    ///
-    /// As [`PBTreeMap::range`].
-    #[track_caller]
     pub fn extract_if<R: RangeBounds<K>>(
         &mut self,
         range: R,
         mut leaves: impl FnMut(&K, Mut<'_, V>) -> bool,
     ) -> Result<std::vec::IntoIter<(K, V)>> {
         let tx = Mut::tx(self);
-        let mut between = self.between(&range);
+        let mut between = self.between_any(&range);
         let mut cursor = between.clone().into_front();
         let (mut answers, mut count) = (Vec::new(), 0);
         // SAFETY: the places are of this map, which is borrowed for changing by this transaction, and changed through the

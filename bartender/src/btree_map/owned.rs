@@ -128,7 +128,7 @@ impl<K: Ord, V> PBTreeMap<K, V> {
     where
         K: Borrow<Q>,
     {
-        let between = self.between(&range);
+        let between = self.between(&range, "PBTreeMap");
         RangeMut::new(self, between)
     }
 
@@ -211,18 +211,13 @@ impl<K: Ord, V> PBTreeMap<K, V> {
     }
 
     /// Takes the entries in `range` of which `leaves` says so out, by rising keys, as the iterator comes to them. Those
-    /// that it does not come to stay.
-    ///
-    /// # Panics
-    ///
-    /// As [`range`](Self::range).
-    #[track_caller]
+    /// that it does not come to stay. A range that ends before it starts has nothing in it.
     pub fn extract_if<R, F>(&mut self, range: R, leaves: F) -> ExtractIf<'_, K, V, R, F>
     where
         R: RangeBounds<K>,
         F: FnMut(&K, &mut V) -> bool,
     {
-        let between = self.between(&range);
+        let between = self.between_any(&range);
         ExtractIf::new(self, between, range, leaves)
     }
 

@@ -361,7 +361,7 @@ impl<K: Persist + Ord, V: Persist> Mut<'_, PBTreeMap<K, V>> {
         K: Borrow<Q>,
     {
         StoredRangeMut {
-            range: self.between(&range),
+            range: self.between(&range, "PBTreeMap"),
             tx: Mut::tx(self),
             borrowed: PhantomData,
         }

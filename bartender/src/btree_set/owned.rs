@@ -68,12 +68,7 @@ impl<T: Ord> PBTreeSet<T> {
     }
 
     /// Takes the values in `range` of which `leaves` says so out, rising, as the iterator comes to them. Those that it
-    /// does not come to stay.
-    ///
-    /// # Panics
-    ///
-    /// As [`range`](Self::range).
-    #[track_caller]
+    /// does not come to stay. A range that ends before it starts has nothing in it.
     pub fn extract_if<'a, R: RangeBounds<T> + 'a>(
         &'a mut self,
         range: R,

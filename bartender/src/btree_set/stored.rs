@@ -124,16 +124,11 @@ impl<T: Persist + Ord> Mut<'_, PBTreeSet<T>> {
     }
 
     /// Takes the values in `range` of which `leaves` says so out, rising, as owned values. All questions come before the
-    /// first change.
+    /// first change. A range that ends before it starts has nothing in it.
     ///
     /// # Errors
     ///
     /// As [`remove`](Self::remove).
-    ///
-    /// # Panics
-    ///
-    /// As [`PBTreeSet::range`].
-    #[track_caller]
     pub fn extract_if<R: RangeBounds<T>>(
         &mut self,
         range: R,
