@@ -323,3 +323,6 @@ const QUIET: Duration = Duration::from_millis(20);
 const TRIM_CHUNK: u64 = 64 << 20;
 /// How long the gate may stay shut for writers inside to leave.
 const TRIM_PATIENCE: Duration = Duration::from_millis(5);
+
+#[cfg(all(test, not(loom)))]
+mod tests;
