@@ -153,7 +153,9 @@ impl Region {
             }
             // The gate is shut: home and view are the same then, but for the damage.
             shared.home.apply_only(&*shared.medium, &shared.log)?;
-            shared.view.heal(&*shared.medium, range)?;
+            if shared.view.heal(&*shared.medium, range.clone())? {
+                shared.home.private.remove(range);
+            }
             Ok(true)
         };
         shared.named(

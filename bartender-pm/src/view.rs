@@ -342,12 +342,14 @@ impl View {
 }
 
 impl View {
-    /// Makes whole pages show what the home holds, which was damaged when they were copied from it.
+    /// Makes whole pages show what the home holds, which was damaged when they were copied from it. Whether they
+    /// follow the home from now on, and the view has no memory of its own for them.
     ///
     /// The caller has closed the gate and made the home what the view should be. Readers go on.
-    pub(crate) fn heal(&self, medium: &dyn Medium, range: Range<u64>) -> Result<()> {
+    pub(crate) fn heal(&self, medium: &dyn Medium, range: Range<u64>) -> Result<bool> {
         if let (Kind::Home, ViewSource::Map(file)) = (self.kind, medium.view()) {
-            return self.give_back(medium, file, range);
+            self.give_back(medium, file, range)?;
+            return Ok(true);
         }
         let mut bytes = vec![0; (range.end - range.start) as usize];
         medium.read(self.home_offset + range.start, &mut bytes)?;
@@ -360,7 +362,7 @@ impl View {
                 there.store(word, Ordering::Relaxed);
             }
         }
-        Ok(())
+        Ok(false)
     }
 
     /// Forgets what `range` holds: the memory goes back to the system, and the

@@ -379,3 +379,39 @@ fn a_file_is_read_back_and_its_view_healed() {
     );
     assert_eq!(again, page);
 }
+
+/// The view has no memory of its own for a page that shows the home again; a page that lies beside it keeps its own.
+#[test]
+#[cfg_attr(miri, ignore = "maps a file")]
+fn a_page_that_was_healed_counts_no_more_against_the_limit_of_the_view() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("region");
+    let region = options().open(path).expect("creates");
+    let mut record = Record::new();
+    // Three pages.
+    (0..6).for_each(|i| record.change(place(i), &1u64.to_le_bytes()));
+    let mut writer = region.writer().expect("open");
+    for i in 0..6 {
+        // SAFETY: inside the home; one thread.
+        unsafe {
+            let at = region.base().add(place(i) as usize);
+            at.cast::<u64>().write(1);
+        }
+    }
+    writer
+        .append(&mut record, Durability::Immediate)
+        .expect("room");
+    drop(writer);
+    region.sync().expect("durable");
+    region.settle_home().expect("sound");
+    let private = || region.shared.home.private.len();
+    assert_eq!(private(), 3);
+    assert!(region.heal_view(place(2), SCRUB_PAGE).expect("ok"));
+    assert_eq!(private(), 2);
+    let inside = region.writer().expect("open");
+    assert!(!region.heal_view(place(0), SCRUB_PAGE).expect("ok"));
+    drop(inside);
+    assert_eq!(private(), 2, "it was not healed");
+    assert!(region.heal_view(0, 8 * SCRUB_PAGE).expect("ok"));
+    assert_eq!(private(), 0);
+}
