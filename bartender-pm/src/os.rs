@@ -189,7 +189,7 @@ pub(crate) fn write_back(file: &File, path: &Path, ranges: &[(u64, u64)]) -> Res
 pub(crate) struct Populate {
     /// What names this process to the kernel, once it was asked for; none where it does not take many.
     process: std::sync::OnceLock<Option<rustix::fd::OwnedFd>>,
-    /// A hint, by which nothing is ordered: so it needs no model, and is not of `sync`.
+    /// The kernel does not take many. A hint, by which nothing is ordered: so it needs no model, and is not of `sync`.
     refused: std::sync::atomic::AtomicBool,
 }
 
@@ -197,7 +197,7 @@ impl Populate {
     /// Ranges that one call takes.
     const MANY: usize = 1024;
 
-    /// Whether the kernel has taken many ranges, as far as it was asked.
+    /// Whether the kernel takes many ranges, as far as it was asked.
     #[cfg(all(test, not(loom)))]
     pub(crate) fn takes_many(&self) -> bool {
         !self.refused.load(std::sync::atomic::Ordering::Relaxed)
@@ -229,7 +229,8 @@ impl Populate {
         ranges.chunks(Self::MANY).all(done)
     }
 
-    /// In one call. `false` if it was refused, or did not do all.
+    /// In one call. `false` if it did not do all: where a page could not be had, or they are more than one call takes (2
+    /// GiB). The next ones are asked for at once again, unless the kernel does not know such a call.
     ///
     /// # Safety
     ///
@@ -269,9 +270,23 @@ impl Populate {
                 0,
             )
         };
-        let refused = usize::try_from(done) != Ok(all);
-        self.refused.store(refused, Relaxed);
-        !refused
+        if let Ok(done) = usize::try_from(done) {
+            return done == all;
+        }
+        let error = io::Error::last_os_error().raw_os_error();
+        // These pages cannot be had, or not now, which says nothing of others. Everything else is about the call.
+        let about_pages = [
+            libc::EAGAIN,
+            libc::EFAULT,
+            libc::EHWPOISON,
+            libc::EINTR,
+            libc::EIO,
+            libc::ENOMEM,
+        ];
+        if !error.is_some_and(|error| about_pages.contains(&error)) {
+            self.refused.store(true, Relaxed);
+        }
+        false
     }
 }
 
@@ -384,4 +399,48 @@ pub fn give_way() {
     const LOW: i32 = 10;
     // On Linux a priority is a thread's own.
     let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), LOW);
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::Populate;
+    use crate::Counts;
+    use rustix::mm::{MapFlags, MprotectFlags, ProtFlags};
+
+    const PAGE: usize = 4096;
+
+    /// Golden counts: system calls.
+    #[test]
+    #[cfg_attr(miri, ignore = "maps memory")]
+    fn what_cannot_be_had_once_is_no_reason_to_ask_one_by_one_ever_after() {
+        let access = ProtFlags::READ | ProtFlags::WRITE;
+        // SAFETY: a fresh mapping at an address of the kernel's choice.
+        let base = unsafe {
+            let at = std::ptr::null_mut();
+            rustix::mm::mmap_anonymous(at, 8 * PAGE, access, MapFlags::PRIVATE)
+        };
+        let base: *mut u8 = base.expect("maps").cast();
+        let populate = Populate::default();
+        let scattered = [0, 2, 4].map(|page: u64| page * PAGE as u64..(page + 1) * PAGE as u64);
+        // SAFETY: inside the mapping.
+        let ask = || unsafe { populate.for_writing(base, &scattered) };
+        assert!(ask());
+        if populate.takes_many() {
+            let protect = |access| {
+                // SAFETY: a page of the mapping, to which nobody has a reference.
+                let done = unsafe { rustix::mm::mprotect(base.add(2 * PAGE).cast(), PAGE, access) };
+                done.expect("protects");
+            };
+            assert_eq!(Counts::of(ask).1.syscalls, 1);
+            protect(MprotectFlags::READ);
+            // All at once, of which it does a part; then one by one, as far as it gets.
+            let (done, counts) = Counts::of(ask);
+            assert_eq!((done, counts.syscalls), (false, 3));
+            protect(MprotectFlags::READ | MprotectFlags::WRITE);
+            let (done, counts) = Counts::of(ask);
+            assert_eq!((done, counts.syscalls), (true, 1));
+        }
+        // SAFETY: the mapping from above.
+        unsafe { rustix::mm::munmap(base.cast(), 8 * PAGE) }.expect("is there");
+    }
 }
