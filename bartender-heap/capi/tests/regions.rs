@@ -46,6 +46,24 @@ fn typed() -> Schema {
 }
 
 #[test]
+fn a_region_that_could_not_be_created_leaves_no_file() {
+    let folder = places::folder();
+    let path = folder.path().join("a.region");
+    // What looks after so much takes 32 GiB. (More would be in the way of the other tests: the process's addresses end.)
+    // SAFETY: a string.
+    let heap = unsafe { bt_open(c(&path).as_ptr(), 1 << 43, 0) };
+    if !heap.is_null() {
+        // A machine that has them.
+        return close(heap);
+    }
+    assert_eq!(errno(), libc::ENOMEM, "{}", message());
+    let left = std::fs::read_dir(folder.path()).expect("lists").count();
+    assert_eq!(left, 0);
+    close(open(&path, BT_NEW));
+    assert!(path.exists());
+}
+
+#[test]
 fn the_data_of_a_rust_program_are_refused_and_untouched() {
     let folder = places::folder();
     let path = folder.path().join("a.region");
