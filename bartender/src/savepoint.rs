@@ -27,7 +27,7 @@ struct Mark {
 
 impl Context {
     fn mark(&mut self) -> Mark {
-        self.round = self.round.wrapping_add(1);
+        self.next_round();
         let large_floor = std::mem::replace(&mut self.large_floor, self.large.len());
         Mark {
             large_floor,
@@ -41,7 +41,7 @@ impl Context {
 
     /// What happened since the mark is a part of the transaction.
     fn release(&mut self, mark: &Mark) {
-        self.round = self.round.wrapping_add(1);
+        self.next_round();
         self.large_floor = mark.large_floor;
         self.changes.release(&mark.changes);
         self.detached.release(&mark.detached);
@@ -54,7 +54,7 @@ impl Context {
     ///
     /// Nobody has a reference to anything that was changed since, nor to a block that was made since.
     unsafe fn rollback(&mut self, mark: &Mark) {
-        self.round = self.round.wrapping_add(1);
+        self.next_round();
         // SAFETY: the ranges are this transaction's own; there are no references, by the caller's promise.
         unsafe { self.changes.rollback(&mark.changes) };
         self.detached.rollback(&mark.detached);

@@ -96,9 +96,12 @@ unsafe impl Send for Ended {}
 pub(crate) struct Held {
     pub(crate) addr: usize,
     pub(crate) mode: Mode,
-    /// When it was granted last.
+    /// When it was granted last; [`NEVER`] for what is held only because something was moved.
     pub(crate) round: u32,
 }
+
+/// No round.
+const NEVER: u32 = u32::MAX;
 
 /// Everything a running transaction needs to know of itself. Only its own thread touches it.
 #[derive(Debug)]
@@ -243,12 +246,18 @@ impl Context {
             .find(|block| block.start <= addr && addr + len <= block.end)
     }
 
+    /// No `Mut` of the transaction is left: what it holds can be granted again.
+    pub(crate) fn next_round(&mut self) {
+        self.round = (self.round + 1) % NEVER;
+    }
+
     /// Dooms the transaction; the first reason stays.
     pub(crate) fn doom(&mut self, doom: Doom) {
         self.doom.get_or_insert(doom);
     }
 
-    /// Grants a lock that is held since an earlier round, whose `Mut`s are gone.
+    /// Grants a lock that is held since an earlier round, whose `Mut`s are gone, or that was never granted: who moved what
+    /// contains it had it for himself.
     fn grant_again(&mut self, addr: usize, mode: Mode) -> bool {
         let round = self.round;
         let enough = |held: &&mut Held| {
@@ -463,35 +472,41 @@ impl TxRef<'_> {
     /// Takes the lock at `addr`, to the end of the transaction.
     #[inline]
     pub(crate) fn lock(self, addr: usize, mode: Mode) -> Result<()> {
+        let round = self.context().round;
+        if self.acquire(addr, mode, round)? || self.context().grant_again(addr, mode) {
+            return Ok(());
+        }
+        Err(Error::AlreadyLocked)
+    }
+
+    /// Takes the lock at `addr`, granted in a round, unless the transaction, or a guard of its thread, holds it: `false` then.
+    #[inline]
+    fn acquire(self, addr: usize, mode: Mode, round: u32) -> Result<bool> {
         let context = self.context();
         if !context.covers(addr) {
             return Err(Error::ForeignLock);
         }
-        if !thread::table().acquire_unused(addr, mode, context.owner)
-            && self.lock_contended(addr, mode)?
-        {
-            return Ok(());
+        let unused = thread::table().acquire_unused(addr, mode, context.owner);
+        if !unused && !self.acquire_contended(addr, mode)? {
+            return Ok(false);
         }
-        let context = self.context();
-        let round = context.round;
-        context.locks.push(Held { addr, mode, round });
-        Ok(())
+        self.context().locks.push(Held { addr, mode, round });
+        Ok(true)
     }
 
-    /// As [`lock`](Self::lock); whether it was held before.
+    /// As [`acquire`](Self::acquire), for who notes the lock.
     #[cold]
-    fn lock_contended(self, addr: usize, mode: Mode) -> Result<bool> {
+    fn acquire_contended(self, addr: usize, mode: Mode) -> Result<bool> {
         // Looks at the locks of all running transactions, of this one too: it must not be borrowed.
         let outcome = thread::with(|thread| thread.acquire(addr, mode));
         let context = self.context();
         match outcome {
-            Ok(None) => Ok(false),
-            Ok(Some(commit)) => {
-                context.seen = context.seen.max(commit.seq);
-                Ok(false)
+            Ok(last) => {
+                let seen = last.map_or(0, |commit| commit.seq);
+                context.seen = context.seen.max(seen);
+                Ok(true)
             }
-            Err(Refused::Own) if context.grant_again(addr, mode) => Ok(true),
-            Err(Refused::Own) => Err(Error::AlreadyLocked),
+            Err(Refused::Own) => Ok(false),
             Err(Refused::Conflict) => {
                 context.doom(Doom::Conflict);
                 Err(Error::Conflict)
@@ -520,9 +535,9 @@ impl TxRef<'_> {
 
     /// As [`hold`](Self::hold), of a word that does not move and is not looked at: steps on it wait.
     pub(crate) fn hold_word(self, addr: usize) -> Result<()> {
-        match self.lock(addr, Mode::Exclusive) {
-            Err(Error::AlreadyLocked) => self.hold_alone(addr),
-            other => other,
+        match self.acquire(addr, Mode::Exclusive, NEVER)? {
+            true => Ok(()),
+            false => self.hold_alone(addr),
         }
     }
 
@@ -534,7 +549,7 @@ impl TxRef<'_> {
         match thread::table().upgrade(addr, context.owner) {
             Upgrade::Had => {}
             Upgrade::Done => {
-                let (mode, round) = (Mode::Exclusive, context.round);
+                let (mode, round) = (Mode::Exclusive, NEVER);
                 context.locks.push(Held { addr, mode, round });
             }
             Upgrade::Shared => {

@@ -1,7 +1,9 @@
 //! The soundness rules of the typed interface that show at run time, each with the program that breaks it.
 #![cfg(not(loom))]
 
-use bartender::{Durability, Error, Heap, Mut, PBox, PMutex, PRwLock, Persist, Result};
+use bartender::{
+    Durability, Error, Heap, Mut, PBTreeMap, PBox, PHashMap, PMutex, PRwLock, Persist, Result,
+};
 use bartender_pm::mutant;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -135,24 +137,58 @@ fn the_locks_inside_of_what_is_written_are_held() {
     heap.update(|mut root| root.set(Some(PBox::new(PMutex::new(1)))))
         .unwrap();
     heap.update(|mut root| {
-        // A second way in, through a reference, is refused once the value is projected …
-        {
-            let mut inside = root.project().expect("set above");
-            let mut lock = inside.project();
-            *lock.project() = 2;
-        }
+        *root.project().expect("set above").project().project() = 2;
+        // Others wait, those of this thread too.
+        let inside = root.as_deref().expect("set above");
+        let refused = inside.try_read().map(drop);
+        assert!(matches!(refused, Err(Error::AlreadyLocked)), "{refused:?}");
         Ok(())
     })
     .unwrap();
-    let refused = heap.transaction(|tx| {
+    heap.transaction(|tx| {
         let mut root = tx.lock(heap.root())?;
         *root.project().expect("set above").project().project() = 3;
-        // … because the transaction holds the inner lock.
+        // The way of the projection has ended, so there may be another one, but not two.
         let inside = root.as_deref().expect("set above");
-        tx.lock(inside).map(|_| ())
-    });
-    assert!(matches!(refused, Err(Error::AlreadyLocked)), "{refused:?}");
-    assert_eq!(*heap.read().as_deref().unwrap().read(), 2);
+        let mut value = tx.lock(inside)?;
+        let refused = tx.lock(inside).map(drop);
+        assert!(matches!(refused, Err(Error::AlreadyLocked)), "{refused:?}");
+        *value += 1;
+        Ok(())
+    })
+    .unwrap();
+    assert_eq!(*heap.read().as_deref().unwrap().read(), 4);
+}
+
+#[test]
+fn what_moves_by_chance_is_locked_like_what_does_not() {
+    // Which entries a map moves when it grows, or a tree when it splits a node, is not the program's business.
+    #[derive(bartender::Persist, Default)]
+    #[repr(C)]
+    struct Maps {
+        hash: PMutex<PHashMap<u64, PMutex<u64>>>,
+        tree: PMutex<PBTreeMap<u64, PMutex<u64>>>,
+    }
+    let folder = folder();
+    let heap = open::<Maps>(&folder);
+    for n in 0..300 {
+        heap.transaction(|tx| {
+            let mut hash = tx.lock(&heap.root().hash)?;
+            let mut tree = tx.lock(&heap.root().tree)?;
+            hash.insert(n, PMutex::new(0))?;
+            tree.insert(n, PMutex::new(0))?;
+            for (lock, other) in hash.values().zip(tree.values()) {
+                *tx.lock(lock)? += 1;
+                *tx.lock(other)? += 1;
+            }
+            Ok(())
+        })
+        .unwrap();
+    }
+    let (hash, tree) = (heap.root().hash.read(), heap.root().tree.read());
+    for n in 0..300 {
+        assert_eq!((*hash[&n].read(), *tree[&n].read()), (300 - n, 300 - n));
+    }
 }
 
 // Rule 4: a lock's word in the region is zero, whoever holds it; moving it unlocks it.

@@ -191,9 +191,11 @@ fn locks_in_values_move_with_them() {
     let first = &heap.root().tree;
     heap.transaction(|tx| {
         let mut tree = tx.lock(first)?;
-        // What it moves it holds to its end: another `Mut` of it cannot be had.
+        // What it moves it holds to its end; it may lock it, once.
         tree.insert(101, PMutex::new(7))?;
         let moved = &tree[&100];
+        assert!(matches!(moved.try_read(), Err(Error::AlreadyLocked)));
+        let _value = tx.lock(moved)?;
         assert!(matches!(tx.lock(moved), Err(Error::AlreadyLocked)));
         for key in 0..40 {
             assert_eq!(tree.remove(&(2 * key))?.map(PMutex::into_inner), Some(key));
@@ -452,7 +454,8 @@ fn entries_with_locks_part_and_meet_again() {
         let above = both.a.split_off_moved(&100)?;
         both.b.set_moved(above)?;
         // What was moved is held to the end.
-        assert!(matches!(tx.lock(&both.b[&300]), Err(Error::AlreadyLocked)));
+        let moved = &both.b[&300];
+        assert!(matches!(moved.try_read(), Err(Error::AlreadyLocked)));
         Ok(())
     })
     .unwrap();

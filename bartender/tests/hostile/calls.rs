@@ -494,3 +494,111 @@ fn clones_and_copies_of_stored_values_are_owned_even_if_a_clone_panics() {
     heap.close().unwrap();
     assert!(owned.iter().map(|touchy| *touchy.0).eq(0..10));
 }
+
+/// A key that locks and changes what is in itself when it is hashed or compared.
+#[derive(Persist, Default)]
+#[repr(C)]
+struct Restless {
+    number: u64,
+    seen: PMutex<PVec<u64>>,
+}
+
+thread_local! {
+    static RESTLESS: Cell<Option<&'static Heap<PMutex<RestlessMaps>>>> = const { Cell::new(None) };
+}
+
+#[derive(Persist, Default)]
+#[repr(C)]
+struct RestlessMaps {
+    hash: PHashMap<Restless, u64>,
+    tree: PBTreeMap<Restless, u64>,
+    list: PVec<Restless>,
+}
+
+impl Restless {
+    /// Goes on whatever comes of it: it is not in the region, or somebody has it.
+    fn stir(&self) {
+        let Some(heap) = RESTLESS.get() else { return };
+        heap.transaction(|tx| {
+            if let Ok(mut seen) = tx.lock(&self.seen) {
+                seen.push(self.number)?;
+            }
+            Ok(())
+        })
+        .unwrap();
+    }
+}
+
+impl Hash for Restless {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.stir();
+        self.number.hash(state);
+    }
+}
+
+impl PartialEq for Restless {
+    fn eq(&self, other: &Self) -> bool {
+        self.stir();
+        other.stir();
+        self.number == other.number
+    }
+}
+
+impl Eq for Restless {}
+
+impl PartialOrd for Restless {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Restless {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.stir();
+        other.stir();
+        self.number.cmp(&other.number)
+    }
+}
+
+#[test]
+fn keys_that_change_what_is_behind_their_own_locks_move_with_it() {
+    const KEYS: u64 = if cfg!(miri) { 20 } else { 120 };
+    let folder = folder();
+    let heap: &'static Heap<PMutex<RestlessMaps>> = Box::leak(Box::new(open(&folder)));
+    let restless = |number| Restless {
+        number,
+        seen: PMutex::default(),
+    };
+    RESTLESS.set(Some(heap));
+    for n in 0..KEYS {
+        let change = |abort: bool| {
+            heap.transaction(|tx| {
+                let mut maps = tx.lock(heap.root())?;
+                let number = n * 7 % KEYS;
+                maps.hash_mut().insert(restless(number), n)?;
+                maps.tree_mut().insert(restless(number), n)?;
+                maps.list_mut().insert(0, restless(number))?;
+                maps.list_mut().sort()?;
+                if n % 5 == 0 {
+                    maps.hash_mut().shrink_to_fit()?;
+                    maps.hash_mut().remove(&restless(n / 2))?;
+                    maps.tree_mut().remove(&restless(n / 2))?;
+                }
+                match abort {
+                    true => Err(Error::abort("taken back")),
+                    false => Ok(()),
+                }
+            })
+        };
+        change(true).unwrap_err();
+        change(false).unwrap();
+        heap.check().unwrap();
+    }
+    RESTLESS.set(None);
+    let maps = heap.read();
+    let keys = maps.hash.keys().chain(maps.tree.keys()).chain(&maps.list);
+    for key in keys {
+        assert!(key.seen.read().iter().all(|&seen| seen == key.number));
+    }
+    assert!(maps.list.iter().map(|key| key.number).eq(0..KEYS));
+}
