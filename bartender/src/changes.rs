@@ -275,6 +275,12 @@ impl Changes {
         }
     }
 
+    /// A block is about to be asked for by [`change_block`](Self::change_block).
+    #[inline]
+    pub(crate) fn expect_block(&self, block: *const u8) {
+        self.blocks.expect(block.addr());
+    }
+
     /// Whether the range lies in one that is recorded; if not, the filter takes it for recorded.
     #[inline]
     fn is_recent(&mut self, addr: usize, len: usize) -> bool {

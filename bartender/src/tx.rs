@@ -396,6 +396,12 @@ impl TxRef<'_> {
         unsafe { self.context().changes.change_block(block, size) }
     }
 
+    /// A block is about to be asked for by [`change_block`](Self::change_block).
+    #[inline]
+    pub(crate) fn expect_change(self, block: NonNull<u8>) {
+        self.context().changes.expect_block(block.as_ptr());
+    }
+
     /// A block of the region, taken back if the transaction aborts. Its bytes are arbitrary.
     ///
     /// # Errors

@@ -104,7 +104,9 @@ impl<K: Persist + Ord, V: Persist> Mut<'_, PBTreeMap<K, V>> {
     /// The region is full; nothing changed, and `key` and `value` are lost. A lock inside is held by an older transaction: this
     /// one can only abort then.
     pub fn insert(&mut self, key: K, value: V) -> Result<Option<V>> {
-        match self.tree.place(&key) {
+        let tx = Mut::tx(self);
+        let expect = |leaf: Node<K, V>| tx.expect_change(leaf.block());
+        match self.tree.place_near(&key, expect) {
             (cursor, Some(level)) => {
                 // SAFETY: the entry was found.
                 let mut place = unsafe { self.value_at(&cursor, level) };
@@ -132,6 +134,8 @@ impl<K: Persist + Ord, V: Persist> Mut<'_, PBTreeMap<K, V>> {
         // SAFETY: key and value are moved in by their bytes once they are adopted. The map is borrowed for changing
         // by this transaction.
         unsafe {
+            let leaf = cursor.step(0);
+            leaf.node.prefetch_values(leaf.index);
             let (spare, key, value) = tx.making(|| {
                 let spare = Tree::prepare(cursor, tx)?;
                 hold_around(tx, cursor)?;

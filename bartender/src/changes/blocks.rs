@@ -80,6 +80,19 @@ impl Blocks {
         }
     }
 
+    /// Asks for the memory of a block's slot: with many blocks it is seldom in the caches.
+    #[inline]
+    pub(super) fn expect(&self, addr: usize) {
+        bartender_heap::prefetch(self.slots.as_ptr().wrapping_add(self.first(addr)));
+    }
+
+    /// Where the search for a block begins, if there are slots.
+    #[inline]
+    fn first(&self, addr: usize) -> usize {
+        let hash = (addr as u64 >> 3).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        hash as usize & self.slots.len().wrapping_sub(1)
+    }
+
     /// The slot of a block, which is new with a count of 0 if there was none.
     #[inline]
     fn slot(&mut self, addr: usize) -> &mut u64 {
@@ -88,8 +101,7 @@ impl Blocks {
         }
         let block = (addr as u64) << (ROUND_BITS + COUNT_BITS - 3);
         let mask = self.slots.len() - 1;
-        let mut at = (addr as u64 >> 3).wrapping_mul(0x9e37_79b9_7f4a_7c15) as usize;
-        at = (at >> 32) & mask;
+        let mut at = self.first(addr);
         loop {
             let slot = self.slots[at];
             if slot & ROUND != self.round {

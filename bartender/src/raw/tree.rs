@@ -31,7 +31,7 @@ use std::ptr;
 pub(crate) const LEVELS: usize = RawNode::LEVELS;
 
 /// Bytes that a leaf is made to fill, if its entries are of a size with which that makes sense.
-const LEAF: usize = 512;
+const LEAF: usize = 1024;
 
 /// A tree of entries of `K` and `V`.
 ///
@@ -125,11 +125,28 @@ impl<K, V> Tree<K, V> {
     where
         K: Borrow<Q>,
     {
+        self.place_near(key, |_| {})
+    }
+
+    /// As [`place`](Self::place), and tells of the leaf as soon as it is known: searching it waits for memory, and what is
+    /// asked for meanwhile comes beside.
+    #[inline]
+    pub(crate) fn place_near<Q: Ord + ?Sized>(
+        &self,
+        key: &Q,
+        near: impl Fn(Node<K, V>),
+    ) -> (Cursor<K, V>, Option<usize>)
+    where
+        K: Borrow<Q>,
+    {
         let mut cursor = Cursor::new(self.levels());
         let Some(mut node) = self.root() else {
             return (cursor, None);
         };
         for level in (0..self.levels()).rev() {
+            if level == 0 {
+                near(node);
+            }
             // SAFETY: as in `find`.
             unsafe {
                 let (index, found) = node.search(key);

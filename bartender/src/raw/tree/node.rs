@@ -40,12 +40,12 @@ const fn is_cheap<K>() -> bool {
     !needs_drop::<K>() && size_of::<K>() <= 8
 }
 
-/// Asks for the memory of values that are about to be looked at.
+/// Asks for the memory of `count` values at `values`, if there is any: they are about to be looked at.
 #[inline]
-fn prefetch<T>(values: &[T]) {
+fn prefetch<T>(values: *const T, count: usize) {
     const LINE: usize = 64;
-    for offset in (0..size_of_val(values)).step_by(LINE) {
-        bartender_heap::prefetch(values.as_ptr().cast::<u8>().wrapping_add(offset));
+    for offset in (0..count * size_of::<T>()).step_by(LINE) {
+        bartender_heap::prefetch(values.cast::<u8>().wrapping_add(offset));
     }
 }
 
@@ -213,7 +213,7 @@ impl<K, V> Node<K, V> {
             return (index, found);
         }
         // All lines at once: the search would wait for one after the other.
-        prefetch(keys);
+        prefetch(keys.as_ptr(), keys.len());
         let (mut low, mut high) = (0, keys.len());
         while low < high {
             let middle = (low + high) / 2;
@@ -224,6 +224,14 @@ impl<K, V> Node<K, V> {
             }
         }
         (low, false)
+    }
+
+    /// Asks for the memory of the values from `index` on, which are about to be moved.
+    #[inline]
+    pub(crate) unsafe fn prefetch_values(self, index: usize) {
+        // SAFETY: the promise of all methods.
+        let len = unsafe { self.len() };
+        prefetch(self.value(index), len.saturating_sub(index));
     }
 
     /// Zeroes the places without an entry: a block that moves into the region goes as it is, and ordinary memory
