@@ -1,6 +1,7 @@
 //! Where a figure was measured: machine, kernel, versions; and which processor
 //! a thread runs on.
 
+use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::ffi::CStr;
 use std::fs;
 use std::process::Command;
@@ -73,6 +74,29 @@ fn said(program: &str, arguments: &[&str]) -> Option<String> {
     let text = String::from_utf8(output.stdout).ok()?;
     let line = text.lines().next()?.trim();
     output.status.success().then(|| line.to_owned())
+}
+
+/// Writes to as much of the system's free memory as `bytes` says, and gives it back. In a virtual machine, memory that was
+/// free for seconds costs microseconds a page, whoever takes it first: so everybody finds the same, whoever went before.
+/// In huge pages, where the system has them: whoever asks for small ones gets parts of these, but not the other way round.
+pub(crate) fn touch_free_memory(bytes: usize) {
+    const HUGE: usize = 2 << 20;
+    if bytes < HUGE {
+        return;
+    }
+    let layout = Layout::from_size_align(bytes, HUGE).expect("sizes of a workload");
+    // SAFETY: not of size 0; a hint about a block of whole pages; within the block, which is freed with its layout.
+    unsafe {
+        let block = alloc(layout);
+        if block.is_null() {
+            handle_alloc_error(layout);
+        }
+        libc::madvise(block.cast(), bytes / HUGE * HUGE, libc::MADV_HUGEPAGE);
+        (0..bytes)
+            .step_by(4096)
+            .for_each(|at| block.add(at).write_volatile(1));
+        dealloc(block, layout);
+    }
 }
 
 /// Lets the calling thread run on processor `i`, modulo how many there are, and

@@ -2,9 +2,11 @@
 
 use super::stores::Kind;
 use super::{
-    Extent, KINDS, Medium, SameHasher, Setting, Store, best_peer, on_threads, order, texts, words,
+    Extent, KINDS, Medium, SameHasher, Setting, Store, TOUCHED, best_peer, on_threads, order,
+    texts, words,
 };
 use crate::harness::{Report, Subject, nanos};
+use crate::machine::touch_free_memory;
 use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
 use std::hint::black_box;
@@ -71,6 +73,7 @@ fn inserts<K: Clone + Hash + Ord, V: Clone>(
             HASH,
             Box::new(|| {
                 let mut map = HashMap::with_hasher(SameHasher::new());
+                touch_free_memory(extent.n * TOUCHED);
                 let time = nanos(n, || {
                     for (key, value) in pairs {
                         map.insert(key.clone(), value.clone());
@@ -84,6 +87,7 @@ fn inserts<K: Clone + Hash + Ord, V: Clone>(
             BTREE,
             Box::new(|| {
                 let mut map = BTreeMap::new();
+                touch_free_memory(extent.n * TOUCHED);
                 let time = nanos(n, || {
                     for (key, value) in pairs {
                         map.insert(key.clone(), value.clone());
@@ -98,6 +102,7 @@ fn inserts<K: Clone + Hash + Ord, V: Clone>(
         let mut kept = again.then(|| new(kind, medium, extent.n));
         let round = move || {
             let made = kept.take().unwrap_or_else(|| new(kind, medium, extent.n));
+            touch_free_memory(extent.n * TOUCHED);
             let time = nanos(n, || insert(&*made.0));
             if again {
                 made.0.clear();

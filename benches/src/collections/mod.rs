@@ -2,6 +2,7 @@
 //! shared memory and on a disk.
 //!
 //! Keys come in random order. What is measured on `std`'s maps has our hash function. A store is as `stores` sets it up.
+//! Before who inserts is timed, free memory is touched ([`touch_free_memory`](crate::machine::touch_free_memory)).
 //!
 //! - *reading*: look-up, iteration, ranges, beside `std`'s collections ([`reading`]);
 //! - *one transaction*: a million entries in one durable transaction, into a new store, and into one that was emptied of as
@@ -59,6 +60,9 @@ impl BuildHasher for SameHasher {
         SipHasher13::new_with_keys(self.0, self.1)
     }
 }
+
+/// Bytes of free memory, for each entry, that are touched before inserts are timed: more than any store takes.
+const TOUCHED: usize = 1 << 10;
 
 /// Where a store lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,10 +4,11 @@
 //! not a number of entries; the bare write beside has the length of what we log for one.
 
 use super::stores::{HashStore, Kind, Parts, options};
-use super::{Extent, KINDS, Medium, Setting, Store, best_peer, key, on_threads, words};
+use super::{Extent, KINDS, Medium, Setting, Store, TOUCHED, best_peer, key, on_threads, words};
 use crate::commit::Lines;
 use crate::disk::{Bare, rate};
 use crate::harness::{Report, Subject, nanos};
+use crate::machine::touch_free_memory;
 use bartender::{Heap, PHashMap, PMutex};
 use bartender_pm::Counts;
 use std::error::Error;
@@ -79,6 +80,7 @@ fn shared(report: &mut Report, extent: Extent<'_>) {
             let n = (extent.n / 10 * kind.percent / 100).max(1);
             let (store, fresh): (&dyn Store, _) = (&**store, &fresh);
             let round = move || {
+                touch_free_memory(extent.n * TOUCHED);
                 let nanos = on_threads(threads, n, |_| {
                     fresh.take(n).for_each(|i| store.insert(key(i), i as u64));
                 });
@@ -128,6 +130,7 @@ fn forced(report: &mut Report, extent: Extent<'_>) -> Result<(), Box<dyn Error>>
         (
             "bare barrier of 128 bytes",
             Box::new(|| {
+                touch_free_memory(extent.n * TOUCHED);
                 nanos(n as u64, || {
                     (0..n as u64).for_each(|i| lines.bare::<LOGGED>(i));
                 })
@@ -136,6 +139,7 @@ fn forced(report: &mut Report, extent: Extent<'_>) -> Result<(), Box<dyn Error>>
         (
             "PHashMap",
             Box::new(|| {
+                touch_free_memory(extent.n * TOUCHED);
                 nanos(n as u64, || {
                     fresh.take(n).for_each(|i| store.insert(key(i), i as u64));
                 })
