@@ -601,7 +601,12 @@ impl Standby {
             Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
                 let (file, unnamed) = mapped::create_locked(path)?;
                 let medium = medium::of(file, path, false)?;
-                unnamed.publish()?;
+                if !unnamed.publish()? {
+                    return Err(Error::Busy {
+                        path: path.into(),
+                        holder: "whoever made the file that is there".into(),
+                    });
+                }
                 medium
             }
             Err(error) => return Err(error),

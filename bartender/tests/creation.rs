@@ -4,6 +4,7 @@
 use bartender::{Error, Heap, Options, PMutex, PRcu, PShared, PVec};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use tempfile::TempDir;
 
 type Root = PMutex<PVec<u64>>;
@@ -31,8 +32,15 @@ fn names(folder: &Path) -> Vec<String> {
         .collect()
 }
 
+/// One test at a time.
+fn alone() -> MutexGuard<'static, ()> {
+    static ONE: Mutex<()> = Mutex::new(());
+    ONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 #[test]
 fn nothing_is_left_of_a_region_that_could_not_be_created() {
+    let _alone = alone();
     let folder = folder();
     let path = folder.path().join("r");
     let refused = |what: &str, error: Error| {
@@ -69,4 +77,20 @@ fn nothing_is_left_of_a_region_that_could_not_be_created() {
         .map(drop)
         .unwrap_err();
     refused("a root that panics", Error::Busy);
+}
+
+#[test]
+fn a_region_gets_its_name_where_it_was_made_wherever_the_process_goes() {
+    let _alone = alone();
+    let (made, gone_to) = (folder(), folder());
+    // No other test here has a relative path.
+    std::env::set_current_dir(&made).unwrap();
+    let heap = options().open_with("r", || {
+        std::env::set_current_dir(&gone_to).unwrap();
+        PMutex::new([7].into())
+    });
+    assert_eq!(*heap.unwrap().read(), [7]);
+    assert_eq!(names(made.path()), ["r"]);
+    assert!(names(gone_to.path()).is_empty());
+    std::env::set_current_dir("/").unwrap();
 }

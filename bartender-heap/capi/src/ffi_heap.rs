@@ -59,17 +59,23 @@ pub unsafe extern "C" fn bt_open(
         if flags & BT_NEW != 0 && std::path::Path::new(path).exists() {
             return Err(there());
         }
-        let region = options(max_size)
-            .create(flags & BT_EXISTING == 0)
-            .open_unnamed(path)?;
-        if flags & BT_NEW != 0 && !region.opened().created {
-            return Err(there());
-        }
-        // The file gets its name when the heap is in it.
-        let core = Core::open(region.clone())?;
-        if !region.give_name()? {
-            return Err(there());
-        }
+        let core = loop {
+            let region = options(max_size)
+                .create(flags & BT_EXISTING == 0)
+                .open_unnamed(path)?;
+            if flags & BT_NEW != 0 && !region.opened().created {
+                return Err(there());
+            }
+            // The file gets its name when the heap is in it.
+            let core = Core::open(region.clone())?;
+            if region.give_name()? {
+                break core;
+            }
+            if flags & BT_NEW != 0 {
+                return Err(there());
+            }
+            // Somebody has made one meanwhile.
+        };
         core.heap.set_random_order(flags & BT_RANDOM_ORDER != 0);
         Ok(handle::open(core))
     })

@@ -19,8 +19,9 @@ use crate::counts;
 use crate::error::{Error, Result};
 use crate::os::{self, Locked};
 use crate::sync::atomic::{AtomicU64, Ordering};
-use rustix::fs::OFlags;
+use rustix::fs::{AtFlags, OFlags};
 use rustix::mm::{MapFlags, ProtFlags};
+use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
@@ -385,7 +386,9 @@ fn there(path: &Path, opened: io::Result<File>) -> Result<File> {
 /// Dropped before it has [its name](Self::publish), it is removed.
 #[derive(Debug)]
 pub(crate) struct Unnamed {
-    temporary: PathBuf,
+    /// Where both names are, wherever the process goes meanwhile.
+    folder: File,
+    temporary: OsString,
     path: PathBuf,
     named: bool,
     forks: u32,
@@ -397,17 +400,18 @@ pub(crate) fn create_locked(path: &Path) -> Result<(Locked, Unnamed)> {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let options = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
     let mode = rustix::fs::Mode::from_raw_mode(0o644);
+    let folder = Folder::of(path)?.file;
     loop {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let mut name = std::ffi::OsString::from(".");
-        name.push(path.file_name().unwrap_or_default());
-        name.push(format!(".{}.{number}.new", std::process::id()));
-        let temporary = path.with_file_name(name);
-        match rustix::fs::open(&temporary, options, mode) {
+        let mut temporary = OsString::from(".");
+        temporary.push(path.file_name().unwrap_or_default());
+        temporary.push(format!(".{}.{number}.new", std::process::id()));
+        match rustix::fs::openat(&folder, &temporary, options, mode) {
             Err(rustix::io::Errno::EXIST) => {}
             made => {
                 let file = os::io(path, "create", made)?;
                 let unnamed = Unnamed {
+                    folder,
                     temporary,
                     path: path.into(),
                     named: false,
@@ -426,16 +430,15 @@ impl Unnamed {
     ///
     /// `Io`. The file is gone, unless it has its name, which may not be durable.
     pub(crate) fn publish(mut self) -> Result<bool> {
-        use rustix::fs::{CWD, RenameFlags};
-        // First, as it may be refused.
-        let folder = Folder::of(&self.path)?;
-        let (from, to) = (&self.temporary, &self.path);
-        match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        use rustix::fs::RenameFlags;
+        let (folder, name) = (&self.folder, self.path.file_name().unwrap_or_default());
+        let from = &self.temporary;
+        match rustix::fs::renameat_with(folder, from, folder, name, RenameFlags::NOREPLACE) {
             Err(rustix::io::Errno::EXIST) => return Ok(false),
             other => os::io(&self.path, "name", other)?,
         }
         self.named = true;
-        folder.sync()?;
+        os::io(&self.path, "sync the folder of", self.folder.sync_all())?;
         Ok(true)
     }
 }
@@ -444,7 +447,7 @@ impl Drop for Unnamed {
     fn drop(&mut self) {
         // It is its parent's in a child of fork.
         if !self.named && self.forks == os::forks() {
-            let _ = std::fs::remove_file(&self.temporary);
+            let _ = rustix::fs::unlinkat(&self.folder, &self.temporary, AtFlags::empty());
         }
     }
 }

@@ -320,7 +320,8 @@ impl<R: Persist> Options<R> {
 /// Stores the root: the first transaction of a heap.
 fn plant<R: Persist>(core: &Core, root: R) -> Result<()> {
     let mut root = Some(root);
-    core.run(false, core.durability, |tx| {
+    // The name of a new file, which comes next, is durable at once.
+    core.run(false, Durability::Immediate, |tx| {
         store_root(core, tx, root.take().expect("a root is planted once"))
     })
 }
