@@ -41,8 +41,8 @@ use std::ops::{Bound, RangeBounds};
 /// [`Mut<'_, PBTreeMap<K, V>>`](crate::Mut) has the methods that change it, which return
 /// `Result`.
 ///
-/// Up to 31 entries lie together in a block of about 512 bytes, of large entries 11; an insertion or a removal moves, and
-/// logs, a part of such a block. Values of more than some hundred bytes are better put in a [`PBox`](crate::PBox).
+/// Up to 31 entries lie together in a block of at most about 1024 bytes, of large entries 11 in a larger one; an insertion or a
+/// removal moves, and logs, a part of such a block. Values of more than some hundred bytes are better put in a [`PBox`](crate::PBox).
 ///
 /// To be stored, its keys must be `Ord`: when a region of an earlier schema is converted, those that change are put in order
 /// anew.

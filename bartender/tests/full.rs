@@ -321,3 +321,29 @@ fn a_version_that_does_not_fit_is_not_there() {
     assert_eq!(*heap.root().read(), texts(5));
     heap.check().unwrap();
 }
+
+#[test]
+fn a_version_that_was_replaced_before_an_insertion_that_does_not_fit_is_freed() {
+    type Map = PMutex<PBTreeMap<u64, (PRcu<PVec<u64>>, PVec<PString>)>>;
+    let folder = folder();
+    let heap = Heap::<Map>::options()
+        .max_size(SIZE)
+        .log_size(LOG)
+        .open(folder.path().join("r"))
+        .unwrap();
+    let first = (PRcu::new(PVec::from(vec![1; 4000])), PVec::new());
+    heap.update(|mut map| map.insert(0, first.clone()).map(drop))
+        .unwrap();
+    for _ in 0..3 {
+        heap.transaction(|tx| {
+            let mut map = tx.lock(heap.root())?;
+            heap.transaction(|tx| map[&0].0.replace(tx, PVec::from(vec![2; 4000])))?;
+            let full = map.insert(1, (PRcu::new(PVec::new()), too_much()));
+            assert!(full.is_err(), "{full:?}");
+            Ok(())
+        })
+        .unwrap();
+        // Finds leaks.
+        heap.check().unwrap();
+    }
+}

@@ -136,9 +136,10 @@ impl<K: Persist + Ord, V: Persist> Mut<'_, PBTreeMap<K, V>> {
         unsafe {
             let leaf = cursor.step(0);
             leaf.node.prefetch_values(leaf.index);
+            // First: it may take steps that waited, which is more than making something.
+            hold_around(tx, cursor)?;
             let (spare, key, value) = tx.making(|| {
                 let spare = Tree::prepare(cursor, tx)?;
-                hold_around(tx, cursor)?;
                 let mut key = ManuallyDrop::new(key);
                 tx.adopt::<K>(&raw mut *key)?;
                 let mut value = ManuallyDrop::new(value);

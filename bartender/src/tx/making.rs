@@ -70,15 +70,13 @@ impl Context {
             return;
         }
         let new = self.new_blocks(made);
-        let mut at = made.locks;
-        while let Some(&held) = self.locks.get(at) {
+        for held in self.locks.split_off(made.locks) {
             let before = new.partition_point(|&(start, _)| start <= held.addr);
             let block = before.checked_sub(1).map(|i| new[i]);
             if block.is_some_and(|(_, end)| held.addr < end) {
                 thread::table().release(held.addr, held.mode, self.owner);
-                self.locks.remove(at);
             } else {
-                at += 1;
+                self.locks.push(held);
             }
         }
     }
