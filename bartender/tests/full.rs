@@ -5,8 +5,11 @@ use bartender::{
     Error, Heap, Mut, PBTreeMap, PBTreeSet, PBox, PHashMap, PHashSet, PMutex, PRcu, PShared,
     PString, PVec, PVecDeque, Persist, Result,
 };
-use std::path::PathBuf;
 use tempfile::TempDir;
+
+#[path = "../../bartender-pm/tests/places/mod.rs"]
+mod places;
+use places::folder;
 
 const SIZE: u64 = 16 << 20;
 const LOG: u64 = 1 << 20;
@@ -27,16 +30,6 @@ struct Root {
     shared: PVec<PShared<PVec<PString>>>,
     locked: PVec<PMutex<PVec<PString>>>,
     large: PVec<u8>,
-}
-
-fn folder() -> TempDir {
-    let shared = PathBuf::from("/dev/shm");
-    let base = if shared.is_dir() {
-        shared
-    } else {
-        std::env::temp_dir()
-    };
-    tempfile::tempdir_in(base).expect("a folder for the test")
 }
 
 fn open(folder: &TempDir) -> Heap<PMutex<Root>> {

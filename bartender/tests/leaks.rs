@@ -6,9 +6,12 @@ use bartender::{
 };
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
-use std::path::PathBuf;
 use std::sync::mpsc;
 use tempfile::TempDir;
+
+#[path = "../../bartender-pm/tests/places/mod.rs"]
+mod places;
+use places::folder;
 
 /// Counts the bytes that each thread has.
 struct Counting;
@@ -39,16 +42,6 @@ unsafe impl GlobalAlloc for Counting {
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
-
-fn folder() -> TempDir {
-    let shared = PathBuf::from("/dev/shm");
-    let base = if shared.is_dir() {
-        shared
-    } else {
-        std::env::temp_dir()
-    };
-    tempfile::tempdir_in(base).expect("a folder for the test")
-}
 
 fn open<R: Persist + Default>(folder: &TempDir) -> Heap<R> {
     let options = Heap::options().max_size(8 << 20).log_size(1 << 20);

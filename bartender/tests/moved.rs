@@ -5,9 +5,12 @@
 use bartender::{Error, Heap, Moved, Mut, PBox, PMutex, PRwLock, PString, PVec, Persist, Result};
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
 use std::sync::mpsc;
 use tempfile::TempDir;
+
+#[path = "../../bartender-pm/tests/places/mod.rs"]
+mod places;
+use places::folder;
 
 type Boxed = Option<PBox<PString>>;
 
@@ -26,16 +29,6 @@ struct Root {
 struct Node {
     /// A way in that is locked by itself.
     inner: PMutex<Option<PBox<Node>>>,
-}
-
-fn folder() -> TempDir {
-    let shared = PathBuf::from("/dev/shm");
-    let base = if shared.is_dir() {
-        shared
-    } else {
-        std::env::temp_dir()
-    };
-    tempfile::tempdir_in(base).expect("a folder for the test")
 }
 
 fn open(folder: &TempDir) -> Heap<Root> {

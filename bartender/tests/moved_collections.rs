@@ -3,8 +3,11 @@
 
 use bartender::{Error, Heap, Moved, Mut, PBox, PHashMap, PMutex, PString, PVec, Persist, Result};
 use std::cell::Cell;
-use std::path::PathBuf;
 use tempfile::TempDir;
+
+#[path = "../../bartender-pm/tests/places/mod.rs"]
+mod places;
+use places::folder;
 
 type Boxed = Option<PBox<PString>>;
 
@@ -24,16 +27,6 @@ struct Root {
 struct Node {
     value: u64,
     next: Option<PBox<Node>>,
-}
-
-fn folder() -> TempDir {
-    let shared = PathBuf::from("/dev/shm");
-    let base = if shared.is_dir() {
-        shared
-    } else {
-        std::env::temp_dir()
-    };
-    tempfile::tempdir_in(base).expect("a folder for the test")
 }
 
 fn open(folder: &TempDir) -> Heap<Root> {

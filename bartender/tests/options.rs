@@ -3,21 +3,14 @@
 
 use bartender::{Error, Heap, Options, PMutex, PVec};
 use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
-use tempfile::TempDir;
+
+#[path = "../../bartender-pm/tests/places/mod.rs"]
+mod places;
+use places::folder;
 
 type Root = PMutex<PVec<u64>>;
-
-fn folder() -> TempDir {
-    let shared = PathBuf::from("/dev/shm");
-    let base = if shared.is_dir() {
-        shared
-    } else {
-        std::env::temp_dir()
-    };
-    tempfile::tempdir_in(base).expect("a folder for the test")
-}
 
 fn options() -> Options<Root> {
     Heap::options().max_size(128 << 20).log_size(32 << 20)

@@ -9,9 +9,12 @@ use bartender::{
 use std::cell::Cell;
 use std::fmt::Debug;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
 use std::sync::Once;
 use tempfile::TempDir;
+
+#[path = "../../bartender-pm/tests/places/mod.rs"]
+mod places;
+use places::folder;
 
 #[derive(Persist, Default)]
 #[repr(C)]
@@ -29,16 +32,6 @@ struct Root {
 }
 
 const LONG: &str = "héllo, and more than stands in the value";
-
-fn folder() -> TempDir {
-    let shared = PathBuf::from("/dev/shm");
-    let base = if shared.is_dir() {
-        shared
-    } else {
-        std::env::temp_dir()
-    };
-    tempfile::tempdir_in(base).expect("a folder for the test")
-}
 
 fn filled(folder: &TempDir) -> Heap<PMutex<Root>> {
     let options = Heap::<PMutex<Root>>::options().max_size(64 << 20);

@@ -11,21 +11,14 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
 use std::sync::Arc;
 use tempfile::TempDir;
 
-type Twins = PMutex<twins::Root>;
+#[path = "../../bartender-pm/tests/places/mod.rs"]
+mod places;
+use places::folder;
 
-fn folder() -> TempDir {
-    let shared = PathBuf::from("/dev/shm");
-    let base = if shared.is_dir() {
-        shared
-    } else {
-        std::env::temp_dir()
-    };
-    tempfile::tempdir_in(base).expect("a folder for the test")
-}
+type Twins = PMutex<twins::Root>;
 
 fn open(folder: &TempDir) -> Heap<Twins> {
     let options = Heap::options().max_size(16 << 20).log_size(4 << 20);

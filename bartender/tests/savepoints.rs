@@ -4,10 +4,13 @@
 
 use bartender::{Error, Heap, Moved, Mut, PBox, PMutex, PRwLock, PVec, Persist, Result, Tx};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
 use std::sync::mpsc;
 use std::time::Duration;
 use tempfile::TempDir;
+
+#[path = "../../bartender-pm/tests/places/mod.rs"]
+mod places;
+use places::folder;
 
 type Boxed = Option<PBox<u64>>;
 
@@ -29,16 +32,6 @@ enum Shape {
     Nothing,
     Number(u64),
     Boxed(PBox<u64>),
-}
-
-fn folder() -> TempDir {
-    let shared = PathBuf::from("/dev/shm");
-    let base = if shared.is_dir() {
-        shared
-    } else {
-        std::env::temp_dir()
-    };
-    tempfile::tempdir_in(base).expect("a folder for the test")
 }
 
 fn open<R: Persist + Default>(folder: &TempDir) -> Heap<R> {
