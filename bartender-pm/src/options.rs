@@ -305,13 +305,8 @@ impl Options {
         self.check()?;
         let (file, unnamed) = mapped::create_locked(path)?;
         let uuid = self.create_replica_on(&*medium::of(file, path, self.force_flush)?)?;
-        match unnamed.publish()? {
-            true => Ok(uuid),
-            false => Err(Error::Busy {
-                path: path.into(),
-                holder: "whoever made the file that is there".into(),
-            }),
-        }
+        unnamed.publish_own()?;
+        Ok(uuid)
     }
 
     /// [`create_replica`](Self::create_replica) on a blank medium of the caller's.

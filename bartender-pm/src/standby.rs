@@ -601,12 +601,7 @@ impl Standby {
             Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
                 let (file, unnamed) = mapped::create_locked(path)?;
                 let medium = medium::of(file, path, false)?;
-                if !unnamed.publish()? {
-                    return Err(Error::Busy {
-                        path: path.into(),
-                        holder: "whoever made the file that is there".into(),
-                    });
-                }
+                unnamed.publish_own()?;
                 medium
             }
             Err(error) => return Err(error),

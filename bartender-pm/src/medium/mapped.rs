@@ -441,6 +441,22 @@ impl Unnamed {
         os::io(&self.path, "sync the folder of", self.folder.sync_all())?;
         Ok(true)
     }
+
+    /// As [`publish`](Self::publish) for who cannot do with another one's file.
+    ///
+    /// # Errors
+    ///
+    /// `Busy` if the name was taken meanwhile; `Io`.
+    pub(crate) fn publish_own(self) -> Result<()> {
+        let path = self.path.clone();
+        match self.publish()? {
+            true => Ok(()),
+            false => Err(Error::Busy {
+                path,
+                holder: "whoever made the file that is there".into(),
+            }),
+        }
+    }
 }
 
 impl Drop for Unnamed {
