@@ -39,11 +39,7 @@ const MOVES: usize = 4;
 /// stays where it was.
 pub fn open_region(options: &Options, path: impl AsRef<Path>) -> Result<Region> {
     let path = path.as_ref();
-    // Moving is writing.
-    if options.is_read_only() {
-        return Ok(options.open(path)?);
-    }
-    place(|| options.open(path), || options.relocate(path))
+    place_file(options, path, || options.open(path))
 }
 
 /// As [`open_region`], but a file that is created has no name before [`Region::give_name`]
@@ -54,10 +50,20 @@ pub fn open_region(options: &Options, path: impl AsRef<Path>) -> Result<Region> 
 /// As [`open_region`].
 pub fn open_region_unnamed(options: &Options, path: impl AsRef<Path>) -> Result<Region> {
     let path = path.as_ref();
+    place_file(options, path, || options.open_unnamed(path))
+}
+
+/// As [`place`], for the region in a file.
+fn place_file(
+    options: &Options,
+    path: &Path,
+    open: impl Fn() -> bartender_pm::Result<Region>,
+) -> Result<Region> {
+    // Moving is writing.
     if options.is_read_only() {
-        return Ok(options.open(path)?);
+        return Ok(open()?);
     }
-    place(|| options.open_unnamed(path), || options.relocate(path))
+    place(open, || options.relocate(path))
 }
 
 /// [`open_region`] for a region on a medium of the caller's.
